@@ -1,0 +1,110 @@
+"""From a config file to a Runner that is ready to train or test."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmengine.logging import print_log
+from mmengine.runner import CheckpointLoader, Runner
+
+from mmvlr.registry import DATASETS
+from mmvlr.utils import compat
+from mmvlr.utils.checkpoint import state_dict_of
+
+
+def load_config(path: str | Path, options: dict[str, Any] | None = None) -> Config:
+    """Read a config, set its scope to mmvlr and merge options into it.
+
+    Args:
+        path: The file.
+        options: What ``--cfg-options`` gave.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f'config {path} does not exist; see the files under configs/')
+    config = Config.fromfile(path)
+    if options:
+        config.merge_from_dict(options)
+    config.setdefault('default_scope', 'mmvlr')
+    if config.get('work_dir') is None:
+        config.work_dir = str(Path('work_dirs') / Path(path).parent.name / Path(path).stem)
+    return config
+
+
+def resolve_num_classes(config: Config, num_classes: int | None) -> None:
+    """Put the number of classes into ``config.model.head``.
+
+    Args:
+        config: Changed in place. Nothing happens without a head.
+        num_classes: What data or checkpoint say; None if neither is there.
+
+    Raises:
+        ValueError: The config states another number.
+    """
+    head = config.model.get('head')
+    if head is None:
+        return
+    stated = head.get('num_classes')
+    if stated is None:
+        if num_classes is None:
+            raise ValueError('num_classes is neither in model.head nor in the training set')
+        head.num_classes = num_classes
+    elif num_classes is not None and stated != num_classes:
+        raise ValueError(
+            f'model.head.num_classes is {stated}, but the training set has {num_classes} people; '
+            'leave it out of the config to take it from the data'
+        )
+
+
+def build_trainer(config: Config) -> Runner:
+    """Return a Runner for training.
+
+    The training set is built first: it says how many classes the head has.
+
+    Raises:
+        ValueError: ``num_classes`` of the config contradicts the training set.
+    """
+    prepare(config)
+    dataset = DATASETS.build(config.train_dataloader.dataset)
+    resolve_num_classes(config, getattr(dataset, 'num_classes', None))
+    return Runner.from_cfg(config)
+
+
+def build_tester(config: Config, checkpoint: str) -> Runner:
+    """Return a Runner for testing ``checkpoint``; the training set need not be there.
+
+    Raises:
+        FileNotFoundError: There is no such checkpoint.
+        CheckpointMismatchError, ContractMismatchError: It does not fit the config.
+    """
+    prepare(config)
+    state = state_dict_of(CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu'))
+    weight = state.get('head.weight')
+    if weight is None:
+        # A bare backbone is tested as it is; without a head nothing is trained by mistake.
+        config.model.head = None
+    else:
+        resolve_num_classes(config, len(weight))
+    config.load_from, config.resume = checkpoint, False
+    for key in ('train_dataloader', 'train_cfg', 'optim_wrapper', 'param_scheduler'):
+        config[key] = None
+    for key in ('val_dataloader', 'val_cfg', 'val_evaluator'):
+        config[key] = None
+    # Hooks that only train would ask for data that a test does not have.
+    config.custom_hooks = [
+        hook for hook in config.get('custom_hooks') or [] if hook['type'] != 'PrototypeInitHook'
+    ]
+    return Runner.from_cfg(config)
+
+
+def prepare(config: Config) -> None:
+    """Apply the workarounds a Runner needs on this machine."""
+    compat.apply()
+    if config.get('launcher', 'none') == 'pytorch' and not torch.cuda.is_available():
+        compat.use_cpu_process_group()
+        config.setdefault('model_wrapper_cfg', {'type': 'MMDistributedDataParallel'})
+        config.model_wrapper_cfg.device_ids = None
+        print_log('no GPU: distributed over gloo on CPU', logger='current')

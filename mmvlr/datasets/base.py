@@ -1,0 +1,194 @@
+"""What every face data set shares: labels, counts, and randomness that can be repeated."""
+
+import logging
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.dataset import BaseDataset
+from mmengine.logging import print_log
+
+#: Identity of pictures that belong to nobody in the gallery (TinyFace's convention).
+NO_IDENTITY = -100
+
+PICTURE_SUFFIXES = frozenset({'.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp'})
+
+
+class FaceDataset(BaseDataset):
+    """Base of all face data sets.
+
+    A subclass implements ``load_data_list`` and returns one dict a picture: ``img_path`` (or
+    ``img``, a uint8 RGB array), ``role``, ``identity`` and, for training, ``gt_label``.
+
+    The randomness of a picture's augmentation is a function of (seed, epoch, index) alone. It
+    depends neither on the number of workers nor of ranks, nor on what ran before, which makes a
+    resumed run equal to an unbroken one.
+
+    Args:
+        data_root: Folder of the data set.
+        pipeline: Transforms, as configs or callables.
+        seed: Seed of the augmentation.
+        test_mode: See :class:`mmengine.dataset.BaseDataset`.
+        **kwargs: Passed on to :class:`mmengine.dataset.BaseDataset`.
+    """
+
+    METAINFO: dict = dict(dataset_type='face')
+
+    def __init__(
+        self,
+        data_root: str = '',
+        pipeline: Sequence[Any] = (),
+        seed: int = 0,
+        test_mode: bool = False,
+        **kwargs: Any,
+    ):
+        self.seed = seed
+        #: What was not used and why: reason -> names. Filled while loading, printed at its end.
+        self.left_out: dict[str, list[str]] = defaultdict(list)
+        #: What was used although something is odd about it, in the same form.
+        self.noticed: dict[str, list[str]] = defaultdict(list)
+        # Shared memory: persistent workers must see the epoch that the main process sets.
+        self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()
+        super().__init__(
+            data_root=data_root, pipeline=list(pipeline), test_mode=test_mode, **kwargs
+        )
+
+    def full_init(self) -> None:
+        """Load the list of pictures and print what was found and what was left out."""
+        if not self._fully_initialized:
+            super().full_init()
+            odd = any(self.left_out.values()) or any(self.noticed.values())
+            level = logging.WARNING if odd else logging.INFO
+            print_log(self.describe(), logger='current', level=level)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Set the epoch that, with the seed, decides the augmentation of every picture."""
+        self._epoch.fill_(epoch)
+
+    def rng(self, idx: int) -> np.random.Generator:
+        """Return the random generator of picture ``idx`` in the current epoch."""
+        return np.random.default_rng((self.seed, int(self._epoch.item()), idx))
+
+    def prepare_data(self, idx: int) -> Any:
+        """Run the pipeline on picture ``idx`` with its own random generator."""
+        info = self.get_data_info(idx)
+        info['rng'] = self.rng(idx)
+        return self.pipeline(info)
+
+    def infos(self) -> Iterator[dict]:
+        """Iterate over the records of all pictures, without loading a picture."""
+        self.full_init()
+        return (self.get_data_info(index) for index in range(len(self)))
+
+    @property
+    def num_classes(self) -> int:
+        """Number of people with a class label."""
+        return len({info['gt_label'] for info in self.infos() if 'gt_label' in info})
+
+    def scan_people(self, root: Path) -> list[dict]:
+        """Read one folder a person into training records; count what is left out.
+
+        Class labels follow the folders' names, numbers in numeric order.
+
+        Args:
+            root: Folder that holds a folder for each person.
+
+        Raises:
+            ValueError: No person with a picture was found.
+        """
+        records: list[dict] = []
+        folders = sorted(root.iterdir(), key=lambda entry: person_key(entry.name))
+        numbered = all(entry.name.isdigit() for entry in folders if entry.is_dir())
+        label = 0
+        for folder in folders:
+            if not folder.is_dir():
+                self.left_out['files outside the folder of a person'].append(folder.name)
+                continue
+            pictures, others = list_pictures(folder)
+            names = [f'{folder.name}/{entry.name}' for entry in others]
+            self.left_out['entries that are no pictures'].extend(names)
+            if not pictures:
+                self.left_out['people without a picture'].append(folder.name)
+                continue
+            if len(pictures) == 1:
+                self.noticed['people with one picture'].append(folder.name)
+            identity = int(folder.name) if numbered else label
+            records.extend(
+                dict(img_path=str(path), identity=identity, gt_label=label, role='train')
+                for path in pictures
+            )
+            label += 1
+        if not records:
+            raise ValueError(
+                f'{type(self).__name__}: no person with a picture under {root}; expected one '
+                f'folder a person with pictures ({", ".join(sorted(PICTURE_SUFFIXES))}) in it'
+            )
+        return records
+
+    def compare_counts(self, official: dict[str, int], found: dict[str, int]) -> None:
+        """Warn where the counts differ from the official ones; never an error."""
+        different = [
+            f'{found[key]:,} {key} (official {official[key]:,})'
+            for key in official
+            if found[key] != official[key]
+        ]
+        if different:
+            print_log(
+                f'{type(self).__name__} ({self.data_root}): {", ".join(different)}: not the '
+                'official data set; figures are not comparable with published ones',
+                logger='current',
+                level=logging.WARNING,
+            )
+
+    def describe(self) -> str:
+        """Return one line a role with people and pictures, and what was left out."""
+        pictures: Counter[str] = Counter()
+        people: dict[str, set] = defaultdict(set)
+        for info in self.infos():
+            pictures[info['role']] += 1
+            if info.get('identity', NO_IDENTITY) != NO_IDENTITY:
+                people[info['role']].add(info['identity'])
+        summary = '; '.join(
+            f'{role}: {pictures[role]:,} pictures'
+            + (f' of {len(people[role]):,} people' if people[role] else '')
+            for role in pictures
+        )
+        lines = [f'{type(self).__name__} ({self.data_root or "no folder"}): {summary}']
+        for verb, counts in (('left out', self.left_out), ('noticed', self.noticed)):
+            for reason, names in counts.items():
+                if names:
+                    shown = ', '.join(names[:3]) + (', ...' if len(names) > 3 else '')
+                    lines.append(f'  {verb}: {len(names):,} {reason} ({shown})')
+        return '\n'.join(lines)
+
+
+def set_epoch(dataset: Any, epoch: int) -> None:
+    """Set the epoch of a face data set, also inside mmengine's wrappers."""
+    if isinstance(dataset, FaceDataset):
+        dataset.set_epoch(epoch)
+    for inner in getattr(dataset, 'datasets', [getattr(dataset, 'dataset', None)]):
+        if inner is not None:
+            set_epoch(inner, epoch)
+
+
+def require_folder(folder: Path, dataset: str, layout: str) -> Path:
+    """Return ``folder`` if it is one, else raise an error that states the expected layout."""
+    if not folder.is_dir():
+        raise FileNotFoundError(f'{dataset}: folder {folder} does not exist; expected {layout}')
+    return folder
+
+
+def list_pictures(folder: Path) -> tuple[list[Path], list[Path]]:
+    """Return the pictures of a folder in name order, and what else lies in it."""
+    entries = sorted(folder.iterdir())
+    pictures = [e for e in entries if e.suffix.lower() in PICTURE_SUFFIXES and e.is_file()]
+    others = sorted(set(entries) - set(pictures))
+    return pictures, [entry for entry in others if not entry.name.startswith('.')]
+
+
+def person_key(name: str) -> tuple[int, int | str]:
+    """Return a sort key that puts numbered people in numeric order, named ones after them."""
+    return (0, int(name)) if name.isdigit() else (1, name)

@@ -1,0 +1,65 @@
+"""Any labelled faces: one folder a person."""
+
+from pathlib import Path
+from typing import Any
+
+from mmvlr.registry import DATASETS
+
+from .base import FaceDataset, require_folder
+
+LAYOUT = 'one folder a person with pictures in it'
+
+
+@DATASETS.register_module()
+class FaceFolder(FaceDataset):
+    """Faces in one folder a person, for training or closed-set evaluation.
+
+    With ``split='test'`` the first ``gallery_per_person`` pictures of every person, in name order,
+    are the gallery and the others probes. People with too few pictures for a probe are gallery
+    only, and counted.
+
+    Args:
+        data_root: Folder that holds the folders of the people.
+        split: ``'train'`` or ``'test'``.
+        gallery_per_person: Gallery pictures a person in the test split.
+        **kwargs: See :class:`FaceDataset`.
+
+    Raises:
+        FileNotFoundError: There is no such folder.
+        ValueError: It holds no person with a picture.
+    """
+
+    METAINFO = dict(dataset_type='FaceFolder')
+
+    def __init__(
+        self,
+        data_root: str = '',
+        split: str = 'train',
+        gallery_per_person: int = 1,
+        **kwargs: Any,
+    ):
+        if split not in ('train', 'test'):
+            raise ValueError(f"split must be 'train' or 'test', not {split!r}")
+        self.split = split
+        self.gallery_per_person = gallery_per_person
+        kwargs.setdefault('test_mode', split == 'test')
+        super().__init__(data_root=data_root, **kwargs)
+
+    def load_data_list(self) -> list[dict]:
+        """Return the records of all pictures."""
+        root = require_folder(Path(self.data_root), 'FaceFolder', LAYOUT)
+        records = self.scan_people(root)
+        return records if self.split == 'train' else self.split_gallery(records)
+
+    def split_gallery(self, records: list[dict]) -> list[dict]:
+        """Turn training records into gallery and probes."""
+        seen: dict[int, int] = {}
+        split = []
+        for record in records:
+            label = record.pop('gt_label')
+            seen[label] = seen.get(label, 0) + 1
+            role = 'gallery' if seen[label] <= self.gallery_per_person else 'probe'
+            split.append({**record, 'role': role})
+        few = sum(count <= self.gallery_per_person for count in seen.values())
+        self.noticed['people in the gallery without a probe'].extend([''] * few)
+        return split

@@ -1,0 +1,154 @@
+"""Resizing and augmentation of one face.
+
+Every random transform draws from ``results['rng']``, the generator that the data set derives from
+(seed, epoch, index), so that augmentation repeats whatever the number of workers or ranks.
+"""
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+from mmcv.transforms import BaseTransform
+
+from mmvlr.registry import TRANSFORMS
+
+INTERPOLATIONS = dict(
+    nearest=cv2.INTER_NEAREST,
+    bilinear=cv2.INTER_LINEAR,
+    bicubic=cv2.INTER_CUBIC,
+    area=cv2.INTER_AREA,
+)
+
+
+def resize(image: np.ndarray, size: Sequence[int], interpolation: str = 'bicubic') -> np.ndarray:
+    """Resize (H, W, 3) to ``size`` = (height, width); a copy only where the size changes."""
+    if tuple(image.shape[:2]) == tuple(size):
+        return image
+    return cv2.resize(image, (size[1], size[0]), interpolation=INTERPOLATIONS[interpolation])
+
+
+@TRANSFORMS.register_module()
+class ResizeFace(BaseTransform):
+    """Resize ``img`` to a fixed size; the aspect ratio is not kept.
+
+    Args:
+        size: (height, width) in pixels.
+        interpolation: ``'nearest'``, ``'bilinear'``, ``'bicubic'`` or ``'area'``.
+    """
+
+    def __init__(self, size: Sequence[int] = (112, 112), interpolation: str = 'bicubic'):
+        if interpolation not in INTERPOLATIONS:
+            raise ValueError(
+                f'interpolation must be one of {sorted(INTERPOLATIONS)}, not {interpolation!r}'
+            )
+        self.size = tuple(size)
+        self.interpolation = interpolation
+
+    def transform(self, results: dict) -> dict:
+        """Resize one face."""
+        results['img'] = resize(results['img'], self.size, self.interpolation)
+        return results
+
+
+@TRANSFORMS.register_module()
+class FlipFace(BaseTransform):
+    """Mirror ``img`` horizontally.
+
+    Args:
+        prob: Probability; 1 mirrors for certain and needs no generator.
+    """
+
+    def __init__(self, prob: float = 0.5):
+        self.prob = prob
+
+    def transform(self, results: dict) -> dict:
+        """Mirror one face, or not."""
+        if self.prob >= 1 or results['rng'].random() < self.prob:
+            results['img'] = np.ascontiguousarray(results['img'][:, ::-1])
+        return results
+
+
+@TRANSFORMS.register_module()
+class RotateFace(BaseTransform):
+    """Rotate ``img`` about its centre by a uniformly random angle.
+
+    The border is mirrored: black corners would be a cue that no camera gives.
+
+    Args:
+        degrees: The angle lies in [-degrees, degrees].
+        interpolation: See :class:`ResizeFace`.
+    """
+
+    def __init__(self, degrees: float = 10.0, interpolation: str = 'bicubic'):
+        self.degrees = degrees
+        self.interpolation = interpolation
+
+    def transform(self, results: dict) -> dict:
+        """Rotate one face."""
+        image = results['img']
+        height, width = image.shape[:2]
+        angle = results['rng'].uniform(-self.degrees, self.degrees)
+        matrix = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), angle, 1.0)
+        results['img'] = cv2.warpAffine(
+            image,
+            matrix,
+            (width, height),
+            flags=INTERPOLATIONS[self.interpolation],
+            borderMode=cv2.BORDER_REFLECT_101,
+        )
+        return results
+
+
+@TRANSFORMS.register_module()
+class RescaleFace(BaseTransform):
+    """Resize ``img`` to a smaller side and back: the paper's rescaling through 64 or 100 pixels.
+
+    Args:
+        sizes: Sides to choose from, each as likely as leaving the face as it is would be alone
+            among them: with ``prob=None`` every side and "unchanged" have equal probability.
+        prob: Probability of rescaling at all; None for ``len(sizes) / (len(sizes) + 1)``.
+        interpolation: Used both ways.
+    """
+
+    def __init__(
+        self,
+        sizes: Sequence[int] = (64, 100),
+        prob: float | None = None,
+        interpolation: str = 'bicubic',
+    ):
+        self.sizes = tuple(sizes)
+        self.prob = len(self.sizes) / (len(self.sizes) + 1) if prob is None else prob
+        self.interpolation = interpolation
+
+    def transform(self, results: dict) -> dict:
+        """Rescale one face, or not."""
+        rng = results['rng']
+        if self.prob >= 1 or rng.random() < self.prob:
+            side = (
+                self.sizes[int(rng.integers(len(self.sizes)))]
+                if len(self.sizes) > 1
+                else self.sizes[0]
+            )
+            size = results['img'].shape[:2]
+            small = resize(results['img'], (side, side), self.interpolation)
+            results['img'] = resize(small, size, self.interpolation)
+        return results
+
+
+@TRANSFORMS.register_module()
+class DownsampleFace(BaseTransform):
+    """Shrink ``img`` to a side of ``size`` pixels: the low-resolution counterpart of a face.
+
+    Args:
+        size: Side in pixels.
+        interpolation: Area averaging by default, as a sensor does it.
+    """
+
+    def __init__(self, size: int = 16, interpolation: str = 'area'):
+        self.size = size
+        self.interpolation = interpolation
+
+    def transform(self, results: dict) -> dict:
+        """Shrink one face."""
+        results['img'] = resize(results['img'], (self.size, self.size), self.interpolation)
+        return results

@@ -1,0 +1,27 @@
+"""What drives training: hooks, optimizer construction, extraction."""
+
+from mmvlr.utils import compat
+
+from .extraction import extract_predictions, unwrap
+from .hooks import (
+    CheckpointGuardHook,
+    CollapseGuardHook,
+    EpochSeedHook,
+    PrototypeInitHook,
+    TrainingCollapsedError,
+    UICenterHook,
+)
+from .optimizers import PartRateConstructor
+
+__all__ = [
+    'CheckpointGuardHook',
+    'CollapseGuardHook',
+    'EpochSeedHook',
+    'PartRateConstructor',
+    'PrototypeInitHook',
+    'TrainingCollapsedError',
+    'UICenterHook',
+    'compat',
+    'extract_predictions',
+    'unwrap',
+]

@@ -1,0 +1,58 @@
+"""Run a model over a whole data set and gather what it predicts, on any number of ranks."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from mmengine.dist import all_gather_object, get_world_size
+from mmengine.model import is_model_wrapper
+from torch import nn
+
+
+def unwrap(model: nn.Module) -> nn.Module:
+    """Return the model inside a distributed wrapper, or the model itself."""
+    return model.module if is_model_wrapper(model) else model
+
+
+@torch.no_grad()
+def extract_predictions(model: nn.Module, dataloader: Iterable) -> dict[str, Any]:
+    """Predict every picture of a loader, in eval mode and with the current weights.
+
+    The model is left in the mode it was in. Over several ranks, each of which runs over its shard,
+    the results are merged by ``sample_idx``: order and duplicates of the sampler do not matter,
+    and every rank returns the same.
+
+    Args:
+        model: A recognizer, wrapped or not.
+        dataloader: A loader of packed faces.
+
+    Returns:
+        dict: ``sample_idx`` (N,) and every prediction as a CPU tensor with leading dimension N,
+        and ``samples``, the N data samples (without predictions), in index order.
+    """
+    model = unwrap(model)
+    was_training = model.training
+    model.eval()
+    mine: dict[int, tuple[Any, dict[str, torch.Tensor]]] = {}
+    try:
+        for batch in dataloader:
+            data = model.data_preprocessor(batch, False)
+            result = {k: v.cpu() for k, v in model.predictions(data['inputs']).items()}
+            for index, sample in enumerate(batch['data_samples']):
+                mine[sample.sample_idx] = sample, {k: v[index] for k, v in result.items()}
+    finally:
+        model.train(was_training)
+    merged = mine
+    if get_world_size() > 1:
+        merged = {}
+        for part in all_gather_object(mine):
+            merged.update(part)
+    if not merged:
+        raise ValueError('there is no picture to extract embeddings from')
+    indices = sorted(merged)
+    names = merged[indices[0]][1]
+    return dict(
+        sample_idx=torch.tensor(indices),
+        samples=[merged[index][0] for index in indices],
+        **{name: torch.stack([merged[index][1][name] for index in indices]) for name in names},
+    )

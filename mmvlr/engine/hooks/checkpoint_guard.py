@@ -1,0 +1,50 @@
+"""The hook that keeps preprocessing and architecture of checkpoint and config together."""
+
+import logging
+
+from mmengine.hooks import Hook
+from mmengine.logging import print_log
+from mmengine.runner import Runner
+
+from mmvlr.registry import HOOKS
+from mmvlr.utils.checkpoint import check_architecture
+from mmvlr.utils.contract import CONTRACT_KEY, check_contract, contract_of_checkpoint
+from mmvlr.version import __version__
+
+from ..extraction import unwrap
+
+
+@HOOKS.register_module()
+class CheckpointGuardHook(Hook):
+    """Write the preprocessing contract into every checkpoint; refuse one that does not fit.
+
+    Runs in ``before_save_checkpoint`` and in ``after_load_checkpoint``, that is before the weights
+    are copied into the model.
+
+    Raises:
+        ContractMismatchError: The checkpoint was made with another preprocessing.
+        CheckpointMismatchError: It belongs to another architecture.
+    """
+
+    priority = 'VERY_HIGH'
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Add the contract and the version."""
+        checkpoint['meta'][CONTRACT_KEY] = unwrap(runner.model).data_preprocessor.contract
+        checkpoint['meta']['mmvlr_version'] = __version__
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Compare with the model of the config."""
+        source = str(runner._load_from or 'the checkpoint')
+        model = unwrap(runner.model)
+        found = contract_of_checkpoint(checkpoint)
+        if found is None:
+            print_log(
+                f'{source} carries no preprocessing contract; make sure that it was trained with '
+                f'{model.data_preprocessor.contract}',
+                logger='current',
+                level=logging.WARNING,
+            )
+        else:
+            check_contract(model.data_preprocessor.contract, found, source)
+        check_architecture(model, checkpoint, source)

@@ -1,0 +1,66 @@
+"""The hook that stops a run whose embedding has collapsed."""
+
+import math
+
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+
+from mmvlr.registry import HOOKS
+
+
+class TrainingCollapsedError(RuntimeError):
+    """The embeddings of a batch have become nearly the same, or a loss is not a number."""
+
+
+@HOOKS.register_module()
+class CollapseGuardHook(Hook):
+    """Stop training when the loss is not finite or the effective rank stays too low.
+
+    A collapsed run goes on with a falling loss and ends with a useless model. The last checkpoint
+    in front of the collapse is kept.
+
+    Runs in ``after_train_iter``; reads the model's log values, every ``interval`` iterations only,
+    because reading makes a GPU wait.
+
+    Args:
+        min_effective_rank: Collapsed below this.
+        patience: So many checks in a row must be below it.
+        interval: Iterations between two checks.
+    """
+
+    priority = 'NORMAL'
+
+    REMEDY = (
+        'Remedies, most effective first: prototypes from class means (PrototypeInitHook), '
+        'UICenterHook(diversion_begin=1, freeze_statistics=True), a larger sigma_floor or a '
+        'smaller tau of IndexDiversionLoss, diversion_moves_backbone=False, lower learning rates.'
+    )
+
+    def __init__(self, min_effective_rank: float = 2.0, patience: int = 3, interval: int = 10):
+        self.min_effective_rank = min_effective_rank
+        self.patience = patience
+        self.interval = interval
+        self.low = 0
+
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch=None, outputs: dict | None = None
+    ) -> None:
+        """Check the log values of the iteration."""
+        if outputs is None or not self.every_n_train_iters(runner, self.interval):
+            return
+        for name, value in outputs.items():
+            if 'loss' in name and not math.isfinite(float(value)):
+                raise TrainingCollapsedError(
+                    f'{name} is {float(value)} at iteration {runner.iter + 1} of epoch '
+                    f'{runner.epoch + 1}. {self.REMEDY}'
+                )
+        if 'effective_rank' not in outputs:
+            return
+        rank = float(outputs['effective_rank'])
+        self.low = self.low + 1 if rank < self.min_effective_rank else 0
+        if self.low >= self.patience:
+            raise TrainingCollapsedError(
+                f'the embeddings have collapsed: effective rank {rank:.2f} (below '
+                f'{self.min_effective_rank} in {self.low} checks in a row) at iteration '
+                f'{runner.iter + 1} of epoch {runner.epoch + 1}. {self.REMEDY}'
+            )

@@ -1,0 +1,5 @@
+"""Optimizer construction."""
+
+from .part_rates import PartRateConstructor
+
+__all__ = ['PartRateConstructor']

@@ -1,0 +1,135 @@
+"""IResNet, the residual network of the ArcFace family.
+
+Architecture: Deng et al., *ArcFace*, CVPR 2019 (arXiv 1801.07698), with the improved residual unit
+(BN, conv, BN, PReLU, conv, BN) and a first stage that starts on the full-size map, so that a
+112x112 face keeps 7x7 positions at the end. Parameter names are those of insightface's public
+``backbone.pth`` files, which therefore load unchanged. Depth 50 has 43,590,848 parameters at 512
+dimensions.
+"""
+
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from mmvlr.registry import MODELS
+
+from .base import FaceBackbone, conv_bn, conv_output_size
+
+
+class IBasicBlock(nn.Module):
+    """BN, 3x3 convolution, BN, PReLU, 3x3 convolution with the stride, BN, plus the shortcut.
+
+    Args:
+        in_channels: Channels of the input.
+        out_channels: Channels of the output.
+        stride: Stride of the second convolution and of the shortcut.
+        bn_eps: Epsilon of the BN layers (1e-5 in insightface, 2e-5 in MagFace).
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int, bn_eps: float):
+        super().__init__()
+        self.bn1 = nn.BatchNorm2d(in_channels, eps=bn_eps)
+        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(out_channels, eps=bn_eps)
+        self.prelu = nn.PReLU(out_channels)
+        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, stride, padding=1, bias=False)
+        self.bn3 = nn.BatchNorm2d(out_channels, eps=bn_eps)
+        self.downsample = None
+        if stride != 1 or in_channels != out_channels:
+            self.downsample = nn.Sequential(
+                nn.Conv2d(in_channels, out_channels, 1, stride, bias=False),
+                nn.BatchNorm2d(out_channels, eps=bn_eps),
+            )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Map (B, in, h, w) to (B, out, h / stride, w / stride)."""
+        out = self.prelu(conv_bn(self.conv1, self.bn2, self.bn1(x)))
+        out = conv_bn(self.conv2, self.bn3, out)
+        return out + (x if self.downsample is None else conv_bn(*self.downsample, x))
+
+
+@MODELS.register_module()
+class IResNet(FaceBackbone):
+    """IResNet-18, -34, -50 or -100.
+
+    Args:
+        depth: 18, 34, 50 or 100.
+        embed_dims: Size D of the embedding.
+        input_size: Side of the square input in pixels.
+        dropout: Dropout probability in front of the last linear layer.
+        bn_eps: Epsilon of all BN layers.
+        with_checkpoint: Recompute the blocks in the backward pass: less memory, more time.
+        frozen_bn: See :class:`FaceBackbone`.
+        init_cfg: See :class:`mmengine.model.BaseModule`.
+
+    Example:
+        >>> import torch
+        >>> backbone = IResNet(18, input_size=32, embed_dims=64).eval()
+        >>> feature_map, embedding = backbone(torch.zeros(2, 3, 32, 32))
+        >>> tuple(feature_map.shape), tuple(embedding.shape)
+        ((2, 512, 2, 2), (2, 64))
+    """
+
+    arch_settings = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 14, 3), 100: (3, 13, 30, 3)}
+
+    def __init__(
+        self,
+        depth: int = 50,
+        embed_dims: int = 512,
+        input_size: int = 112,
+        dropout: float = 0.0,
+        bn_eps: float = 1e-5,
+        with_checkpoint: bool = False,
+        frozen_bn: bool = False,
+        init_cfg: dict | None = None,
+    ):
+        super().__init__(frozen_bn=frozen_bn, init_cfg=init_cfg)
+        if depth not in self.arch_settings:
+            raise ValueError(f'depth must be one of {sorted(self.arch_settings)}, not {depth}')
+        self.depth = depth
+        self.embed_dims = embed_dims
+        self.feat_channels = 512
+        self.with_checkpoint = with_checkpoint
+
+        self.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(64, eps=bn_eps)
+        self.prelu = nn.PReLU(64)
+        in_channels = 64
+        stages = zip((64, 128, 256, 512), self.arch_settings[depth], strict=True)
+        for index, (channels, num_blocks) in enumerate(stages, start=1):
+            blocks = []
+            for block in range(num_blocks):
+                stride = 2 if block == 0 else 1
+                blocks.append(IBasicBlock(in_channels, channels, stride, bn_eps))
+                in_channels = channels
+            setattr(self, f'layer{index}', nn.Sequential(*blocks))
+        self.bn2 = nn.BatchNorm2d(512, eps=bn_eps)
+        self.dropout = nn.Dropout(dropout)
+        self.fc = nn.Linear(512 * conv_output_size(input_size, 4) ** 2, embed_dims)
+        self.features = nn.BatchNorm1d(embed_dims, eps=bn_eps)
+        self._init_parameters()
+
+    def _init_parameters(self) -> None:
+        """Initialise as insightface does: small Gaussian convolutions, BN as identity."""
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.normal_(module.weight, 0, 0.1)
+        for module in self.modules():
+            # A residual branch that starts at zero lets a deep network train from scratch.
+            if isinstance(module, IBasicBlock):
+                nn.init.zeros_(module.bn3.weight)
+        # A learnable scale in front of a cosine is redundant; insightface's files hold ones here.
+        self.features.weight.requires_grad_(False)
+
+    def forward(self, inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Map faces (B, 3, H, W) to ((B, 512, H/16, W/16), (B, D))."""
+        x = self.prelu(conv_bn(self.conv1, self.bn1, inputs))
+        for index in range(1, 5):
+            for block in getattr(self, f'layer{index}'):
+                if self.with_checkpoint and self.training and x.requires_grad:
+                    x = checkpoint(block, x, use_reentrant=False)
+                else:
+                    x = block(x)
+        feature_map = self.bn2(x)
+        embedding = self.features(self.fc(self.dropout(feature_map.flatten(1))))
+        return feature_map, embedding

@@ -1,0 +1,70 @@
+"""RM: the recognition module, prototypes and a margin loss."""
+
+import torch
+import torch.nn.functional as F
+from mmengine.model import BaseModule
+from torch import nn
+
+from mmvlr.registry import MODELS
+
+from ..losses import cosine_matrix
+
+
+@MODELS.register_module()
+class RecognitionModule(BaseModule):
+    """One prototype w_j for each identity and a margin softmax over the cosines with them.
+
+    Args:
+        num_classes: Number of identities C; ``tools/train.py`` fills it in from the training set.
+        embed_dims: Size D of the embedding.
+        dropout: Dropout on the embedding in front of the cosines.
+        loss: Config of the margin loss.
+        init_cfg: See :class:`mmengine.model.BaseModule`.
+
+    Attributes:
+        weight: The prototypes (C, D). Their length does not matter for the loss, but with Adam,
+            whose steps have a fixed length, it sets how fast they turn: unit length here.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        embed_dims: int,
+        dropout: float = 0.2,
+        loss: dict | None = None,
+        init_cfg: dict | None = None,
+    ):
+        super().__init__(init_cfg=init_cfg)
+        if not isinstance(num_classes, int) or num_classes < 2:
+            raise ValueError(
+                f'num_classes must be at least 2, not {num_classes!r}; leave it out of the config '
+                'and start with tools/train.py to take it from the training set'
+            )
+        self.num_classes = num_classes
+        self.embed_dims = embed_dims
+        self.weight = nn.Parameter(F.normalize(torch.randn(num_classes, embed_dims), dim=1))
+        self.dropout = nn.Dropout(dropout)
+        self.loss_module = MODELS.build(loss or dict(type='ArcFaceLoss'))
+
+    @torch.no_grad()
+    def set_prototypes(self, prototypes: torch.Tensor) -> None:
+        """Replace all prototypes by the directions of ``prototypes`` (C, D).
+
+        Raises:
+            ValueError: The shape is another one.
+        """
+        if prototypes.shape != self.weight.shape:
+            raise ValueError(
+                f'prototypes have shape {tuple(prototypes.shape)}, not {tuple(self.weight.shape)}'
+            )
+        self.weight.copy_(F.normalize(prototypes.to(self.weight), dim=1))
+
+    def loss(self, embeddings: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Return ``loss_cls`` of raw embeddings (B, D) with labels (B,)."""
+        cosines = cosine_matrix(self.dropout(embeddings), self.weight)
+        norms = embeddings.float().norm(dim=1)
+        return dict(loss_cls=self.loss_module(cosines, labels, norms))
+
+    def forward(self, embeddings: torch.Tensor) -> torch.Tensor:
+        """Return the cosines (B, C) of embeddings (B, D) with all prototypes."""
+        return cosine_matrix(embeddings, self.weight)

@@ -1,0 +1,39 @@
+"""ArcFace."""
+
+import math
+
+import torch
+
+from mmvlr.registry import MODELS
+
+from .margin import MarginSoftmaxLoss
+
+
+@MODELS.register_module()
+class ArcFaceLoss(MarginSoftmaxLoss):
+    """Additive angular margin: cos(theta + m).
+
+    Deng et al., *ArcFace*, CVPR 2019 (arXiv 1801.07698), eq. 3. Beyond theta + m > pi, where
+    cos(theta + m) would rise again, the target is c - m * sin(pi - m), which keeps falling.
+
+    Args:
+        margin: The angle m in radians. RI-Face uses 0.45 (table 5).
+        scale: The factor s in front of the cosines.
+        loss_weight: Factor of the whole loss.
+
+    Example:
+        >>> import torch
+        >>> loss = ArcFaceLoss(margin=0.0, scale=1.0)
+        >>> round(loss(torch.tensor([[1.0, 0.0]]), torch.tensor([0])).item(), 4)
+        0.3133
+    """
+
+    def __init__(self, margin: float = 0.45, scale: float = 64.0, loss_weight: float = 1.0):
+        super().__init__(scale=scale, loss_weight=loss_weight)
+        self.margin = margin
+
+    def target_cosine(self, cosine: torch.Tensor, norms: torch.Tensor | None) -> torch.Tensor:
+        """Return cos(theta + m), or its linear continuation beyond pi."""
+        shifted = torch.cos(torch.acos(cosine) + self.margin)
+        beyond = cosine - self.margin * math.sin(math.pi - self.margin)
+        return torch.where(cosine > math.cos(math.pi - self.margin), shifted, beyond)

@@ -1,0 +1,76 @@
+"""The margin core: what every margin-based softmax loss shares.
+
+A subclass says what becomes of the target's cosine (``target_cosine``) and, rarely, of the others
+(``negative_cosines``). The core owns the numerics: float32 also under autocast, cosines clamped
+before any ``acos``, and ``acos`` on the target column only, (B,) instead of (B, C).
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+#: Closest a float32 cosine may come to +-1 in front of ``acos``, whose slope is infinite there.
+COSINE_EPS = 1e-7
+
+
+def cosine_matrix(embeddings: torch.Tensor, prototypes: torch.Tensor) -> torch.Tensor:
+    """Return the cosines (B, C) of embeddings (B, D) with prototypes (C, D), in float32.
+
+    Autocast is switched off inside: a half-precision cosine times a scale of 64 is off by more
+    than a margin of 0.02. Values may exceed 1 by rounding; who needs an angle clamps.
+    """
+    with torch.autocast(embeddings.device.type, enabled=False):
+        return F.linear(
+            F.normalize(embeddings.float(), dim=1), F.normalize(prototypes.float(), dim=1)
+        )
+
+
+class MarginSoftmaxLoss(nn.Module):
+    """Softmax cross entropy over scaled cosines with a margin on the target.
+
+    ``-log(exp(s * t) / (exp(s * t) + sum_j exp(s * n_j)))`` with ``t = target_cosine(c_y)`` and
+    ``n = negative_cosines(c_j)``.
+
+    Args:
+        scale: The factor s in front of the cosines.
+        loss_weight: Factor of the whole loss.
+    """
+
+    def __init__(self, scale: float = 64.0, loss_weight: float = 1.0):
+        super().__init__()
+        self.scale = scale
+        self.loss_weight = loss_weight
+
+    def target_cosine(self, cosine: torch.Tensor, norms: torch.Tensor | None) -> torch.Tensor:
+        """Return the target's cosine (B,) after the margin; ``cosine`` is clamped."""
+        return cosine
+
+    def negative_cosines(
+        self, cosines: torch.Tensor, target: torch.Tensor, labels: torch.Tensor
+    ) -> torch.Tensor:
+        """Return the other classes' cosines (B, C); the target's column is replaced later."""
+        return cosines
+
+    def logits(
+        self, cosines: torch.Tensor, labels: torch.Tensor, norms: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Return the scaled logits (B, C) with the margin on the target column."""
+        cosines = cosines.float()
+        column = labels.view(-1, 1)
+        target = cosines.gather(1, column).squeeze(1).clamp(-1 + COSINE_EPS, 1 - COSINE_EPS)
+        others = self.negative_cosines(cosines, target, labels)
+        with_margin = self.target_cosine(target, norms)
+        return self.scale * others.scatter(1, column, with_margin.view(-1, 1))
+
+    def forward(
+        self, cosines: torch.Tensor, labels: torch.Tensor, norms: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Return the mean loss, a scalar.
+
+        Args:
+            cosines: (B, C), as :func:`cosine_matrix` makes them.
+            labels: (B,) int64 class indices.
+            norms: (B,) lengths of the raw embeddings, for losses that use them.
+        """
+        with torch.autocast(cosines.device.type, enabled=False):
+            return self.loss_weight * F.cross_entropy(self.logits(cosines, labels, norms), labels)

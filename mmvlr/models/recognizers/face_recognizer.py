@@ -1,0 +1,174 @@
+"""FaceRecognizer: a backbone and a recognition module."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from mmengine.model import BaseModel
+
+from mmvlr.registry import MODELS
+from mmvlr.structures import FaceDataSample
+
+
+def effective_rank(embeddings: torch.Tensor) -> torch.Tensor:
+    """Return the effective rank of a batch's unit embeddings: how many directions they fill.
+
+    1 / sum(p_i^2) with p_i the share of the i-th eigenvalue in the Gram matrix's trace, that is
+    exp of the Renyi entropy of order 2. It is 1 when all embeddings coincide (collapse) and B
+    when they are orthogonal. Only the Gram matrix's Frobenius norm is needed, no decomposition.
+
+    Args:
+        embeddings: (B, D), any length.
+
+    Returns:
+        Scalar in [1, min(B, D)].
+    """
+    unit = F.normalize(embeddings.detach().float(), dim=1)
+    return len(unit) ** 2 / (unit @ unit.T).square().sum()
+
+
+@MODELS.register_module()
+class FaceRecognizer(BaseModel):
+    """Embed faces; trained with a margin softmax over identities.
+
+    Args:
+        backbone: Config of a :class:`FaceBackbone`.
+        head: Config of the recognition module; ``embed_dims`` is filled in from the backbone. None
+            for a model that only embeds.
+        data_preprocessor: Config of :class:`FaceDataPreprocessor`.
+        flip_fusion: ``'none'``, or ``'sum'``: the embedding of a face is f(x) + f(flip(x)), made a
+            unit vector. AdaFace's variant, unit embeddings weighted with their lengths, is the same
+            sum. Published numbers exist for both conventions; say which one you report.
+        channels_last: Keep feature maps channels-last: same numbers, several times faster
+            training of depthwise convolutions on CPU.
+        init_cfg: See :class:`mmengine.model.BaseModule`.
+
+    Attributes:
+        ui_center: (D,) unit centre of the unrecognizable identities, or zeros as long as no
+            :class:`UICenterHook` has set it. A checkpoint carries it.
+    """
+
+    def __init__(
+        self,
+        backbone: dict,
+        head: dict | None = None,
+        data_preprocessor: dict | None = None,
+        flip_fusion: str = 'none',
+        channels_last: bool = True,
+        init_cfg: dict | None = None,
+    ):
+        super().__init__(
+            data_preprocessor=data_preprocessor or dict(type='FaceDataPreprocessor'),
+            init_cfg=init_cfg,
+        )
+        if flip_fusion not in ('none', 'sum'):
+            raise ValueError(f"flip_fusion must be 'none' or 'sum', not {flip_fusion!r}")
+        self.backbone = MODELS.build(backbone)
+        self.embed_dims = self.backbone.embed_dims
+        self.head = None
+        if head is not None:
+            self.head = MODELS.build({'embed_dims': self.embed_dims, **head})
+        self.flip_fusion = flip_fusion
+        self.channels_last = channels_last
+        if channels_last:
+            self.backbone.to(memory_format=torch.channels_last)
+        self.register_buffer('ui_center', torch.zeros(self.embed_dims))
+
+    # What hooks use -----------------------------------------------------------------------------
+
+    @property
+    def has_ui_center(self) -> bool:
+        """Whether the centre of the unrecognizable identities has been set."""
+        return bool(self.ui_center.any())
+
+    def set_ui_center(self, center: torch.Tensor) -> None:
+        """Set the UI centre u (D,); it is made a unit vector."""
+        self.ui_center.copy_(F.normalize(center.to(self.ui_center), dim=0))
+
+    def extract_feat(self, inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Map network input (B, 3, H, W) to feature map (B, C, h, w) and embedding (B, D)."""
+        if self.channels_last:
+            inputs = inputs.contiguous(memory_format=torch.channels_last)
+        return self.backbone(inputs)
+
+    # The three modes ----------------------------------------------------------------------------
+
+    def forward(
+        self,
+        inputs: torch.Tensor,
+        data_samples: Sequence[FaceDataSample] | None = None,
+        mode: str = 'tensor',
+    ) -> Any:
+        """Run the model.
+
+        Args:
+            inputs: (B, 3, H, W), as the data preprocessor makes it.
+            data_samples: One record a face; needs ``gt_label`` in mode ``'loss'``.
+            mode: ``'loss'``: dict of losses and log values. ``'predict'``: the data samples with
+                predictions. ``'tensor'``: (feature map, embedding).
+        """
+        if mode == 'tensor':
+            return self.extract_feat(inputs)
+        if mode == 'loss':
+            return self.loss(inputs, data_samples)
+        if mode == 'predict':
+            return self.predict(inputs, data_samples)
+        raise ValueError(f"mode must be 'loss', 'predict' or 'tensor', not {mode!r}")
+
+    def loss(
+        self, inputs: torch.Tensor, data_samples: Sequence[FaceDataSample]
+    ) -> dict[str, torch.Tensor]:
+        """Return the losses (keys with ``loss``) and log values of a batch."""
+        if self.head is None:
+            raise ValueError('the model has no head: give model.head to train it')
+        _, embeddings = self.extract_feat(inputs)
+        losses = self.head.loss(embeddings, self.labels_of(data_samples, embeddings.device))
+        losses['effective_rank'] = effective_rank(embeddings)
+        return losses
+
+    @staticmethod
+    def labels_of(data_samples: Sequence[FaceDataSample], device: torch.device) -> torch.Tensor:
+        """Return the class labels (B,) of a batch."""
+        return torch.stack([sample.gt_label for sample in data_samples]).to(device).view(-1)
+
+    def predictions(self, inputs: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Return what is predicted of each face: tensors with a leading dimension B.
+
+        ``backbone_embedding`` and ``embedding`` (B, D), ``embedding_norm`` (B,) and, once a UI
+        centre is set, ``ers`` (B,). A subclass adds to it or chooses another ``embedding``.
+        """
+        _, embeddings = self.extract_feat(inputs)
+        return self.embedding_predictions(embeddings)
+
+    def embedding_predictions(self, embeddings: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Return what follows from the backbone's embedding alone."""
+        embeddings = embeddings.float()
+        result = dict(
+            backbone_embedding=embeddings,
+            embedding=embeddings,
+            embedding_norm=embeddings.norm(dim=1),
+        )
+        if self.has_ui_center:
+            cosine = F.normalize(embeddings, dim=1) @ self.ui_center
+            result['ers'] = (1 - cosine).clamp(max=1)
+        return result
+
+    def predict(
+        self, inputs: torch.Tensor, data_samples: Sequence[FaceDataSample] | None = None
+    ) -> list[FaceDataSample]:
+        """Return one data sample a face, with its predictions.
+
+        Qualities are of the face as it is, also under flip fusion.
+        """
+        result = self.predictions(inputs)
+        del result['backbone_embedding']
+        if self.flip_fusion == 'sum':
+            mirrored = self.predictions(inputs.flip(3))['embedding']
+            result['embedding'] = F.normalize(result['embedding'] + mirrored, dim=1)
+        if data_samples is None:
+            data_samples = [FaceDataSample() for _ in range(len(inputs))]
+        for index, sample in enumerate(data_samples):
+            for name, values in result.items():
+                setattr(sample, name, values[index])
+        return list(data_samples)

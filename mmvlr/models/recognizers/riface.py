@@ -1,0 +1,151 @@
+"""RI-Face: recognition with a recognizability index.
+
+Chai, Ng, Low, Park, Teoh, *Recognizability Embedding Enhancement for Very Low-Resolution Face
+Recognition and Quality Estimation*, CVPR 2023 (arXiv 2304.10066).
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+
+from mmvlr.registry import MODELS
+from mmvlr.structures import FaceDataSample
+
+from ..losses import attention_target, proximities
+from .face_recognizer import FaceRecognizer, effective_rank
+
+
+@MODELS.register_module()
+class RIFace(FaceRecognizer):
+    """A :class:`FaceRecognizer` with perceptibility attention (PAM) and regression (PRM).
+
+    L = L_cls + alpha * L_L1 + beta * L_ID + gamma * L_MSE; alpha, beta and gamma are the
+    ``loss_weight`` of the three losses, (5, 2, 1) in the paper.
+
+    Args:
+        attention: Config of PAM; sizes are filled in. None leaves PAM and L_MSE out.
+        regression: Config of PRM; sizes are filled in.
+        recognizability: Config of the formula of xi.
+        loss_regression: Config of L_L1.
+        loss_diversion: Config of L_ID. None leaves it out.
+        loss_attention: Config of L_MSE.
+        regression_moves_backbone: Let L_L1 move the backbone too, not only PRM.
+        diversion_moves_backbone: Let L_ID move the backbone too, not only PRM.
+        inference_embedding: ``'backbone'`` (v_b), ``'attention'`` (v_attn) or ``'sum'`` (of their
+            unit vectors).
+        **kwargs: See :class:`FaceRecognizer`.
+
+    Attributes:
+        ui_mean, ui_std: mu_UI and sigma_UI, scalars: mean and standard deviation of xi_hat over
+            the UI set. L_ID is active once :meth:`set_ui_statistics` has set them; a checkpoint
+            carries them.
+    """
+
+    def __init__(
+        self,
+        backbone: dict,
+        head: dict | None = None,
+        attention: dict | None = None,
+        regression: dict | None = None,
+        recognizability: dict | None = None,
+        loss_regression: dict | None = None,
+        loss_diversion: dict | None = None,
+        loss_attention: dict | None = None,
+        regression_moves_backbone: bool = True,
+        diversion_moves_backbone: bool = True,
+        inference_embedding: str = 'backbone',
+        **kwargs,
+    ):
+        super().__init__(backbone, head, **kwargs)
+        if inference_embedding not in ('backbone', 'attention', 'sum'):
+            raise ValueError(
+                "inference_embedding must be 'backbone', 'attention' or 'sum', "
+                f'not {inference_embedding!r}'
+            )
+        if inference_embedding != 'backbone' and attention is None:
+            raise ValueError(f'inference_embedding={inference_embedding!r} needs attention')
+        sizes = dict(feat_channels=self.backbone.feat_channels, embed_dims=self.embed_dims)
+        self.attention = None
+        if attention is not None:
+            self.attention = MODELS.build({**sizes, **attention})
+            self.loss_attention = MODELS.build(loss_attention or dict(type='AttentionLoss'))
+        self.regression = MODELS.build(
+            {**sizes, **(regression or dict(type='PerceptibilityRegression'))}
+        )
+        self.recognizability = MODELS.build(recognizability or dict(type='RecognizabilityIndex'))
+        self.loss_regression = MODELS.build(loss_regression or dict(type='IndexRegressionLoss'))
+        self.loss_diversion = None
+        if loss_diversion is not None:
+            self.loss_diversion = MODELS.build(loss_diversion)
+        self.regression_moves_backbone = regression_moves_backbone
+        self.diversion_moves_backbone = diversion_moves_backbone
+        self.inference_embedding = inference_embedding
+        self.register_buffer('ui_mean', torch.tensor(float('nan')))
+        self.register_buffer('ui_std', torch.tensor(float('nan')))
+
+    @property
+    def has_ui_statistics(self) -> bool:
+        """Whether mu_UI and sigma_UI have been set."""
+        return bool(self.ui_mean.isfinite())
+
+    def set_ui_statistics(self, mean: torch.Tensor, std: torch.Tensor) -> None:
+        """Set mu_UI and sigma_UI, which switches L_ID on."""
+        self.ui_mean.copy_(mean)
+        self.ui_std.copy_(std)
+
+    def loss(
+        self, inputs: torch.Tensor, data_samples: Sequence[FaceDataSample]
+    ) -> dict[str, torch.Tensor]:
+        """Return the losses and logs of a batch.
+
+        ``loss_cls``, ``loss_regression``, ``loss_diversion``, ``loss_attention``. The logs are batch means: ``xi``, ``xi_hat`` (and their standard deviations), ``d_p``,
+        ``d_n``, ``d_ui``, ``mu_ui``, ``sigma_ui`` and ``effective_rank``.
+        """
+        if self.head is None:
+            raise ValueError('the model has no head: give model.head to train it')
+        feature_map, embeddings = self.extract_feat(inputs)
+        labels = self.labels_of(data_samples, embeddings.device)
+        losses = self.head.loss(embeddings, labels)
+
+        distances = proximities(embeddings, labels, self.head.weight, self.ui_center)
+        xi = self.recognizability(distances)
+        frozen = (feature_map.detach(), embeddings.detach())
+        # Two calls would draw two dropout masks; one suffices where both losses treat it alike.
+        moving = self.regression_moves_backbone
+        xi_hat = self.regression(*((feature_map, embeddings) if moving else frozen)).float()
+        losses['loss_regression'] = self.loss_regression(xi_hat, xi)
+        if self.loss_diversion is not None and self.has_ui_statistics:
+            diverted = xi_hat
+            if self.diversion_moves_backbone != moving:
+                diverted = self.regression(*((feature_map, embeddings) if not moving else frozen))
+            losses['loss_diversion'] = self.loss_diversion(diverted, self.ui_mean, self.ui_std)
+            losses.update(mu_ui=self.ui_mean, sigma_ui=self.ui_std)
+        if self.attention is not None:
+            losses['loss_attention'] = self.loss_attention(
+                self.attention(feature_map), attention_target(embeddings, self.ui_center)
+            )
+        with torch.no_grad():
+            losses.update(
+                xi=xi.mean(),
+                xi_std=xi.std(correction=0),
+                xi_hat=xi_hat.mean(),
+                xi_hat_std=xi_hat.std(correction=0),
+                d_p=distances.d_p.mean(),
+                d_n=distances.d_n.mean(),
+                d_ui=distances.d_ui.mean(),
+                effective_rank=effective_rank(embeddings),
+            )
+        return losses
+
+    def predictions(self, inputs: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Add ``recognizability`` (xi_hat, (B,)) to what a :class:`FaceRecognizer` predicts."""
+        feature_map, embeddings = self.extract_feat(inputs)
+        result = self.embedding_predictions(embeddings)
+        result['recognizability'] = self.regression(feature_map, embeddings).float()
+        if self.inference_embedding != 'backbone':
+            attended = F.normalize(self.attention(feature_map).float(), dim=1)
+            if self.inference_embedding == 'sum':
+                attended = attended + F.normalize(result['embedding'], dim=1)
+            result['embedding'] = attended
+        return result

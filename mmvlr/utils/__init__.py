@@ -1,0 +1,1 @@
+"""Checkpoints, the preprocessing contract, atomic files, workarounds of the stack."""

@@ -1,0 +1,147 @@
+"""Every workaround of the stack, in one place.
+
+Tested against torch 2.14, mmengine 0.10.7 and numpy 2.4; each function says what it works around
+and goes when the cause does. :func:`apply` is called by ``mmvlr.apis`` and the tools before a
+Runner is built; importing mmvlr alone changes nothing.
+"""
+
+import io
+import os
+import pickle
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from mmengine.fileio import LocalBackend, register_backend
+from mmengine.logging import HistoryBuffer
+from mmengine.optim import OptimWrapper
+from mmengine.runner import CheckpointLoader
+
+from mmvlr.registry import OPTIM_WRAPPERS
+
+from .io import write_atomic
+
+#: Folders whose files may be unpickled in full, separated by ``os.pathsep``.
+TRUSTED_VARIABLE = 'MMVLR_TRUSTED'
+
+
+class UntrustedCheckpointError(RuntimeError):
+    """A checkpoint needs full unpickling, which can run code, and nobody vouched for it."""
+
+
+def _safe_globals() -> list[Any]:
+    """Return the harmless types that mmengine stores in a checkpoint.
+
+    torch >= 2.6 loads weights only; mmengine's message hub keeps ``HistoryBuffer`` objects with
+    numpy arrays. Naming these types lets its checkpoints, resume included, load safely.
+    """
+    types = [HistoryBuffer, np.ndarray, np.dtype]
+    types += (
+        [np.core.multiarray._reconstruct]
+        if np.lib.NumpyVersion(np.__version__) < '2.0.0'
+        else [
+            np._core.multiarray._reconstruct,
+            np._core.multiarray.scalar,
+        ]
+    )
+    types += [type(np.dtype(name)) for name in ('float64', 'float32', 'int64', 'int32', 'bool')]
+    return types
+
+
+def is_trusted(path: str | Path) -> bool:
+    """Say whether a file lies in a folder named in ``MMVLR_TRUSTED``."""
+    folders = [
+        folder for folder in os.environ.get(TRUSTED_VARIABLE, '').split(os.pathsep) if folder
+    ]
+    resolved = Path(path).resolve()
+    return any(resolved.is_relative_to(Path(folder).resolve()) for folder in folders)
+
+
+def load_checkpoint_file(path: str, map_location: Any = 'cpu') -> Any:
+    """Load a local checkpoint without running code that may be hidden in it.
+
+    Args:
+        path: The file.
+        map_location: See :func:`torch.load`.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        UntrustedCheckpointError: It holds more than weights and plain values, and does not lie in
+            a folder named in ``MMVLR_TRUSTED``.
+        ValueError: The file is damaged or no checkpoint at all.
+    """
+    path = os.path.expanduser(path)
+    if not os.path.isfile(path):
+        raise FileNotFoundError(
+            f'checkpoint {path} does not exist. Set PRETRAINED or load_from to a checkpoint '
+            '(tools/model_converters makes them), or start from random weights with '
+            '--cfg-options load_from=None.'
+        )
+    try:
+        with torch.serialization.safe_globals(_safe_globals()):
+            return torch.load(path, map_location=map_location, weights_only=True)
+    except pickle.UnpicklingError as error:
+        reason = str(error).split('\n')[0]
+        if 'Unsupported' not in str(error) and 'GLOBAL' not in str(error):
+            raise ValueError(f'{path} is not a readable checkpoint: {reason}') from error
+    except (RuntimeError, EOFError, KeyError) as error:
+        raise ValueError(
+            f'{path} is not a readable checkpoint ({str(error).splitlines()[0]}); '
+            'it may be truncated: get or save it again'
+        ) from error
+    if not is_trusted(path):
+        raise UntrustedCheckpointError(
+            f'{path} holds more than weights ({reason}), and loading it in full can run code. If '
+            f'you trust the file, name its folder: {TRUSTED_VARIABLE}={Path(path).parent}'
+        )
+    return torch.load(path, map_location=map_location, weights_only=False)
+
+
+def use_cpu_process_group() -> None:
+    """Start a gloo process group before mmengine would try to set a GPU.
+
+    ``Runner`` with ``launcher='pytorch'`` calls ``torch.cuda.set_device`` even without a GPU; with
+    a group already there it goes on as it is. Needs ``torchrun``'s environment.
+    """
+    if not dist.is_initialized() and 'RANK' in os.environ and not torch.cuda.is_available():
+        os.environ.setdefault('LOCAL_RANK', '0')
+        dist.init_process_group('gloo')
+
+
+@OPTIM_WRAPPERS.register_module()
+class CPUAmpOptimWrapper(OptimWrapper):
+    """bfloat16 autocast on CPU; mmengine's ``AmpOptimWrapper`` asserts a GPU.
+
+    Args:
+        dtype: Name of the autocast type.
+        **kwargs: Those of :class:`mmengine.optim.OptimWrapper`.
+    """
+
+    def __init__(self, dtype: str = 'bfloat16', **kwargs):
+        super().__init__(**kwargs)
+        self.cast_dtype = getattr(torch, dtype)
+
+    @contextmanager
+    def optim_context(self, model: torch.nn.Module) -> Iterator[None]:
+        """Run the forward pass of a step under CPU autocast."""
+        with super().optim_context(model), torch.autocast('cpu', dtype=self.cast_dtype):
+            yield
+
+
+class AtomicLocalBackend(LocalBackend):
+    """Local files, written beside and renamed: a killed run leaves no half-written checkpoint."""
+
+    def put(self, obj: bytes | io.BytesIO, filepath: str | Path) -> None:
+        """Write bytes to a file, atomically."""
+        data = obj.getbuffer() if isinstance(obj, io.BytesIO) else obj
+        write_atomic(filepath, lambda path: path.write_bytes(data))
+
+
+def apply() -> None:
+    """Register the safe checkpoint loader and the atomic file backend; safe to call again."""
+    register_backend('atomic_local', AtomicLocalBackend, force=True)
+    CheckpointLoader.register_scheme(prefixes='', force=True, loader=load_checkpoint_file)

@@ -1,0 +1,51 @@
+"""The preprocessing contract: what a network expects its pictures to have gone through.
+
+A contract is a flat dict of plain values. It is made by ``FaceDataPreprocessor.contract``, travels
+in a checkpoint under ``meta.preprocessing``, and two contracts are compatible only if they are
+equal: a network fed with another colour order or another scaling still gives numbers, just worse
+ones, and nobody sees why.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+CONTRACT_KEY = 'preprocessing'
+
+
+class ContractMismatchError(ValueError):
+    """A checkpoint was made with another preprocessing contract than the config states."""
+
+
+def contract_of_checkpoint(checkpoint: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the contract a checkpoint carries, or None if it carries none."""
+    meta = checkpoint.get('meta')
+    return None if not isinstance(meta, Mapping) else meta.get(CONTRACT_KEY)
+
+
+def check_contract(
+    expected: Mapping[str, Any], found: Mapping[str, Any], source: str = 'the checkpoint'
+) -> None:
+    """Raise :class:`ContractMismatchError` unless two contracts are equal.
+
+    Args:
+        expected: What the config's ``data_preprocessor`` states.
+        found: What the checkpoint carries.
+        source: File name, for the message.
+
+    Example:
+        >>> check_contract({'mean': [127.5]}, {'mean': [127.5]})
+        >>> check_contract({'colour_order': 'RGB'}, {'colour_order': 'BGR'}, 'a.pth')
+        Traceback (most recent call last):
+        mmvlr.utils.contract.ContractMismatchError: a.pth was made with another preprocessing ...
+    """
+    different = [
+        f'{key}: checkpoint {found.get(key)!r}, config {expected.get(key)!r}'
+        for key in sorted({*expected, *found})
+        if found.get(key) != expected.get(key)
+    ]
+    if different:
+        raise ContractMismatchError(
+            f'{source} was made with another preprocessing than the config states '
+            f'({"; ".join(different)}). Set model.data_preprocessor in the config to the values '
+            "of the checkpoint, or use the checkpoint's own config."
+        )

@@ -1,0 +1,73 @@
+"""Build of mmvlr. Tool settings live in pyproject.toml, pinned versions in requirements/."""
+
+import re
+import shutil
+from pathlib import Path
+
+from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
+
+ROOT = Path(__file__).parent
+VERSION = re.search(
+    r"__version__ = '(.+)'", (ROOT / 'mmvlr' / 'version.py').read_text(encoding='utf-8')
+).group(1)
+
+DEMO = ['scikit-image>=0.22', 'matplotlib>=3.8']
+ALIGN = ['facenet-pytorch>=2.5.3,<2.6']
+TESTS = ['pytest>=8', 'pytest-timeout', 'hypothesis', 'scikit-learn', 'ruff', *DEMO]
+DOCS = ['sphinx>=7', 'myst-parser', 'furo']
+
+
+class BuildWithConfigs(build_py):
+    """Copy ``configs`` and ``tools`` into the wheel as ``mmvlr/.mim``.
+
+    OpenMMLab's own way (a symbolic link made when ``develop`` stands in argv) does nothing under
+    a modern pip, which calls ``editable_wheel``. Copying at build time needs no such guess.
+    """
+
+    def run(self) -> None:
+        """Build, then copy."""
+        super().run()
+        if self.editable_mode:
+            return
+        for folder in ('configs', 'tools'):
+            target = Path(self.build_lib) / 'mmvlr' / '.mim' / folder
+            shutil.rmtree(target, ignore_errors=True)
+            shutil.copytree(
+                ROOT / folder, target, ignore=shutil.ignore_patterns('__pycache__', '*.pyc')
+            )
+
+
+setup(
+    name='mmvlr',
+    version=VERSION,
+    description='Recognition and quality estimation of very-low-resolution faces',
+    long_description=(ROOT / 'README.md').read_text(encoding='utf-8'),
+    long_description_content_type='text/markdown',
+    license='Apache-2.0',
+    packages=find_packages(include=['mmvlr', 'mmvlr.*']),
+    package_data={'mmvlr': ['py.typed']},
+    python_requires='>=3.10',
+    install_requires=[
+        'torch>=2.2',
+        'torchvision>=0.17',
+        'numpy>=1.26',
+        'mmengine>=0.10.7',
+        'mmcv-lite>=2.2',
+        'opencv-python>=4.8',
+        'pillow',
+        'scipy',
+        'tensorboard',
+        'rich',
+        'safetensors',
+    ],
+    extras_require={
+        'demo': DEMO,
+        'align': ALIGN,
+        'tests': TESTS,
+        'docs': DOCS,
+        'all': [*DEMO, *ALIGN, *TESTS, *DOCS],
+    },
+    cmdclass={'build_py': BuildWithConfigs},
+    zip_safe=False,
+)

@@ -1,0 +1,57 @@
+"""Test a checkpoint: ``python tools/test.py CONFIG CHECKPOINT --out result.json``."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from mmengine.config import DictAction
+from mmengine.dist import is_main_process
+
+from mmvlr.apis import build_tester, load_config
+from mmvlr.utils.io import write_atomic
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """Return the command line's values."""
+    parser = argparse.ArgumentParser(description=__doc__.split(':')[0])
+    parser.add_argument('config', help='config file')
+    parser.add_argument('checkpoint', help='checkpoint file')
+    parser.add_argument('--out', type=Path, metavar='result.json', help='write all metrics here')
+    parser.add_argument('--work-dir', help='folder of the log')
+    parser.add_argument(
+        '--flip-fusion',
+        choices=('none', 'sum'),
+        help='embed a face as f(x), or as the unit vector of f(x) + f(flip(x))',
+    )
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        metavar='KEY=VALUE',
+        help='override entries of the config',
+    )
+    parser.add_argument('--launcher', choices=('none', 'pytorch', 'slurm', 'mpi'), default='none')
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Test; return the exit code."""
+    args = parse_args(argv)
+    config = load_config(args.config, args.cfg_options)
+    config.launcher = args.launcher
+    if args.work_dir:
+        config.work_dir = args.work_dir
+    if args.flip_fusion:
+        config.model.flip_fusion = args.flip_fusion
+    metrics = build_tester(config, args.checkpoint).test()
+    if is_main_process():
+        text = json.dumps({name: float(value) for name, value in metrics.items()}, indent=2)
+        if args.out:
+            write_atomic(args.out, lambda path: path.write_text(text + '\n', encoding='utf-8'))
+        print(text)
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
