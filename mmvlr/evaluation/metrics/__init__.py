@@ -1,6 +1,6 @@
 """Metrics for mmengine, thin wrappers around ``mmvlr.evaluation.functional``."""
 
 from .base import QUALITIES, FaceMetric
-from .closed_set import ClosedSetMetric, TinyFaceMetric, probability_above
+from .closed_set import ClosedSetMetric, TinyFaceMetric
 
-__all__ = ['QUALITIES', 'ClosedSetMetric', 'FaceMetric', 'TinyFaceMetric', 'probability_above']
+__all__ = ['QUALITIES', 'ClosedSetMetric', 'FaceMetric', 'TinyFaceMetric']

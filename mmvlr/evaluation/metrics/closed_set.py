@@ -6,7 +6,7 @@ import numpy as np
 
 from mmvlr.registry import METRICS
 
-from ..functional import closed_set_ranks, cmc, rank1_error_versus_discard
+from ..functional import closed_set_ranks, cmc, rank1_error_versus_discard, roc_area
 from .base import FaceMetric, unit
 
 
@@ -68,23 +68,8 @@ class ClosedSetMetric(FaceMetric):
             discard = rank1_error_versus_discard(quality[probe], found.rank == 1)
             result[f'discard_auc_{name}'] = float(discard['auc'])
             if ui.any():
-                result[f'ui_auc_{name}'] = probability_above(quality[probe], quality[ui])
+                result[f'ui_auc_{name}'] = roc_area(quality[probe], quality[ui])
         return result
-
-
-def probability_above(high: np.ndarray, low: np.ndarray) -> float:
-    """Return the probability that a value of ``high`` exceeds one of ``low``, ties half.
-
-    The area under the ROC curve that tells the two apart.
-
-    Example:
-        >>> probability_above(np.array([2.0, 3.0]), np.array([1.0, 2.0]))
-        0.875
-    """
-    ordered = np.sort(low)
-    below = np.searchsorted(ordered, high, side='left')
-    ties = np.searchsorted(ordered, high, side='right') - below
-    return float((below + 0.5 * ties).sum() / (len(high) * len(low)))
 
 
 @METRICS.register_module()

@@ -1,0 +1,67 @@
+"""Thresholds and areas that identification, verification and quality share.
+
+Everywhere in this package a comparison is accepted when its score is *at or above* the threshold.
+"""
+
+import numpy as np
+
+# Rates arrive as decimal fractions: 0.3 * 10 must allow three errors, though it is a hair
+# below three in binary.
+_SLACK = 1e-9
+
+
+def trapezoid(y: np.ndarray, x: np.ndarray) -> float:
+    """Area under the points (x, y) joined by straight lines; ``x`` must not decrease."""
+    return float(((y[1:] + y[:-1]) / 2 * np.diff(x)).sum())
+
+
+def floor_share(share: float, count: int) -> int:
+    """Largest whole number not above ``share * count``, forgiving binary rounding."""
+    return int(np.floor(share * count + _SLACK))
+
+
+def share_at_or_above(scores: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
+    """For every threshold the share of ``scores`` at or above it."""
+    ordered = np.sort(scores)
+    return (len(ordered) - np.searchsorted(ordered, thresholds, side='left')) / len(ordered)
+
+
+def roc_area(positive: np.ndarray, negative: np.ndarray) -> float:
+    """Area under the ROC curve: how often a positive score beats a negative one, ties half.
+
+    The Mann-Whitney form of the area; equal to the trapezoidal area under the curve through
+    every score. ``-inf`` is a legal score: it never beats anything.
+    """
+    ordered = np.sort(negative)
+    below = np.searchsorted(ordered, positive, side='left')
+    not_above = np.searchsorted(ordered, positive, side='right')
+    return float((below + not_above).mean() / 2 / len(ordered))
+
+
+def strict_bound(scores: np.ndarray, rate: float, weights: np.ndarray | None = None) -> float:
+    """Highest score that must not be accepted if at most ``rate`` of ``scores`` may be.
+
+    Accepting exactly what lies *above* the bound accepts as much as the rate allows: every real
+    threshold between the bound and the next higher score does the same.
+
+    Args:
+        scores: Scores (N,) of comparisons that should be refused.
+        rate: Share of them that may be accepted.
+        weights: How much each comparison counts, (N,). Default: all alike.
+
+    Returns:
+        The bound, or ``-inf`` if everything may be accepted.
+    """
+    if weights is None:
+        weights = np.ones(len(scores))
+    values, group = np.unique(scores, return_inverse=True)
+    weight_at_or_above = np.bincount(group, weights)[::-1].cumsum()[::-1]
+    too_much = np.flatnonzero(weight_at_or_above > rate * weights.sum() + _SLACK)
+    return float(values[too_much[-1]]) if len(too_much) else -np.inf
+
+
+def check_rates(rates: tuple[float, ...], name: str) -> None:
+    """Raise ``ValueError`` unless every rate lies in [0, 1]."""
+    for rate in rates:
+        if not 0 <= rate <= 1:
+            raise ValueError(f'{name} must lie in [0, 1], got {rate}')
