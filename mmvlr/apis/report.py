@@ -1,0 +1,426 @@
+"""From a work dir to the report page: run the model over its test set and fill the page."""
+
+import json
+import platform
+import sys
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import mmengine
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.registry import DefaultScope
+from mmengine.runner import Runner
+
+from mmvlr.datasets.synthesis import pixel_correlation_embedding
+from mmvlr.datasets.transforms import read_picture
+from mmvlr.engine import extract_predictions, unwrap
+from mmvlr.evaluation.functional import (
+    bootstrap_interval,
+    closed_set_ranks,
+    cmc,
+    discard_auc_bounds,
+    rank1_error_versus_discard,
+    roc_area,
+)
+from mmvlr.evaluation.metrics import QUALITIES
+from mmvlr.evaluation.metrics.base import unit
+from mmvlr.version import __version__
+from mmvlr.visualization import (
+    AttentionCard,
+    CMCCurve,
+    DiscardCurve,
+    FaceCard,
+    Failure,
+    Metric,
+    ReportData,
+    render_report,
+)
+
+from .runner import build_tester, load_config
+
+MEASURES = dict(ri='RI', ers='ERS', norm='norm')
+#: The pixel baseline reads every picture again; beyond so many it is left out.
+MAX_PIXEL_PICTURES = 20_000
+NUM_FACES, NUM_SPECTRUM, NUM_ATTENTION, NUM_FAILURES, NUM_MATCHES = 24, 16, 10, 6, 5
+
+
+def find_config(work_dir: Path) -> Path:
+    """Return the config that a run dumped into its work dir.
+
+    Raises:
+        FileNotFoundError: There is none, or more than one.
+    """
+    configs = sorted(work_dir.glob('*.py'))
+    if len(configs) != 1:
+        raise FileNotFoundError(
+            f'{work_dir} holds {len(configs)} config files instead of the one that tools/train.py '
+            'writes; name it with --config'
+        )
+    return configs[0]
+
+
+def find_checkpoint(work_dir: Path) -> Path:
+    """Return the last checkpoint of a work dir.
+
+    Raises:
+        FileNotFoundError: There is none.
+    """
+    pointer = work_dir / 'last_checkpoint'
+    if pointer.is_file():
+        # Only the name counts: the work dir may have been moved.
+        checkpoint = work_dir / Path(pointer.read_text(encoding='utf-8').strip()).name
+        if checkpoint.is_file():
+            return checkpoint
+    raise FileNotFoundError(f'{work_dir} holds no checkpoint; train first, or name --checkpoint')
+
+
+def read_scalars(work_dir: Path) -> tuple[dict[str, tuple[np.ndarray, np.ndarray]], np.ndarray]:
+    """Read what training logged, over all (resumed) runs of a work dir.
+
+    Validation is logged by epoch; its steps are turned into iterations.
+
+    Returns:
+        Name to (steps, values), and the iterations at which epochs ended.
+    """
+    values: dict[str, dict[int, float]] = {}
+    ends: dict[int, int] = {}
+    for log in sorted(work_dir.glob('*/vis_data/scalars.json')):
+        for line in log.read_text(encoding='utf-8').splitlines():
+            try:
+                record = json.loads(line)
+            except json.JSONDecodeError:  # the last line of a killed run
+                continue
+            step = record.pop('step', None)
+            if step is None:
+                continue
+            if 'epoch' in record:
+                epoch = record.pop('epoch')
+                ends[epoch] = max(step, ends.get(epoch, 0))
+            elif 'iter' not in record:
+                step = ends.get(step, step)
+            record.pop('iter', None)
+            for name, value in record.items():
+                if isinstance(value, (int, float)):
+                    values.setdefault(name, {})[step] = float(value)
+    scalars = {
+        name: (np.array(sorted(points)), np.array([points[step] for step in sorted(points)]))
+        for name, points in values.items()
+    }
+    return scalars, np.array([ends[epoch] for epoch in sorted(ends)])
+
+
+class TestRun:
+    """A model's predictions over a closed-set test set, and what follows from them.
+
+    Args:
+        config: Config with model and test set.
+        checkpoint: The checkpoint.
+    """
+
+    def __init__(self, config: Config, checkpoint: Path):
+        self.runner = build_tester(config, str(checkpoint))
+        self.runner.load_or_resume()
+        self.config = config
+        self.model = unwrap(self.runner.model)
+        self.loader = Runner.build_dataloader(config.test_dataloader)
+        self.result = extract_predictions(self.model, self.loader)
+        samples = self.result['samples']
+        self.role = np.array([sample.role for sample in samples])
+        self.identity = np.array([sample.identity for sample in samples])
+        if not (self.role == 'probe').any():
+            raise ValueError('the report needs a test set with the roles gallery and probe')
+        self.gallery = np.flatnonzero(np.isin(self.role, ('gallery', 'distractor')))
+        self.probe = np.flatnonzero(self.role == 'probe')
+        self.ranks = self.search(unit(self.result['embedding'].float().numpy()))
+        self.correct = self.ranks.rank == 1
+
+    def search(self, embeddings: torch.Tensor) -> Any:
+        """Search every probe with unit embeddings (N, D) of the whole test set."""
+        return closed_set_ranks(
+            embeddings[self.gallery],
+            self.identity[self.gallery],
+            embeddings[self.probe],
+            self.identity[self.probe],
+            top_k=min(NUM_MATCHES, len(self.gallery)),
+        )
+
+    def face(self, index: int) -> np.ndarray:
+        """Return a face of the test set in native size."""
+        info = self.loader.dataset.get_data_info(int(self.result['sample_idx'][index]))
+        return info['img'] if 'img' in info else read_picture(info['img_path'])
+
+    def qualities(self) -> dict[str, np.ndarray]:
+        """Return the measures (``ri``, ``ers``, ``norm``) the model gives, (N,) each."""
+        return {
+            name: self.result[key].numpy() for name, key in QUALITIES.items() if key in self.result
+        }
+
+    def ui_qualities(self) -> dict[str, np.ndarray]:
+        """Return the measures over UI faces: those of the test set, else the training's."""
+        held_out = self.role == 'ui'
+        if held_out.any():
+            return {name: values[held_out] for name, values in self.qualities().items()}
+        loaders = [
+            hook['dataloader']
+            for hook in self.config.get('custom_hooks') or []
+            if hook['type'] == 'UICenterHook'
+        ]
+        if not loaders:
+            return {}
+        result = extract_predictions(self.model, Runner.build_dataloader(loaders[0]))
+        return {name: result[key].numpy() for name, key in QUALITIES.items() if key in result}
+
+    def attention(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return a face as the network sees it (H, W, 3) and its spatial attention (h, w)."""
+        packed = self.loader.dataset[int(self.result['sample_idx'][index])]
+        batch = dict(inputs=packed['inputs'][None], data_samples=[packed['data_samples']])
+        with torch.no_grad():
+            inputs = self.model.data_preprocessor(batch)['inputs']
+            feature_map, _ = self.model.extract_feat(inputs)
+            _, spatial = self.model.attention.attention(feature_map)
+        return packed['inputs'].permute(1, 2, 0).numpy(), spatial[0, 0].float().cpu().numpy()
+
+
+def build_report(
+    work_dir: str | Path,
+    checkpoint: str | Path | None = None,
+    config: str | Path | None = None,
+    out: str | Path | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> tuple[Path, dict[str, float]]:
+    """Test a trained model and write the report page.
+
+    Args:
+        work_dir: Folder of the run; also where the page goes.
+        checkpoint: The checkpoint; the last one of the run if not given.
+        config: The config; that of the run if not given.
+        out: The page; ``WORK_DIR/report.html`` if not given.
+        options: Overrides of the config.
+
+    Returns:
+        The page, and its main figures by name.
+
+    Raises:
+        FileNotFoundError: Config or checkpoint is missing.
+    """
+    work_dir = Path(work_dir)
+    config_path = Path(config) if config else find_config(work_dir)
+    checkpoint = Path(checkpoint) if checkpoint else find_checkpoint(work_dir)
+    cfg = load_config(config_path, dict(options or {}))
+    cfg.work_dir = str(work_dir / 'report_log')
+    with DefaultScope.overwrite_default_scope('mmvlr'):
+        run = TestRun(cfg, checkpoint)
+        data, figures = fill(run, work_dir, config_path, checkpoint)
+    return render_report(data, Path(out) if out else work_dir / 'report.html'), figures
+
+
+def fill(
+    run: TestRun, work_dir: Path, config: Path, checkpoint: Path
+) -> tuple[ReportData, dict[str, float]]:
+    """Return the page's data and the main figures of a test run."""
+    dataset = run.loader.dataset
+    name = dataset.metainfo.get('dataset_type', type(dataset).__name__)
+    curves, headline, figures = identification(run)
+    scalars, epoch_ends = read_scalars(work_dir)
+    qualities, omitted = run.qualities(), {}
+    probe_quality = {q: values[run.probe] for q, values in qualities.items()}
+    ui = run.ui_qualities()
+    discard = {}
+    for quality, values in probe_quality.items():
+        curve = rank1_error_versus_discard(values, run.correct)
+        discard[MEASURES[quality]] = DiscardCurve(curve['discard'], curve['error'], curve['auc'])
+        figures[f'discard_auc_{quality}'] = curve['auc']
+        headline.append(
+            Metric(f'area of error over discard, {MEASURES[quality]}', curve['auc'], unit='number')
+        )
+        if quality in ui:
+            area = roc_area(values, ui[quality])
+            figures[f'ui_auc_{quality}'] = area
+            headline.append(Metric(f'probes told from UI faces by {MEASURES[quality]} (AUC)', area))
+    bounds = discard_auc_bounds(run.correct)
+    perfect = rank1_error_versus_discard(run.correct.astype(float), run.correct)
+    shares = perfect['discard']
+    error = np.array([1 - run.correct.mean()])
+    faces: dict[str, Any] = {}
+    if 'ri' in qualities:
+        ri = probe_quality['ri']
+        half = rank1_error_versus_discard(ri, run.correct, shares=[0.0, 0.5])['error']
+        figures.update(error=float(half[0]), error_best_half=float(half[1]))
+        headline.append(Metric('rank-1 error of the half of highest RI', float(half[1])))
+        faces = face_cards(run, ri)
+    else:
+        omitted['faces'] = 'the model gives no RI.'
+    if getattr(run.model, 'attention', None) is None:
+        omitted['attention'] = f'{type(run.model).__name__} has no spatial attention.'
+    else:
+        faces['attention'] = attention_cards(run, probe_quality.get('ri'))
+    data = ReportData(
+        title=f'{type(run.model).__name__} on {name}',
+        subtitle='Does it find the right person, and does it know when it cannot?',
+        facts={
+            'Method': f'{type(run.model).__name__}, {type(run.model.backbone).__name__}',
+            'Data set': name,
+            'Checkpoint': checkpoint.name,
+            'Made': datetime.now().strftime('%Y-%m-%d %H:%M'),
+            'mmvlr': __version__,
+        },
+        notes=[dataset.metainfo['note']] if 'note' in dataset.metainfo else [],
+        command=f'python tools/analysis/report.py {work_dir}',
+        headline=headline,
+        scalars=scalars or None,
+        epoch_steps=epoch_ends if len(epoch_ends) else None,
+        cmc=curves,
+        quality={
+            MEASURES[q]: dict(
+                probe=values[run.probe],
+                gallery=values[run.gallery],
+                **({'ui': ui[q]} if q in ui else {}),
+            )
+            for q, values in qualities.items()
+        },
+        discard=discard,
+        discard_bounds={
+            'random': DiscardCurve(shares, error, bounds['random']),
+            'perfect knowledge': DiscardCurve(shares, perfect['error'], bounds['perfect']),
+        },
+        failures=failures(run, probe_quality.get('ri')),
+        details=details(run, config, checkpoint),
+        omitted=omitted,
+        **faces,
+    )
+    return data, figures
+
+
+def identification(
+    run: TestRun,
+) -> tuple[dict[str, CMCCurve], list[Metric], dict[str, float]]:
+    """Return CMC curves, rank-k and mAP with intervals, and the same as plain figures."""
+    max_rank = min(50, len(run.gallery))
+    groups = run.identity[run.probe]
+    people = len(np.unique(groups))
+    method = type(run.model).__name__
+    low_high = []
+    for k in range(1, max_rank + 1):
+        found = run.ranks.rank <= k
+        interval = bootstrap_interval(found, groups) if people > 1 else None
+        low_high.append((interval.low, interval.high) if interval else (np.nan, np.nan))
+    low, high = np.array(low_high).T
+    curves = {method: CMCCurve(cmc(run.ranks.rank, max_rank), low, high)}
+    rates = {f'rank{k}': (run.ranks.rank <= k) for k in (1, 5, 10, 20)}
+    rates['mAP'] = run.ranks.average_precision
+    baseline: dict[str, float] = {}
+    if len(run.gallery) + len(run.probe) <= MAX_PIXEL_PICTURES:
+        images = [run.face(index) for index in range(len(run.role))]
+        pixels = run.search(torch.from_numpy(pixel_correlation_embedding(images)))
+        curves['pixel correlation'] = CMCCurve(cmc(pixels.rank, max_rank))
+        baseline = {f'rank{k}': float((pixels.rank <= k).mean()) for k in (1, 5, 10, 20)}
+        baseline['mAP'] = float(pixels.average_precision.mean())
+    headline, figures = [], {}
+    for name, values in rates.items():
+        interval = bootstrap_interval(values, groups) if people > 1 else None
+        figures[name] = float(np.mean(values))
+        ends = dict(low=interval.low, high=interval.high) if interval else {}
+        beside = {'pixel correlation': baseline[name]} if baseline else {}
+        shown = name.replace('rank', 'rank-')
+        headline.append(Metric(shown, figures[name], baselines=beside, **ends))
+    figures.update({f'pixel_{name}': value for name, value in baseline.items()})
+    return curves, headline, figures
+
+
+def spread(order: np.ndarray, count: int) -> np.ndarray:
+    """Return ``count`` entries of ``order``, evenly from the first to the last."""
+    places = np.linspace(0, len(order) - 1, min(count, len(order)))
+    return order[np.unique(places.round().astype(int))]
+
+
+def face_cards(run: TestRun, ri: np.ndarray) -> dict[str, list[FaceCard]]:
+    """Return the probes of lowest and highest RI and a band of probes by rising RI."""
+    order = np.argsort(ri, kind='stable')
+
+    def card(place: int) -> FaceCard:
+        border = 'right' if run.correct[place] else 'wrong'
+        return FaceCard(run.face(run.probe[place]), (f'RI {ri[place]:.2f}',), border)
+
+    return dict(
+        lowest=[card(place) for place in order[:NUM_FACES]],
+        highest=[card(place) for place in order[::-1][:NUM_FACES]],
+        spectrum=[card(place) for place in spread(order, NUM_SPECTRUM)],
+    )
+
+
+def attention_cards(run: TestRun, ri: np.ndarray | None) -> list[AttentionCard]:
+    """Return probes over the range of RI with their spatial attention."""
+    order = np.arange(len(run.probe)) if ri is None else np.argsort(ri, kind='stable')
+    cards = []
+    for place in spread(order, NUM_ATTENTION):
+        face, spatial = run.attention(run.probe[place])
+        caption = [] if ri is None else [f'RI {ri[place]:.2f}']
+        caption.append(f'attention {spatial.min():.2f} to {spatial.max():.2f}')
+        cards.append(AttentionCard(face, spatial, tuple(caption)))
+    return cards
+
+
+def failures(run: TestRun, ri: np.ndarray | None) -> list[Failure]:
+    """Return wrongly identified probes: those the model was surest of come first."""
+    wrong = np.flatnonzero(~run.correct)
+    wrong = wrong[np.argsort(-run.ranks.top_score[wrong, 0], kind='stable')]
+    cards = []
+    embeddings = unit(run.result['embedding'].float().numpy())
+    for place in wrong[:NUM_FAILURES]:
+        index = run.probe[place]
+        person = run.identity[index]
+        matches = []
+        for row, score in zip(run.ranks.top_index[place], run.ranks.top_score[place], strict=True):
+            found = run.gallery[row]
+            right = run.identity[found] == person
+            matches.append(
+                FaceCard(run.face(found), (f'{score:.3f}',), 'right' if right else 'wrong')
+            )
+        mates = run.gallery[run.identity[run.gallery] == person]
+        scores = (embeddings[mates] @ embeddings[index]).numpy()
+        best = int(scores.argmax())
+        mate = FaceCard(
+            run.face(mates[best]),
+            (f'{scores[best]:.3f}', f'rank {run.ranks.rank[place]}'),
+            'right',
+        )
+        caption = () if ri is None else (f'RI {ri[place]:.2f}',)
+        cards.append(Failure(FaceCard(run.face(index), caption), matches, mate))
+    return cards
+
+
+def details(run: TestRun, config: Path, checkpoint: Path) -> dict[str, dict[str, Any]]:
+    """Return the tables at the end of the page."""
+    counts: dict[str, Any] = {}
+    for role in dict.fromkeys(run.role.tolist()):
+        here = run.role == role
+        people = len({person for person in run.identity[here].tolist() if person >= 0})
+        counts[role] = f'{here.sum():,}' + (f' of {people:,} people' if people else '')
+    for reason, names in getattr(run.loader.dataset, 'left_out', {}).items():
+        if names:
+            counts[f'left out: {reason}'] = len(names)
+    parameters = sum(parameter.numel() for parameter in run.model.backbone.parameters())
+    return {
+        'Configuration': {
+            'config': config.name,
+            'checkpoint': checkpoint.name,
+            'backbone': type(run.model.backbone).__name__,
+            'backbone parameters': f'{parameters:,}',
+            'embedding size': run.model.embed_dims,
+            'flip fusion': run.model.flip_fusion,
+        },
+        'Preprocessing contract': run.model.data_preprocessor.contract,
+        'Counts': counts,
+        'Environment': {
+            'python': platform.python_version(),
+            'torch': torch.__version__,
+            'mmengine': mmengine.__version__,
+            'numpy': np.__version__,
+            'device': str(next(run.model.parameters()).device),
+            'command': ' '.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        },
+    }

@@ -1,0 +1,41 @@
+"""Write the HTML report of a training run: ``python tools/analysis/report.py WORK_DIR``."""
+
+import argparse
+import sys
+
+from mmengine.config import DictAction
+
+from mmvlr.apis.report import build_report
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """Return the command line's values."""
+    parser = argparse.ArgumentParser(description=__doc__.split(':')[0])
+    parser.add_argument('work_dir', help='folder of the run')
+    parser.add_argument('--checkpoint', help='checkpoint (default: the last one of the run)')
+    parser.add_argument('--config', help='config (default: the one in the work dir)')
+    parser.add_argument('--out', help='the page (default: WORK_DIR/report.html)')
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        metavar='KEY=VALUE',
+        help='override entries of the config',
+    )
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Write the page; return the exit code."""
+    args = parse_args(argv)
+    page, figures = build_report(
+        args.work_dir, args.checkpoint, args.config, args.out, args.cfg_options
+    )
+    for name, value in figures.items():
+        print(f'{name:24} {value:.4f}')
+    print(page)
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())

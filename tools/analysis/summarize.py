@@ -1,0 +1,76 @@
+"""Summarize result files of several seeds as a table.
+
+``python tools/analysis/summarize.py NAME=FILE[,FILE...] ...``, with the files that
+``tools/test.py --out`` writes. Prints a Markdown table: mean over the files of a name and, where
+there are several, the lowest and highest value.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+
+def read_group(text: str) -> tuple[str, list[dict[str, float]]]:
+    """Parse ``NAME=FILE[,FILE...]`` and read the files.
+
+    Raises:
+        ValueError: The text has another form, or a file is no result file.
+    """
+    name, _, files = text.partition('=')
+    if not name or not files:
+        raise ValueError(f'{text!r}: expected NAME=FILE[,FILE...]')
+    results = []
+    for file in files.split(','):
+        try:
+            results.append(json.loads(Path(file).read_text(encoding='utf-8')))
+        except (OSError, json.JSONDecodeError) as error:
+            raise ValueError(f'{file} is not a result file of tools/test.py: {error}') from error
+    return name, results
+
+
+def cell(values: list[float], rate: bool) -> str:
+    """Return mean and range of a metric's values as text."""
+    factor, digits = (100, 2) if rate else (1, 3)
+    values = [factor * value for value in values]
+    mean = sum(values) / len(values)
+    if len(values) == 1:
+        return f'{mean:.{digits}f}'
+    return f'{mean:.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})'
+
+
+def table(groups: list[tuple[str, list[dict[str, float]]]], metrics: list[str] | None) -> str:
+    """Return a Markdown table, a row for each metric and a column for each group."""
+    names = metrics or list(
+        dict.fromkeys(key for _, results in groups for r in results for key in r)
+    )
+    rows = [
+        '| metric | ' + ' | '.join(f'{name} ({len(results)})' for name, results in groups) + ' |',
+        '|---|' + '---:|' * len(groups),
+    ]
+    for metric in names:
+        rate = 'discard_auc' not in metric
+        cells = []
+        for _, results in groups:
+            values = [result[metric] for result in results if metric in result]
+            cells.append(cell(values, rate) if values else '-')
+        rows.append(f'| {metric}{" (%)" if rate else ""} | ' + ' | '.join(cells) + ' |')
+    return '\n'.join(rows)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Print the table; return the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__.split('\n\n')[0])
+    parser.add_argument('groups', nargs='+', metavar='NAME=FILE[,FILE...]')
+    parser.add_argument('--metrics', nargs='+', help='rows of the table (default: all metrics)')
+    args = parser.parse_args(argv)
+    try:
+        print(table([read_group(text) for text in args.groups], args.metrics))
+    except ValueError as error:
+        print(f'summarize.py: {error}', file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
