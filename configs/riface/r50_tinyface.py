@@ -10,3 +10,11 @@ model = dict(**_base_.network, **_base_.method)
 optim_wrapper = dict(
     paramwise_cfg=dict(rates=dict(backbone=1e-5, head=1e-3, attention=1e-3, regression=1e-4))
 )
+custom_hooks = [
+    *_base_.custom_hooks,
+    dict(
+        type='RegressionFitHook',
+        dataloader=_base_.prototype_dataloader,
+        degraded_dataloader=_base_.degraded_dataloader,
+    ),
+]

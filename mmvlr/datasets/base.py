@@ -11,10 +11,34 @@ import torch
 from mmengine.dataset import BaseDataset
 from mmengine.logging import print_log
 
+from mmvlr.registry import TRANSFORMS
+
 #: Identity of pictures that belong to nobody in the gallery (TinyFace's convention).
 NO_IDENTITY = -100
 
 PICTURE_SUFFIXES = frozenset({'.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp'})
+
+
+class SharedNumber:
+    """An integer in shared memory: persistent workers see what the main process sets.
+
+    A deep copy has shared memory of its own; that of a plain shared tensor would not be shared.
+    """
+
+    def __init__(self, value: int):
+        self._memory = torch.tensor([value], dtype=torch.int64).share_memory_()
+
+    @property
+    def value(self) -> int:
+        """The number."""
+        return int(self._memory.item())
+
+    @value.setter
+    def value(self, value: int) -> None:
+        self._memory.fill_(value)
+
+    def __deepcopy__(self, memo: dict) -> 'SharedNumber':
+        return SharedNumber(self.value)
 
 
 class FaceDataset(BaseDataset):
@@ -50,11 +74,10 @@ class FaceDataset(BaseDataset):
         self.left_out: dict[str, list[str]] = defaultdict(list)
         #: What was used although something is odd about it, in the same form.
         self.noticed: dict[str, list[str]] = defaultdict(list)
-        # Shared memory: persistent workers must see the epoch that the main process sets.
-        self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()
-        super().__init__(
-            data_root=data_root, pipeline=list(pipeline), test_mode=test_mode, **kwargs
-        )
+        self._epoch = SharedNumber(0)
+        # Built here: mmengine's Compose knows mmvlr's transforms only inside a Runner.
+        transforms = [TRANSFORMS.build(t) if isinstance(t, dict) else t for t in pipeline]
+        super().__init__(data_root=data_root, pipeline=transforms, test_mode=test_mode, **kwargs)
 
     def full_init(self) -> None:
         """Load the list of pictures and print what was found and what was left out."""
@@ -66,11 +89,11 @@ class FaceDataset(BaseDataset):
 
     def set_epoch(self, epoch: int) -> None:
         """Set the epoch that, with the seed, decides the augmentation of every picture."""
-        self._epoch.fill_(epoch)
+        self._epoch.value = epoch
 
     def rng(self, idx: int) -> np.random.Generator:
         """Return the random generator of picture ``idx`` in the current epoch."""
-        return np.random.default_rng((self.seed, int(self._epoch.item()), idx))
+        return np.random.default_rng((self.seed, self._epoch.value, idx))
 
     def prepare_data(self, idx: int) -> Any:
         """Run the pipeline on picture ``idx`` with its own random generator."""
@@ -100,7 +123,10 @@ class FaceDataset(BaseDataset):
             ValueError: No person with a picture was found.
         """
         records: list[dict] = []
-        folders = sorted(root.iterdir(), key=lambda entry: person_key(entry.name))
+        folders = sorted(
+            (entry for entry in root.iterdir() if not entry.name.startswith('.')),
+            key=lambda entry: person_key(entry.name),
+        )
         numbered = all(entry.name.isdigit() for entry in folders if entry.is_dir())
         label = 0
         for folder in folders:
@@ -182,11 +208,13 @@ def require_folder(folder: Path, dataset: str, layout: str) -> Path:
 
 
 def list_pictures(folder: Path) -> tuple[list[Path], list[Path]]:
-    """Return the pictures of a folder in name order, and what else lies in it."""
-    entries = sorted(folder.iterdir())
+    """Return the pictures of a folder in name order, and what else lies in it.
+
+    Hidden files are neither: archives made on a Mac hold a ``._1.jpg`` beside every picture.
+    """
+    entries = sorted(entry for entry in folder.iterdir() if not entry.name.startswith('.'))
     pictures = [e for e in entries if e.suffix.lower() in PICTURE_SUFFIXES and e.is_file()]
-    others = sorted(set(entries) - set(pictures))
-    return pictures, [entry for entry in others if not entry.name.startswith('.')]
+    return pictures, sorted(set(entries) - set(pictures))
 
 
 def person_key(name: str) -> tuple[int, int | str]:

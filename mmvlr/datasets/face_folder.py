@@ -5,7 +5,7 @@ from typing import Any
 
 from mmvlr.registry import DATASETS
 
-from .base import FaceDataset, require_folder
+from .base import FaceDataset, person_key, require_folder
 
 LAYOUT = 'one folder a person with pictures in it'
 
@@ -54,12 +54,16 @@ class FaceFolder(FaceDataset):
     def split_gallery(self, records: list[dict]) -> list[dict]:
         """Turn training records into gallery and probes."""
         seen: dict[int, int] = {}
+        names: dict[int, str] = {}
         split = []
         for record in records:
             label = record.pop('gt_label')
             seen[label] = seen.get(label, 0) + 1
+            names[label] = Path(record['img_path']).parent.name
             role = 'gallery' if seen[label] <= self.gallery_per_person else 'probe'
             split.append({**record, 'role': role})
-        few = sum(count <= self.gallery_per_person for count in seen.values())
-        self.noticed['people in the gallery without a probe'].extend([''] * few)
+        few = {label for label, count in seen.items() if count <= self.gallery_per_person}
+        self.noticed['people in the gallery without a probe'].extend(
+            sorted((names[label] for label in few), key=person_key)
+        )
         return split

@@ -106,6 +106,8 @@ class ValidationSubset(DerivedDataset):
     ):
         if not 0 < fraction <= 1:
             raise ValueError(f'fraction must lie in (0, 1], not {fraction}')
+        if not pipeline:
+            raise ValueError('ValidationSubset needs a pipeline that begins with LoadFace')
         self.fraction, self.subset_seed = fraction, subset_seed
         self._flip, self._shrink = FlipFace(prob=1.0), DownsampleFace(size)
         kwargs.setdefault('test_mode', True)

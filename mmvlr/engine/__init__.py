@@ -8,6 +8,7 @@ from .hooks import (
     CollapseGuardHook,
     EpochSeedHook,
     PrototypeInitHook,
+    RegressionFitHook,
     TrainingCollapsedError,
     UICenterHook,
 )
@@ -19,6 +20,7 @@ __all__ = [
     'EpochSeedHook',
     'PartRateConstructor',
     'PrototypeInitHook',
+    'RegressionFitHook',
     'TrainingCollapsedError',
     'UICenterHook',
     'compat',

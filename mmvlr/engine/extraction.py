@@ -1,6 +1,6 @@
 """Run a model over a whole data set and gather what it predicts, on any number of ranks."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -15,7 +15,11 @@ def unwrap(model: nn.Module) -> nn.Module:
 
 
 @torch.no_grad()
-def extract_predictions(model: nn.Module, dataloader: Iterable) -> dict[str, Any]:
+def extract_predictions(
+    model: nn.Module,
+    dataloader: Iterable,
+    predict: Callable[[torch.Tensor], dict[str, torch.Tensor]] | None = None,
+) -> dict[str, Any]:
     """Predict every picture of a loader, in eval mode and with the current weights.
 
     The model is left in the mode it was in. Over several ranks, each of which runs over its shard,
@@ -25,19 +29,22 @@ def extract_predictions(model: nn.Module, dataloader: Iterable) -> dict[str, Any
     Args:
         model: A recognizer, wrapped or not.
         dataloader: A loader of packed faces.
+        predict: Maps network input (B, 3, H, W) to named tensors with leading dimension B; the
+            model's ``predictions`` if not given.
 
     Returns:
         dict: ``sample_idx`` (N,) and every prediction as a CPU tensor with leading dimension N,
         and ``samples``, the N data samples (without predictions), in index order.
     """
     model = unwrap(model)
+    predict = predict or model.predictions
     was_training = model.training
     model.eval()
     mine: dict[int, tuple[Any, dict[str, torch.Tensor]]] = {}
     try:
         for batch in dataloader:
             data = model.data_preprocessor(batch, False)
-            result = {k: v.cpu() for k, v in model.predictions(data['inputs']).items()}
+            result = {k: v.cpu() for k, v in predict(data['inputs']).items()}
             for index, sample in enumerate(batch['data_samples']):
                 mine[sample.sample_idx] = sample, {k: v[index] for k, v in result.items()}
     finally:

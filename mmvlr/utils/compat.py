@@ -33,23 +33,28 @@ class UntrustedCheckpointError(RuntimeError):
     """A checkpoint needs full unpickling, which can run code, and nobody vouched for it."""
 
 
+def _history_method(owner: Any, name: str) -> Any:
+    """What stands in for ``getattr`` while a checkpoint loads: statistics of HistoryBuffer only.
+
+    A pickled ``HistoryBuffer`` names its own methods by ``getattr``; the real one would hand out
+    anything.
+    """
+    if owner is HistoryBuffer and name in ('min', 'max', 'current', 'mean'):
+        return getattr(HistoryBuffer, name)
+    raise pickle.UnpicklingError(f'Unsupported GLOBAL getattr of {name!r} of {owner!r}')
+
+
 def _safe_globals() -> list[Any]:
     """Return the harmless types that mmengine stores in a checkpoint.
 
     torch >= 2.6 loads weights only; mmengine's message hub keeps ``HistoryBuffer`` objects with
     numpy arrays. Naming these types lets its checkpoints, resume included, load safely.
     """
+    core = np.core if np.lib.NumpyVersion(np.__version__) < '2.0.0' else np._core
     types = [HistoryBuffer, np.ndarray, np.dtype]
-    types += (
-        [np.core.multiarray._reconstruct]
-        if np.lib.NumpyVersion(np.__version__) < '2.0.0'
-        else [
-            np._core.multiarray._reconstruct,
-            np._core.multiarray.scalar,
-        ]
-    )
+    types += [core.multiarray._reconstruct, core.multiarray.scalar]
     types += [type(np.dtype(name)) for name in ('float64', 'float32', 'int64', 'int32', 'bool')]
-    return types
+    return [*types, (_history_method, 'builtins.getattr')]
 
 
 def is_trusted(path: str | Path) -> bool:
@@ -59,6 +64,21 @@ def is_trusted(path: str | Path) -> bool:
     ]
     resolved = Path(path).resolve()
     return any(resolved.is_relative_to(Path(folder).resolve()) for folder in folders)
+
+
+def _is_pickled(path: str) -> bool:
+    """Say whether a file starts like a checkpoint (zip or pickle) and not like a web page."""
+    with open(path, 'rb') as file:
+        head = file.read(4)
+    return head == b'PK\x03\x04' or head[:1] == b'\x80'
+
+
+def _reason(error: Exception) -> str:
+    """Return the line of torch's message that says what is wrong; the rest is advice."""
+    lines = str(error).splitlines()
+    told = [line for line in lines if 'GLOBAL' in line or line.startswith('Unsupported')]
+    line = (told or lines or [type(error).__name__])[0]
+    return line.split('. Please ')[0].removeprefix('\tWeightsUnpickler error: ')
 
 
 def load_checkpoint_file(path: str, map_location: Any = 'cpu') -> Any:
@@ -84,15 +104,13 @@ def load_checkpoint_file(path: str, map_location: Any = 'cpu') -> Any:
     try:
         with torch.serialization.safe_globals(_safe_globals()):
             return torch.load(path, map_location=map_location, weights_only=True)
-    except pickle.UnpicklingError as error:
-        reason = str(error).split('\n')[0]
-        if 'Unsupported' not in str(error) and 'GLOBAL' not in str(error):
-            raise ValueError(f'{path} is not a readable checkpoint: {reason}') from error
-    except (RuntimeError, EOFError, KeyError) as error:
-        raise ValueError(
-            f'{path} is not a readable checkpoint ({str(error).splitlines()[0]}); '
-            'it may be truncated: get or save it again'
-        ) from error
+    except Exception as error:  # torch raises half a dozen types for damaged files
+        reason = _reason(error)
+        if not (isinstance(error, pickle.UnpicklingError) and _is_pickled(path)):
+            raise ValueError(
+                f'{path} is not a readable checkpoint ({reason}); it may be truncated or another '
+                'kind of file: get or save it again'
+            ) from error
     if not is_trusted(path):
         raise UntrustedCheckpointError(
             f'{path} holds more than weights ({reason}), and loading it in full can run code. If '

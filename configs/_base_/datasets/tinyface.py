@@ -63,6 +63,18 @@ ui_dataloader = dict(
     collate_fn=dict(type='mmvlr.face_collate'),
 )
 
+degraded_dataloader = dict(
+    batch_size=64,
+    sampler=in_order,
+    dataset=dict(
+        **train_set,
+        pipeline=[load, dict(type='DegradeFace'), resize, pack],
+        test_mode=True,
+    ),
+    num_workers=2,
+    collate_fn=dict(type='mmvlr.face_collate'),
+)
+
 # Hooks that need data. Nothing of ArcFace is trained with the UI centre; ERS, the quality measure
 # to compare with, needs it.
 custom_hooks = [

@@ -4,6 +4,7 @@ from .checkpoint_guard import CheckpointGuardHook
 from .collapse_guard import CollapseGuardHook, TrainingCollapsedError
 from .epoch_seed import EpochSeedHook
 from .prototype_init import PrototypeInitHook
+from .regression_fit import RegressionFitHook
 from .ui_center import UICenterHook
 
 __all__ = [
@@ -11,6 +12,7 @@ __all__ = [
     'CollapseGuardHook',
     'EpochSeedHook',
     'PrototypeInitHook',
+    'RegressionFitHook',
     'TrainingCollapsedError',
     'UICenterHook',
 ]

@@ -4,7 +4,7 @@ import logging
 
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
-from mmengine.runner import Runner
+from mmengine.runner import Runner, find_latest_checkpoint
 
 from mmvlr.registry import HOOKS
 from mmvlr.utils.checkpoint import check_architecture
@@ -35,7 +35,11 @@ class CheckpointGuardHook(Hook):
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Compare with the model of the config."""
-        source = str(runner._load_from or 'the checkpoint')
+        source = runner._load_from
+        if source is None and runner._resume:
+            # ``resume`` without a name: mmengine looks the file up and tells nobody.
+            source = find_latest_checkpoint(runner.work_dir)
+        source = str(source or 'the checkpoint')
         model = unwrap(runner.model)
         found = contract_of_checkpoint(checkpoint)
         if found is None:

@@ -2,6 +2,7 @@
 
 import math
 
+import torch
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
@@ -49,9 +50,9 @@ class CollapseGuardHook(Hook):
         if outputs is None or not self.every_n_train_iters(runner, self.interval):
             return
         for name, value in outputs.items():
-            if 'loss' in name and not math.isfinite(float(value)):
+            if 'loss' in name and not math.isfinite(number := torch.as_tensor(value).item()):
                 raise TrainingCollapsedError(
-                    f'{name} is {float(value)} at iteration {runner.iter + 1} of epoch '
+                    f'{name} is {number} at iteration {runner.iter + 1} of epoch '
                     f'{runner.epoch + 1}. {self.REMEDY}'
                 )
         if 'effective_rank' not in outputs:

@@ -7,6 +7,9 @@ Architecture: Deng et al., *ArcFace*, CVPR 2019 (arXiv 1801.07698), with the imp
 dimensions.
 """
 
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+
 import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
@@ -46,6 +49,33 @@ class IBasicBlock(nn.Module):
         out = self.prelu(conv_bn(self.conv1, self.bn2, self.bn1(x)))
         out = conv_bn(self.conv2, self.bn3, out)
         return out + (x if self.downsample is None else conv_bn(*self.downsample, x))
+
+
+@contextmanager
+def statistics_kept(block: nn.Module) -> Iterator[None]:
+    """Leave the running statistics of BN alone; batches are normalised as before."""
+    layers = [module for module in block.modules() if isinstance(module, nn.BatchNorm2d)]
+    before = [(layer.momentum, layer.num_batches_tracked.clone()) for layer in layers]
+    for layer in layers:
+        layer.momentum = 0.0
+    try:
+        yield
+    finally:
+        for layer, (momentum, batches) in zip(layers, before, strict=True):
+            layer.momentum = momentum
+            layer.num_batches_tracked.copy_(batches)
+
+
+def recomputed(block: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    """Return ``block(x)``, to be computed again in the backward pass.
+
+    The second pass must not count the batch a second time in the statistics of BN.
+    """
+
+    def contexts() -> tuple[AbstractContextManager, AbstractContextManager]:
+        return nullcontext(), statistics_kept(block)
+
+    return checkpoint(block, x, use_reentrant=False, context_fn=contexts)
 
 
 @MODELS.register_module()
@@ -127,7 +157,7 @@ class IResNet(FaceBackbone):
         for index in range(1, 5):
             for block in getattr(self, f'layer{index}'):
                 if self.with_checkpoint and self.training and x.requires_grad:
-                    x = checkpoint(block, x, use_reentrant=False)
+                    x = recomputed(block, x)
                 else:
                     x = block(x)
         feature_map = self.bn2(x)

@@ -11,21 +11,28 @@ from mmvlr.registry import MODELS
 
 @MODELS.register_module()
 class PerceptibilityRegression(BaseModule):
-    """Predict xi_hat from the embedding or the pooled feature map.
+    """Predict xi_hat from the embedding, its length, or the pooled feature map.
 
-    ``PerceptibilityRegression(source='embedding', hidden=())`` is the paper's module,
-    Linear(Dropout(v_b)).
+    ``PerceptibilityRegression(with_norm=False)`` is the paper's module, Linear(Dropout(v_b)). By
+    default the length of v_b and its logarithm are inputs too, which a linear read-out of v_b
+    cannot form: the length is itself a good judge of a face, and the two together are better than
+    either (docs/benchmarks.md).
 
     Args:
         embed_dims: Size D of the embedding.
         feat_channels: Channels C of the feature map.
         source: ``'embedding'`` (v_b), ``'pooled'`` (average and maximum of the feature map) or
             ``'both'``.
-        hidden: Widths of the hidden layers, with ReLU; empty for a linear read-out.
+        with_norm: Add the length of v_b and its logarithm to the inputs.
+        hidden: Widths of hidden layers, with ReLU; empty for a linear read-out.
         dropout: Dropout on the inputs.
         zero_init: Start the last layer at zero: xi_hat starts as a constant and no gradient of a
             random read-out reaches the backbone.
         init_cfg: See :class:`mmengine.model.BaseModule`.
+
+    Attributes:
+        shift, scale: (F,) buffers; inputs are standardised as (x - shift) / scale. 0 and 1 unless
+            :meth:`set_read_out` changes them.
     """
 
     def __init__(
@@ -33,6 +40,7 @@ class PerceptibilityRegression(BaseModule):
         embed_dims: int,
         feat_channels: int,
         source: str = 'embedding',
+        with_norm: bool = True,
         hidden: Sequence[int] = (),
         dropout: float = 0.9,
         zero_init: bool = True,
@@ -45,9 +53,12 @@ class PerceptibilityRegression(BaseModule):
         if source not in widths:
             raise ValueError(f'source must be one of {sorted(widths)}, not {source!r}')
         self.source = source
+        self.with_norm = with_norm
         self.dropout = nn.Dropout(dropout)
+        width = widths[source] + 2 * with_norm
+        self.register_buffer('shift', torch.zeros(width))
+        self.register_buffer('scale', torch.ones(width))
         layers: list[nn.Module] = []
-        width = widths[source]
         for size in hidden:
             layers += [nn.Linear(width, size), nn.ReLU()]
             width = size
@@ -57,9 +68,41 @@ class PerceptibilityRegression(BaseModule):
             nn.init.zeros_(last.bias)
         self.layers = nn.Sequential(*layers, last)
 
+    @property
+    def is_linear(self) -> bool:
+        """Whether the read-out is a single linear layer."""
+        return len(self.layers) == 1
+
+    @torch.no_grad()
+    def set_read_out(
+        self, shift: torch.Tensor, scale: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor
+    ) -> None:
+        """Replace a linear read-out: xi_hat = weight . ((x - shift) / scale) + bias.
+
+        Args:
+            shift: (F,).
+            scale: (F,), positive.
+            weight: (F,).
+            bias: Scalar.
+        """
+        if not self.is_linear:
+            raise ValueError('set_read_out needs a linear read-out (hidden=())')
+        self.shift.copy_(shift)
+        self.scale.copy_(scale)
+        self.layers[0].weight.copy_(weight.view(1, -1))
+        self.layers[0].bias.copy_(bias.view(1))
+
+    def inputs(self, feature_map: torch.Tensor, embeddings: torch.Tensor) -> torch.Tensor:
+        """Return what is regressed on, (B, F), before standardisation and dropout."""
+        parts = [embeddings] if self.source != 'pooled' else []
+        if self.with_norm:
+            norm = embeddings.norm(dim=1, keepdim=True)
+            parts += [norm, norm.clamp_min(1e-6).log()]
+        if self.source != 'embedding':
+            parts += [feature_map.mean((2, 3)), feature_map.amax((2, 3))]
+        return torch.cat(parts, dim=1)
+
     def forward(self, feature_map: torch.Tensor, embeddings: torch.Tensor) -> torch.Tensor:
         """Map (B, C, h, w) and (B, D) to xi_hat (B,)."""
-        inputs = [embeddings] if self.source != 'pooled' else []
-        if self.source != 'embedding':
-            inputs += [feature_map.mean((2, 3)), feature_map.amax((2, 3))]
-        return self.layers(self.dropout(torch.cat(inputs, dim=1))).squeeze(1)
+        inputs = (self.inputs(feature_map, embeddings) - self.shift) / self.scale
+        return self.layers(self.dropout(inputs)).squeeze(1)

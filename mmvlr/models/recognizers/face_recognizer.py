@@ -136,8 +136,17 @@ class FaceRecognizer(BaseModel):
         """Return what is predicted of each face: tensors with a leading dimension B.
 
         ``backbone_embedding`` and ``embedding`` (B, D), ``embedding_norm`` (B,) and, once a UI
-        centre is set, ``ers`` (B,). A subclass adds to it or chooses another ``embedding``.
+        centre is set, ``ers`` (B,). Flip fusion changes ``embedding`` only: qualities are of the
+        face as it is.
         """
+        result = self.plain_predictions(inputs)
+        if self.flip_fusion == 'sum':
+            mirrored = self.plain_predictions(inputs.flip(3))['embedding']
+            result['embedding'] = F.normalize(result['embedding'] + mirrored, dim=1)
+        return result
+
+    def plain_predictions(self, inputs: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Return :meth:`predictions` without flip fusion; what a subclass extends."""
         _, embeddings = self.extract_feat(inputs)
         return self.embedding_predictions(embeddings)
 
@@ -157,15 +166,9 @@ class FaceRecognizer(BaseModel):
     def predict(
         self, inputs: torch.Tensor, data_samples: Sequence[FaceDataSample] | None = None
     ) -> list[FaceDataSample]:
-        """Return one data sample a face, with its predictions.
-
-        Qualities are of the face as it is, also under flip fusion.
-        """
+        """Return one data sample a face, with its :meth:`predictions`."""
         result = self.predictions(inputs)
         del result['backbone_embedding']
-        if self.flip_fusion == 'sum':
-            mirrored = self.predictions(inputs.flip(3))['embedding']
-            result['embedding'] = F.normalize(result['embedding'] + mirrored, dim=1)
         if data_samples is None:
             data_samples = [FaceDataSample() for _ in range(len(inputs))]
         for index, sample in enumerate(data_samples):

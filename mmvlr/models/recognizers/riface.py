@@ -99,8 +99,9 @@ class RIFace(FaceRecognizer):
     ) -> dict[str, torch.Tensor]:
         """Return the losses and logs of a batch.
 
-        ``loss_cls``, ``loss_regression``, ``loss_diversion``, ``loss_attention``. The logs are batch means: ``xi``, ``xi_hat`` (and their standard deviations), ``d_p``,
-        ``d_n``, ``d_ui``, ``mu_ui``, ``sigma_ui`` and ``effective_rank``.
+        ``loss_cls``, ``loss_regression``, ``loss_diversion``, ``loss_attention``. The logs
+        are batch means: ``xi``, ``xi_hat`` (and their standard deviations), ``d_p``, ``d_n``,
+        ``d_ui``, ``mu_ui``, ``sigma_ui`` and ``effective_rank``.
         """
         if self.head is None:
             raise ValueError('the model has no head: give model.head to train it')
@@ -138,7 +139,7 @@ class RIFace(FaceRecognizer):
             )
         return losses
 
-    def predictions(self, inputs: torch.Tensor) -> dict[str, torch.Tensor]:
+    def plain_predictions(self, inputs: torch.Tensor) -> dict[str, torch.Tensor]:
         """Add ``recognizability`` (xi_hat, (B,)) to what a :class:`FaceRecognizer` predicts."""
         feature_map, embeddings = self.extract_feat(inputs)
         result = self.embedding_predictions(embeddings)
@@ -149,3 +150,9 @@ class RIFace(FaceRecognizer):
                 attended = attended + F.normalize(result['embedding'], dim=1)
             result['embedding'] = attended
         return result
+
+    def regression_predictions(self, inputs: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Return ``backbone_embedding`` (B, D) and ``regression_input`` (B, F), what PRM reads."""
+        feature_map, embeddings = self.extract_feat(inputs)
+        read = self.regression.inputs(feature_map, embeddings)
+        return dict(backbone_embedding=embeddings.float(), regression_input=read.float())

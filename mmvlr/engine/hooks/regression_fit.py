@@ -1,0 +1,140 @@
+"""The hook that fits the read-out of the recognizability index in closed form."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from mmengine.dist import broadcast
+from mmengine.hooks import Hook
+from mmengine.logging import print_log
+from mmengine.runner import Runner
+from sklearn.linear_model import RidgeCV
+from sklearn.model_selection import GroupKFold
+
+from mmvlr.datasets.base import set_epoch
+from mmvlr.models.losses import Proximities
+from mmvlr.registry import HOOKS
+
+from ..extraction import extract_predictions, unwrap
+
+
+@HOOKS.register_module()
+class RegressionFitHook(Hook):
+    """Fit PRM's linear read-out by ridge regression at chosen epochs.
+
+    Behind a dropout of 0.9 and at a rate of 1e-4 the read-out hardly moves in a short fine-tuning,
+    and what it learns is how well the network *remembers* a training face: its own picture is part
+    of its prototype. Here the target of a face is the index measured against class means **without
+    that face**, and every face is also seen in degraded copies, which nobody trained on. The
+    strength of the ridge is chosen by cross-validation over people.
+
+    Runs in ``before_train_epoch`` of chosen epochs and in ``after_train_epoch`` of the last one, in
+    front of the checkpoint. Its place in the config is behind :class:`UICenterHook`, whose centre
+    the targets need.
+
+    Args:
+        dataloader: Config of a loader over the training set without augmentation.
+        degraded_dataloader: Config of a loader over the same pictures with ``DegradeFace``.
+        copies: Degraded copies of every picture.
+        before_epochs: Epochs in front of which the read-out is fitted.
+        after_last: Fit after the last epoch.
+        alphas: Strengths of the ridge to choose from.
+    """
+
+    priority = 'BELOW_NORMAL'
+
+    def __init__(
+        self,
+        dataloader: dict,
+        degraded_dataloader: dict,
+        copies: int = 3,
+        before_epochs: Sequence[int] = (),
+        after_last: bool = True,
+        alphas: Sequence[float] = (1, 3, 10, 30, 100, 300, 1000, 3000, 10000),
+    ):
+        self.dataloader_cfg = dataloader
+        self.degraded_cfg = degraded_dataloader
+        self.copies = copies
+        self.before_epochs = tuple(before_epochs)
+        self.after_last = after_last
+        self.alphas = tuple(alphas)
+
+    def before_train_epoch(self, runner: Runner) -> None:
+        """Fit in front of a chosen epoch."""
+        if runner.epoch in self.before_epochs:
+            self.fit(runner)
+
+    def after_train_epoch(self, runner: Runner) -> None:
+        """Fit after the last epoch."""
+        if self.after_last and self.is_last_train_epoch(runner):
+            self.fit(runner)
+
+    def fit(self, runner: Runner) -> None:
+        """Measure targets with the current weights and set the read-out."""
+        model = unwrap(runner.model)
+        if not model.regression.is_linear:
+            raise ValueError('RegressionFitHook needs a linear PRM (regression.hidden=())')
+        passes = [self._extract(runner, model, self.dataloader_cfg)]
+        passes += [
+            self._extract(runner, model, self.degraded_cfg, copy) for copy in range(self.copies)
+        ]
+        clean = F.normalize(passes[0]['backbone_embedding'].double(), dim=1)
+        labels = torch.stack([sample.gt_label for sample in passes[0]['samples']]).view(-1)
+        has_others = torch.bincount(labels)[labels] > 1
+        inputs, targets, groups = [], [], []
+        for result in passes:
+            unit = F.normalize(result['backbone_embedding'].double(), dim=1)
+            distances = leave_one_out_proximities(unit, clean, labels, model.ui_center.cpu())
+            target = model.recognizability(Proximities(*(d[has_others] for d in distances)))
+            inputs.append(result['regression_input'].double()[has_others])
+            targets.append(target)
+            groups.append(labels[has_others])
+        x, y = torch.cat(inputs).numpy(), torch.cat(targets).numpy()
+        shift, scale = x.mean(0), np.maximum(x.std(0), 1e-6)
+        people = torch.cat(groups).numpy()
+        folds = GroupKFold(min(5, len(np.unique(people))))
+        standard = (x - shift) / scale
+        ridge = RidgeCV(list(self.alphas), cv=list(folds.split(standard, y, people)))
+        ridge.fit(standard, y)
+        values = np.concatenate([shift, scale, ridge.coef_, [ridge.intercept_]])
+        value = torch.from_numpy(values).to(model.ui_center.device, torch.float32)
+        broadcast(value)
+        model.regression.set_read_out(*value.split([len(shift)] * 3 + [1]))
+        explained = ridge.score(standard, y)
+        print_log(
+            f'read-out of the recognizability index fitted to {len(y):,} faces of '
+            f'{len(np.unique(people)):,} people: ridge {ridge.alpha_:g}, R^2 {explained:.3f}; '
+            f'{int((~has_others).sum())} faces of people with one picture left out',
+            logger='current',
+        )
+
+    @staticmethod
+    def _extract(runner: Runner, model, config: dict, copy: int = 0) -> dict:
+        loader = Runner.build_dataloader(config, seed=runner.seed)
+        # Another "epoch" is another draw of the degradation.
+        set_epoch(loader.dataset, copy)
+        return extract_predictions(model, loader, predict=model.regression_predictions)
+
+
+def leave_one_out_proximities(
+    unit: torch.Tensor, clean: torch.Tensor, labels: torch.Tensor, ui_center: torch.Tensor
+) -> Proximities:
+    """Return proximities with class means as prototypes, the face's own picture left out.
+
+    Args:
+        unit: (N, D) unit embeddings of the faces, or of degraded copies of them.
+        clean: (N, D) unit embeddings of the same pictures as they are; they make the means.
+        labels: (N,) int64.
+        ui_center: (D,) unit vector.
+
+    Returns:
+        d^P, d^N and d^UI, (N,) each. d^P of the only picture of a person is 1: the mean of its
+        other pictures is a zero vector.
+    """
+    sums = torch.zeros(int(labels.max()) + 1, unit.shape[1], dtype=unit.dtype)
+    sums.index_add_(0, labels, clean)
+    own = (unit * F.normalize(sums[labels] - clean, dim=1)).sum(1)
+    cosines = unit @ F.normalize(sums, dim=1).T
+    nearest = cosines.scatter(1, labels.view(-1, 1), -torch.inf).amax(1)
+    return Proximities(1 - own, 1 - nearest, 1 - unit @ ui_center.to(unit))
