@@ -14,7 +14,7 @@ VERSION = re.search(
 
 DEMO = ['scikit-image>=0.22', 'matplotlib>=3.8']
 ALIGN = ['facenet-pytorch>=2.5.3,<2.6']
-TESTS = ['pytest>=8', 'pytest-timeout', 'hypothesis', 'scikit-learn', 'ruff', *DEMO]
+TESTS = ['pytest>=8', 'pytest-timeout', 'hypothesis', 'ruff', *DEMO]
 DOCS = ['sphinx>=7', 'myst-parser', 'furo']
 
 
@@ -56,6 +56,7 @@ setup(
         'mmcv-lite>=2.2',
         'opencv-python>=4.8',
         'pillow',
+        'scikit-learn',
         'scipy',
         'tensorboard',
         'rich',

@@ -44,7 +44,6 @@ def main(argv: list[str] | None = None) -> int:
         config.work_dir = args.work_dir
     if args.seed is not None:
         config.randomness = {**config.get('randomness', {}), 'seed': args.seed}
-        config.train_dataloader.dataset.seed = args.seed
     if args.resume:
         config.resume = True
         config.load_from = None if args.resume == 'auto' else args.resume

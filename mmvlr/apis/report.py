@@ -125,7 +125,7 @@ class TestRun:
         self.runner = build_tester(config, str(checkpoint))
         self.runner.load_or_resume()
         self.config = config
-        self.model = unwrap(self.runner.model)
+        self.model = unwrap(self.runner.model).eval()
         self.loader = Runner.build_dataloader(config.test_dataloader)
         self.result = extract_predictions(self.model, self.loader)
         samples = self.result['samples']

@@ -54,7 +54,7 @@ class FaceDataset(BaseDataset):
     Args:
         data_root: Folder of the data set.
         pipeline: Transforms, as configs or callables.
-        seed: Seed of the augmentation.
+        seed: Seed of the augmentation; a training run puts its own there (``EpochSeedHook``).
         test_mode: See :class:`mmengine.dataset.BaseDataset`.
         **kwargs: Passed on to :class:`mmengine.dataset.BaseDataset`.
     """
@@ -69,7 +69,7 @@ class FaceDataset(BaseDataset):
         test_mode: bool = False,
         **kwargs: Any,
     ):
-        self.seed = seed
+        self._seed = SharedNumber(seed)
         #: What was not used and why: reason -> names. Filled while loading, printed at its end.
         self.left_out: dict[str, list[str]] = defaultdict(list)
         #: What was used although something is odd about it, in the same form.
@@ -87,9 +87,16 @@ class FaceDataset(BaseDataset):
             level = logging.WARNING if odd else logging.INFO
             print_log(self.describe(), logger='current', level=level)
 
-    def set_epoch(self, epoch: int) -> None:
-        """Set the epoch that, with the seed, decides the augmentation of every picture."""
+    @property
+    def seed(self) -> int:
+        """Seed of the augmentation."""
+        return self._seed.value
+
+    def set_epoch(self, epoch: int, seed: int | None = None) -> None:
+        """Set the epoch and, if given, the seed: both decide the augmentation of every picture."""
         self._epoch.value = epoch
+        if seed is not None:
+            self._seed.value = seed
 
     def rng(self, idx: int) -> np.random.Generator:
         """Return the random generator of picture ``idx`` in the current epoch."""
@@ -191,13 +198,13 @@ class FaceDataset(BaseDataset):
         return '\n'.join(lines)
 
 
-def set_epoch(dataset: Any, epoch: int) -> None:
-    """Set the epoch of a face data set, also inside mmengine's wrappers."""
+def set_epoch(dataset: Any, epoch: int, seed: int | None = None) -> None:
+    """Set epoch and seed of a face data set, also inside mmengine's wrappers."""
     if isinstance(dataset, FaceDataset):
-        dataset.set_epoch(epoch)
+        dataset.set_epoch(epoch, seed)
     for inner in getattr(dataset, 'datasets', [getattr(dataset, 'dataset', None)]):
         if inner is not None:
-            set_epoch(inner, epoch)
+            set_epoch(inner, epoch, seed)
 
 
 def require_folder(folder: Path, dataset: str, layout: str) -> Path:

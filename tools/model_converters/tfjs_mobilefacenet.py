@@ -30,7 +30,7 @@ def read_weights(model: Path) -> dict[str, np.ndarray]:
     """
     try:
         manifest = json.loads(model.read_text())['weightsManifest']
-    except (json.JSONDecodeError, KeyError, UnicodeDecodeError) as error:
+    except (json.JSONDecodeError, KeyError, TypeError, UnicodeDecodeError) as error:
         raise ValueError(f'{model}: not a TensorFlow.js model (no weightsManifest)') from error
     weights = {}
     for group in manifest:
@@ -38,15 +38,14 @@ def read_weights(model: Path) -> dict[str, np.ndarray]:
         offset = 0
         for entry in group['weights']:
             size = int(np.prod(entry['shape'], dtype=np.int64)) * 4
-            if entry['dtype'] in ('float32', 'int32'):
-                array = np.frombuffer(data[offset : offset + size], entry['dtype'])
-            else:
+            if entry['dtype'] not in ('float32', 'int32'):
                 raise ValueError(f'{model}: {entry["name"]} has dtype {entry["dtype"]}')
-            if array.nbytes != size:
+            if offset + size > len(data):
                 raise ValueError(
                     f'{model}: {", ".join(group["paths"])} ends inside {entry["name"]}; '
                     'the file is truncated, get it again'
                 )
+            array = np.frombuffer(data[offset : offset + size], entry['dtype'])
             weights[entry['name']] = array.reshape(entry['shape'])
             offset += size
         if offset != len(data):

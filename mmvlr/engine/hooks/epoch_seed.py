@@ -32,4 +32,4 @@ class EpochSeedHook(Hook):
         random.seed(int(seed))
         np.random.seed(int(seed))
         torch.manual_seed(int(seed))
-        set_epoch(runner.train_dataloader.dataset, runner.epoch)
+        set_epoch(runner.train_dataloader.dataset, runner.epoch, runner.seed)

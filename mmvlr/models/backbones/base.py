@@ -50,13 +50,14 @@ class FaceBackbone(BaseModule):
 
 
 def conv_bn(conv: nn.Conv2d, bn: nn.BatchNorm2d, x: torch.Tensor) -> torch.Tensor:
-    """Return ``bn(conv(x))``, as one convolution where the BN is frozen.
+    """Return ``bn(conv(x))``, as one convolution where the BN is frozen or nothing is trained.
 
-    A frozen BN is a constant scale and shift of each channel. Folding it into the (small) kernel
+    A BN that does not learn is a constant scale and shift of each channel. Folding it into the (small) kernel
     instead of applying it to the (large) map saves a pass over the map in each direction; the
     kernel's gradient goes through the scale, so training is the same up to rounding.
     """
-    if bn.training or bn.weight.requires_grad:
+    learns = bn.weight.requires_grad and torch.is_grad_enabled()
+    if bn.training or learns:
         return bn(conv(x))
     scale = bn.weight * torch.rsqrt(bn.running_var + bn.eps)
     shift = bn.bias - bn.running_mean * scale

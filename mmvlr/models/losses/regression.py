@@ -11,7 +11,7 @@ from mmvlr.registry import MODELS
 class IndexRegressionLoss(nn.Module):
     """Smooth-L1 between predicted and measured recognizability index.
 
-    0.5 * d^2 / beta where |d| < beta, else |d| - 0.5 * beta; RI-Face uses beta = 0.75.
+    0.5 * d^2 / beta where abs(d) < beta, else abs(d) - 0.5 * beta; RI-Face uses beta = 0.75.
 
     Args:
         beta: Where the square turns into the absolute value.
