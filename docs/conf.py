@@ -3,6 +3,7 @@
 import importlib
 import inspect
 import pkgutil
+import re
 import sys
 from pathlib import Path
 
@@ -107,6 +108,7 @@ def components_page() -> str:
         lines += ['', f'## {name}', '', '| `type` | module | |', '|---|---|---|']
         for key, component in sorted(found.module_dict.items()):
             summary = (inspect.getdoc(component) or '').split('\n\n')[0].replace('\n', ' ')
+            summary = re.sub(r':\w+:`~?([^`]+)`', r'`\1`', summary)
             summary = summary.replace('|', '\\|').replace('``', '`').replace('$', '\\$')
             lines.append(f'| `{key}` | `{component.__module__}` | {summary} |')
     return '\n'.join([*lines, ''])

@@ -19,10 +19,12 @@ from mmvlr.datasets.synthesis import pixel_correlation_embedding
 from mmvlr.datasets.transforms import read_picture
 from mmvlr.engine import extract_predictions, unwrap
 from mmvlr.evaluation.functional import (
+    PairedDifference,
     bootstrap_interval,
     closed_set_ranks,
     cmc,
     discard_auc_bounds,
+    paired_bootstrap,
     rank1_error_versus_discard,
     roc_area,
 )
@@ -241,6 +243,17 @@ def fill(
             area = roc_area(values, ui[quality])
             figures[f'ui_auc_{quality}'] = area
             headline.append(Metric(f'probes told from UI faces by {MEASURES[quality]} (AUC)', area))
+    if 'ri' in probe_quality and len(np.unique(run.identity[run.probe])) > 1:
+        rivals = {name: values for name, values in probe_quality.items() if name != 'ri'}
+        for rival, values in rivals.items():
+            difference = discard_difference(run, probe_quality['ri'], values)
+            name = f'area of error over discard, RI minus {MEASURES[rival]}'
+            headline.append(
+                Metric(name, difference.difference, difference.low, difference.high, unit='number')
+            )
+            figures[f'discard_ri_minus_{rival}'] = difference.difference
+            figures[f'discard_ri_minus_{rival}_low'] = difference.low
+            figures[f'discard_ri_minus_{rival}_high'] = difference.high
     bounds = discard_auc_bounds(run.correct)
     perfect = rank1_error_versus_discard(run.correct.astype(float), run.correct)
     shares = perfect['discard']
@@ -329,6 +342,28 @@ def identification(
         headline.append(Metric(shown, figures[name], baselines=beside, **ends))
     figures.update({f'pixel_{name}': value for name, value in baseline.items()})
     return curves, headline, figures
+
+
+def discard_difference(run: TestRun, first: np.ndarray, second: np.ndarray) -> PairedDifference:
+    """Compare two quality measures of the same probes by their area of error over discard.
+
+    Args:
+        run: The test run.
+        first: Quality (P,) of the probes.
+        second: The other quality (P,).
+
+    Returns:
+        Area of the first minus that of the second, negative where the first is better, with a
+        95 % interval from resampling people.
+    """
+
+    def area(columns: np.ndarray) -> float:
+        return rank1_error_versus_discard(columns[:, 0], columns[:, 1])['auc']
+
+    correct = run.correct.astype(float)
+    groups = run.identity[run.probe]
+    columns = (np.stack([quality, correct], axis=1) for quality in (first, second))
+    return paired_bootstrap(*columns, groups, statistic=area)
 
 
 def spread(order: np.ndarray, count: int) -> np.ndarray:

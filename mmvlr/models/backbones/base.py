@@ -52,9 +52,10 @@ class FaceBackbone(BaseModule):
 def conv_bn(conv: nn.Conv2d, bn: nn.BatchNorm2d, x: torch.Tensor) -> torch.Tensor:
     """Return ``bn(conv(x))``, as one convolution where the BN is frozen or nothing is trained.
 
-    A BN that does not learn is a constant scale and shift of each channel. Folding it into the (small) kernel
-    instead of applying it to the (large) map saves a pass over the map in each direction; the
-    kernel's gradient goes through the scale, so training is the same up to rounding.
+    A BN that does not learn is a constant scale and shift of each channel. Folding it into the
+    (small) kernel instead of applying it to the (large) map saves a pass over the map in each
+    direction; the kernel's gradient goes through the scale, so training is the same up to
+    rounding.
     """
     learns = bn.weight.requires_grad and torch.is_grad_enabled()
     if bn.training or learns:

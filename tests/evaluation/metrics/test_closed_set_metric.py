@@ -5,7 +5,6 @@ from itertools import pairwise
 import pytest
 import torch
 
-from mmvlr.evaluation.functional import roc_area
 from mmvlr.evaluation.metrics import ClosedSetMetric, TinyFaceMetric
 from mmvlr.evaluation.metrics import base as metrics_base
 from mmvlr.structures import FaceDataSample
@@ -161,13 +160,3 @@ def test_missing_pictures(faces):
 def test_two_evaluations_are_independent(faces):
     metric = ClosedSetMetric()
     assert evaluate(metric, faces) == evaluate(metric, faces)
-
-
-@pytest.mark.parametrize('ties', [False, True])
-def test_roc_area(ties):
-    high, low = torch.randn(30), torch.randn(20) - 0.5
-    if ties:
-        high, low = high.round(), low.round()
-    expected = [(h > x).item() + 0.5 * (h == x).item() for h in high for x in low]
-    found = roc_area(high.numpy(), low.numpy())
-    assert found == pytest.approx(sum(expected) / len(expected))
