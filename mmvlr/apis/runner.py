@@ -34,12 +34,15 @@ def load_config(path: str | Path, options: dict[str, Any] | None = None) -> Conf
     return config
 
 
-def resolve_num_classes(config: Config, num_classes: int | None) -> None:
+def resolve_num_classes(
+    config: Config, num_classes: int | None, source: str = 'the training set'
+) -> None:
     """Put the number of classes into ``config.model.head``.
 
     Args:
         config: Changed in place. Nothing happens without a head.
         num_classes: What data or checkpoint say; None if neither is there.
+        source: Where that number comes from, for the message.
 
     Raises:
         ValueError: The config states another number.
@@ -54,8 +57,8 @@ def resolve_num_classes(config: Config, num_classes: int | None) -> None:
         head.num_classes = num_classes
     elif num_classes is not None and stated != num_classes:
         raise ValueError(
-            f'model.head.num_classes is {stated}, but the training set has {num_classes} people; '
-            'leave it out of the config to take it from the data'
+            f'model.head.num_classes is {stated}, but {source} has {num_classes} people; leave it '
+            'out of the config to take it from there'
         )
 
 
@@ -87,15 +90,18 @@ def build_tester(config: Config, checkpoint: str) -> Runner:
         # A bare backbone is tested as it is; without a head nothing is trained by mistake.
         config.model.head = None
     else:
-        resolve_num_classes(config, len(weight))
+        resolve_num_classes(config, len(weight), str(checkpoint))
     config.load_from, config.resume = checkpoint, False
     for key in ('train_dataloader', 'train_cfg', 'optim_wrapper', 'param_scheduler'):
         config[key] = None
     for key in ('val_dataloader', 'val_cfg', 'val_evaluator'):
         config[key] = None
     # Hooks that only train would ask for data that a test does not have.
+    training_only = ('PrototypeInitHook', 'RegressionFitHook')
     config.custom_hooks = [
-        hook for hook in config.get('custom_hooks') or [] if hook['type'] != 'PrototypeInitHook'
+        hook
+        for hook in config.get('custom_hooks') or []
+        if hook['type'].split('.')[-1] not in training_only
     ]
     return Runner.from_cfg(config)
 

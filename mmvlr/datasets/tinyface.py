@@ -27,7 +27,8 @@ def read_pairs(path: Path, names_key: str, ids_key: str) -> dict[str, int]:
         ids_key: Variable with N numbers.
 
     Raises:
-        ValueError: The file is no .mat file, lacks a variable, or the lengths differ.
+        ValueError: The file is no .mat file, lacks a variable, the lengths differ, or a picture
+            has two identities.
     """
     try:
         content = loadmat(path)
@@ -43,7 +44,11 @@ def read_pairs(path: Path, names_key: str, ids_key: str) -> dict[str, int]:
     ids = [int(value) for value in np.ravel(content[ids_key])]
     if len(names) != len(ids):
         raise ValueError(f'{path}: {len(names)} {names_key} but {len(ids)} {ids_key}')
-    return dict(zip(names, ids, strict=True))
+    pairs: dict[str, int] = {}
+    for name, identity in zip(names, ids, strict=True):
+        if pairs.setdefault(name, identity) != identity:
+            raise ValueError(f'{path} gives {name} two identities, {pairs[name]} and {identity}')
+    return pairs
 
 
 def prefix_identity(name: str) -> int:

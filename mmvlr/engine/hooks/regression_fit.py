@@ -93,7 +93,13 @@ class RegressionFitHook(Hook):
         x, y = torch.cat(inputs).numpy(), torch.cat(targets).numpy()
         shift, scale = x.mean(0), np.maximum(x.std(0), 1e-6)
         people = torch.cat(groups).numpy()
-        folds = GroupKFold(min(5, len(np.unique(people))))
+        num_people = len(np.unique(people))
+        if num_people < 2:
+            raise ValueError(
+                f'RegressionFitHook: {num_people} people have two or more pictures; a face can '
+                'only be measured against other pictures of its person. Remove the hook here.'
+            )
+        folds = GroupKFold(min(5, num_people))
         standard = (x - shift) / scale
         ridge = RidgeCV(list(self.alphas), cv=list(folds.split(standard, y, people)))
         ridge.fit(standard, y)
@@ -104,7 +110,7 @@ class RegressionFitHook(Hook):
         explained = ridge.score(standard, y)
         print_log(
             f'read-out of the recognizability index fitted to {len(y):,} faces of '
-            f'{len(np.unique(people)):,} people: ridge {ridge.alpha_:g}, R^2 {explained:.3f}; '
+            f'{num_people:,} people: ridge {ridge.alpha_:g}, R^2 {explained:.3f}; '
             f'{int((~has_others).sum())} faces of people with one picture left out',
             logger='current',
         )

@@ -22,7 +22,7 @@ class IndexDiversionLoss(nn.Module):
 
     Example:
         >>> import torch
-        >>> loss = IndexDiversionLoss(tau=2.0, sigma_floor=0.0)
+        >>> loss = IndexDiversionLoss(tau=2.0, sigma_floor=0.0, loss_weight=1.0)
         >>> loss(torch.tensor([1.0, 5.0]), torch.tensor(1.0), torch.tensor(1.0)).item()
         1.0
     """

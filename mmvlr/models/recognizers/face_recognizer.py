@@ -6,6 +6,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from mmengine.model import BaseModel
+from torch import nn
 
 from mmvlr.registry import MODELS
 from mmvlr.structures import FaceDataSample
@@ -25,7 +26,9 @@ def effective_rank(embeddings: torch.Tensor) -> torch.Tensor:
         Scalar in [1, min(B, D)].
     """
     unit = F.normalize(embeddings.detach().float(), dim=1)
-    return len(unit) ** 2 / (unit @ unit.T).square().sum()
+    total = (unit @ unit.T).square().sum()
+    # Embeddings of length zero have no direction at all: the deepest collapse.
+    return torch.where(total > 0, len(unit) ** 2 / total, torch.ones_like(total))
 
 
 @MODELS.register_module()
@@ -58,10 +61,10 @@ class FaceRecognizer(BaseModel):
         channels_last: bool = True,
         init_cfg: dict | None = None,
     ):
-        super().__init__(
-            data_preprocessor=data_preprocessor or dict(type='FaceDataPreprocessor'),
-            init_cfg=init_cfg,
-        )
+        # Built here: mmengine's BaseModel knows mmvlr's preprocessor only inside a Runner.
+        if not isinstance(data_preprocessor, nn.Module):
+            data_preprocessor = MODELS.build(data_preprocessor or dict(type='FaceDataPreprocessor'))
+        super().__init__(data_preprocessor=data_preprocessor, init_cfg=init_cfg)
         if flip_fusion not in ('none', 'sum'):
             raise ValueError(f"flip_fusion must be 'none' or 'sum', not {flip_fusion!r}")
         self.backbone = MODELS.build(backbone)

@@ -1,0 +1,107 @@
+"""From a config file to a Runner."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+
+from mmvlr.apis import build_tester, load_config, resolve_num_classes
+from mmvlr.apis.runner import prepare
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFIGS = sorted(
+    str(path.relative_to(ROOT / 'configs')) for path in ROOT.glob('configs/[!_]*/*.py')
+)
+
+
+@pytest.fixture
+def config_file(tmp_path):
+    path = tmp_path / 'method' / 'r50_some.py'
+    path.parent.mkdir()
+    path.write_text("a = dict(b=1, c='x')\n")
+    return path
+
+
+def test_load_config(config_file):
+    config = load_config(config_file)
+    assert config.default_scope == 'mmvlr'
+    assert config.work_dir == 'work_dirs/method/r50_some'
+    assert config.a == dict(b=1, c='x')
+
+
+def test_options_override(config_file):
+    config = load_config(config_file, {'a.b': 2, 'work_dir': 'mine', 'default_scope': 'mmengine'})
+    assert config.a == dict(b=2, c='x')
+    assert config.work_dir == 'mine'
+    assert config.default_scope == 'mmengine'
+
+
+def test_missing_config(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r'none\.py does not exist; see the files under'):
+        load_config(tmp_path / 'none.py')
+
+
+def config_with(**head):
+    return Config(dict(model=dict(head=dict(type='RecognitionModule', **head))))
+
+
+def test_num_classes_is_taken_from_the_data():
+    config = config_with()
+    resolve_num_classes(config, 7)
+    assert config.model.head.num_classes == 7
+
+
+@pytest.mark.parametrize('of_data', [7, None])
+def test_stated_num_classes_that_agrees(of_data):
+    config = config_with(num_classes=7)
+    resolve_num_classes(config, of_data)
+    assert config.model.head.num_classes == 7
+
+
+def test_stated_num_classes_that_contradicts():
+    with pytest.raises(ValueError, match='is 7, but the training set has 8 people'):
+        resolve_num_classes(config_with(num_classes=7), 8)
+
+
+def test_num_classes_from_nowhere():
+    with pytest.raises(ValueError, match=r'neither in model\.head nor in the training set'):
+        resolve_num_classes(config_with(), None)
+
+
+def test_model_without_head():
+    config = Config(dict(model=dict(head=None)))
+    resolve_num_classes(config, 7)
+    assert config.model.head is None
+
+
+def test_preparing_a_distributed_run_without_gpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
+    monkeypatch.delenv('RANK', raising=False)
+    config = Config(dict(launcher='pytorch'))
+    prepare(config)
+    assert config.model_wrapper_cfg == dict(type='MMDistributedDataParallel', device_ids=None)
+    config = Config(dict(launcher='none'))
+    prepare(config)
+    assert 'model_wrapper_cfg' not in config
+
+
+def test_tester_of_a_missing_checkpoint(tmp_path):
+    with pytest.raises(FileNotFoundError, match='does not exist'):
+        build_tester(config_with(), str(tmp_path / 'none.pth'))
+
+
+@pytest.mark.parametrize('name', CONFIGS)
+def test_configs_build_their_model(name):
+    """It names parts that exist, with arguments they take, and a rate for each part."""
+    from mmengine.optim import build_optim_wrapper
+
+    from mmvlr.registry import HOOKS, MODELS
+
+    config = load_config(ROOT / 'configs' / name)
+    resolve_num_classes(config, 3)
+    with torch.device('meta'):
+        model = MODELS.build(config.model)
+    build_optim_wrapper(model, config.optim_wrapper)
+    for hook in [*config.custom_hooks, *config.default_hooks.values()]:
+        HOOKS.build(hook)

@@ -1,0 +1,154 @@
+"""What holds for every backbone: output, freezing of BN, folding."""
+
+import pytest
+import torch
+from torch import nn
+
+from mmvlr.models import IResNet, MobileFaceNet
+from mmvlr.models.backbones.base import conv_bn, conv_output_size
+
+SMALL = dict(
+    input_size=32,
+    embed_dims=16,
+    stem_channels=8,
+    stages=((16, 8, 1, 2), (16, 16, 1, 2)),
+    last_channels=32,
+)
+BACKBONES = {
+    'iresnet': lambda **kwargs: IResNet(18, input_size=32, embed_dims=16, **kwargs),
+    'mobilefacenet': lambda **kwargs: MobileFaceNet(**SMALL, **kwargs),
+    'mobilefacenet-conv': lambda **kwargs: MobileFaceNet(
+        **SMALL, tail='conv', padding='tf_same', stem_pointwise=True, **kwargs
+    ),
+}
+each_backbone = pytest.mark.parametrize('make', BACKBONES.values(), ids=BACKBONES)
+
+
+def scramble_bn(module):
+    """Give BN layers statistics that matter; fresh ones are the identity."""
+    for layer in module.modules():
+        if isinstance(layer, nn.modules.batchnorm._BatchNorm):
+            layer.running_mean.normal_()
+            layer.running_var.uniform_(0.5, 2)
+            nn.init.normal_(layer.weight, 1, 0.2)
+            nn.init.normal_(layer.bias, 0, 0.2)
+    return module
+
+
+@each_backbone
+def test_output(make):
+    backbone = make().eval()
+    feature_map, embedding = backbone(torch.randn(3, 3, 32, 32))
+    assert embedding.shape == (3, backbone.embed_dims) == (3, 16)
+    assert feature_map.shape[:2] == (3, backbone.feat_channels)
+    assert feature_map.ndim == 4
+    assert embedding.isfinite().all()
+
+
+@each_backbone
+def test_faces_do_not_influence_each_other_in_eval_mode(make):
+    backbone = make().eval()
+    faces = torch.randn(3, 3, 32, 32)
+    together = backbone(faces)[1]
+    alone = torch.cat([backbone(face[None])[1] for face in faces])
+    torch.testing.assert_close(alone, together, rtol=1e-4, atol=1e-5)
+
+
+@each_backbone
+def test_frozen_bn_keeps_statistics_and_affine(make):
+    backbone = scramble_bn(make(frozen_bn=True))
+    # As the Runner does it: the optimizer is built in front of the first train().
+    optimizer = torch.optim.Adam(backbone.parameters(), lr=0.1, weight_decay=0.1)
+    backbone.train()
+    frozen = {
+        f'{name}.{key}': value.clone()
+        for name, module in backbone.named_modules()
+        if isinstance(module, nn.BatchNorm2d)
+        for key, value in module.state_dict().items()
+    }
+    assert frozen
+    before = {name: value.clone() for name, value in backbone.state_dict().items()}
+    for _ in range(3):
+        optimizer.zero_grad()
+        backbone(torch.randn(4, 3, 32, 32))[1].sin().sum().backward()
+        optimizer.step()
+        # A switch to validation and back must not thaw anything.
+        backbone.eval()
+        backbone.train()
+    after = backbone.state_dict()
+    for name, value in frozen.items():
+        assert torch.equal(after[name], value), name
+    first = next(name for name, _ in backbone.named_parameters())
+    assert not torch.equal(after[first], before[first])
+
+
+@pytest.mark.parametrize('name', ['iresnet', 'mobilefacenet'])
+def test_last_bn_learns_where_the_others_are_frozen(name):
+    backbone = BACKBONES[name](frozen_bn=True).train()
+    optimizer = torch.optim.SGD(backbone.parameters(), lr=0.1)
+    bias, mean = backbone.features.bias.clone(), backbone.features.running_mean.clone()
+    backbone(torch.randn(4, 3, 32, 32))[1].sin().sum().backward()
+    optimizer.step()
+    assert not torch.equal(backbone.features.bias, bias)
+    assert not torch.equal(backbone.features.running_mean, mean)
+
+
+@each_backbone
+def test_unfrozen_bn_learns(make):
+    backbone = make().train()
+    layers = [m for m in backbone.modules() if isinstance(m, nn.BatchNorm2d)]
+    before = [layer.running_mean.clone() for layer in layers]
+    backbone(torch.randn(4, 3, 32, 32))[1].sum().backward()
+    assert all(not torch.equal(m.running_mean, b) for m, b in zip(layers, before, strict=True))
+    assert all(layer.weight.grad is not None for layer in layers)
+
+
+@each_backbone
+def test_folding_changes_nothing(make):
+    """Frozen (folded) and merely evaluated (not folded) are the same function."""
+    plain = scramble_bn(make()).double().eval()
+    frozen = make(frozen_bn=True).double()
+    frozen.load_state_dict(plain.state_dict())
+    frozen.train()
+    frozen.eval()
+    faces = torch.randn(2, 3, 32, 32, dtype=torch.float64)
+    for one, other in zip(plain(faces), frozen(faces), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize('bias', [False, True])
+@pytest.mark.parametrize(
+    'shape', [dict(), dict(stride=2, padding=1), dict(groups=2), dict(dilation=2)]
+)
+def test_conv_bn_equals_bn_of_conv(bias, shape):
+    conv = nn.Conv2d(4, 6, 3, bias=bias, **shape).double()
+    bn = scramble_bn(nn.BatchNorm2d(6, eps=0.01)).double().eval()
+    x = torch.randn(2, 4, 9, 9, dtype=torch.float64, requires_grad=True)
+    upstream = torch.randn_like(conv(x))
+    wanted = [x, *conv.parameters()]
+
+    expected = bn(conv(x))
+    expected_gradients = torch.autograd.grad((expected * upstream).sum(), wanted)
+    bn.requires_grad_(False)
+    found = conv_bn(conv, bn, x)
+    found_gradients = torch.autograd.grad((found * upstream).sum(), wanted)
+
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+    for one, other in zip(found_gradients, expected_gradients, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
+
+
+def test_conv_bn_keeps_a_learning_bn():
+    conv, bn = nn.Conv2d(2, 3, 1), nn.BatchNorm2d(3)
+    x = torch.randn(4, 2, 5, 5)
+    conv_bn(conv, bn, x).sum().backward()
+    assert bn.num_batches_tracked == 1
+    assert bn.bias.grad is not None
+
+
+@pytest.mark.parametrize(('size', 'strides', 'side'), [(112, 4, 7), (32, 3, 4), (33, 1, 17)])
+def test_conv_output_size(size, strides, side):
+    x = torch.zeros(1, 1, size, size)
+    for _ in range(strides):
+        x = nn.functional.conv2d(x, torch.ones(1, 1, 3, 3), stride=2, padding=1)
+    assert conv_output_size(size, strides) == side == x.shape[-1]

@@ -1,0 +1,230 @@
+import math
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from mmvlr.models import RIFace
+from mmvlr.models.losses import IndexDiversionLoss, IndexRegressionLoss, proximities
+
+PAPERS_PRM = dict(
+    type='PerceptibilityRegression',
+    source='embedding',
+    with_norm=False,
+    hidden=(),
+    dropout=0.0,
+    zero_init=False,
+)
+LOGS = {
+    *('xi', 'xi_std', 'xi_hat', 'xi_hat_std'),
+    *('d_p', 'd_n', 'd_ui', 'effective_rank'),
+}
+
+
+@pytest.fixture
+def make(tiny_backbone, tiny_preprocessor):
+    def build(**kwargs):
+        arguments = dict(
+            backbone=dict(tiny_backbone),
+            head=dict(type='RecognitionModule', num_classes=3, dropout=0.0),
+            attention=dict(type='PerceptibilityAttention', reduction=4),
+            regression=dict(PAPERS_PRM),
+            loss_diversion=dict(type='IndexDiversionLoss', tau=50.0),
+            data_preprocessor=dict(tiny_preprocessor),
+        )
+        return RIFace(**{**arguments, **kwargs})
+
+    return build
+
+
+def with_ui(model, statistics=True):
+    model.set_ui_center(torch.randn(16))
+    if statistics:
+        model.set_ui_statistics(torch.tensor(0.3), torch.tensor(0.2))
+    return model
+
+
+def losses_of(outputs):
+    return {name for name in outputs if 'loss' in name}
+
+
+def gradients(model, loss):
+    """Names of the parts that a loss moves."""
+    model.zero_grad()
+    loss.backward(retain_graph=True)
+    return {
+        name.split('.')[0]
+        for name, parameter in model.named_parameters()
+        if parameter.grad is not None and parameter.grad.any()
+    }
+
+
+def test_losses_and_logs_have_the_documented_names(make, batch):
+    before = make().train()(*batch, mode='loss')
+    assert losses_of(before) == {'loss_cls', 'loss_regression', 'loss_attention'}
+    assert set(before) >= LOGS
+    model = with_ui(make()).train()
+    after = model(*batch, mode='loss')
+    assert losses_of(after) == {*losses_of(before), 'loss_diversion'}
+    assert set(after) >= {*LOGS, 'mu_ui', 'sigma_ui'}
+    total, logged = model.parse_losses(after)
+    terms = [value for name, value in after.items() if name.startswith('loss_')]
+    torch.testing.assert_close(total, sum(terms))
+    assert logged['mu_ui'].item() == pytest.approx(0.3)
+    assert logged['sigma_ui'].item() == pytest.approx(0.2)
+
+
+def test_losses_are_the_formulas(make, batch):
+    model = with_ui(make()).eval()
+    found = model(*batch, mode='loss')
+    feature_map, v = model(batch[0])
+    labels = torch.tensor([0, 1, 2, 0, 1, 2])
+    d = proximities(v, labels, model.head.weight, model.ui_center)
+    xi = d.d_ui * d.d_n / (d.d_p + 1e-3)
+    weight, bias = model.regression.parameters()
+    xi_hat = v @ weight[0] + bias
+    unit = v.detach() - (v.detach() @ model.ui_center)[:, None] * model.ui_center
+    unit = unit / unit.norm(dim=1, keepdim=True)
+    attended = F.normalize(model.attention(feature_map), dim=1)
+    expected = dict(
+        loss_cls=model.head.loss(v, labels)['loss_cls'],
+        loss_regression=IndexRegressionLoss(beta=0.75, loss_weight=5.0)(xi_hat, xi),
+        loss_diversion=IndexDiversionLoss(tau=50.0)(xi_hat, torch.tensor(0.3), torch.tensor(0.2)),
+        loss_attention=(attended - unit).square().mean(),
+        xi=xi.mean(),
+        xi_std=xi.std(correction=0),
+        xi_hat=xi_hat.mean(),
+        xi_hat_std=xi_hat.std(correction=0),
+        d_p=d.d_p.mean(),
+        d_n=d.d_n.mean(),
+        d_ui=d.d_ui.mean(),
+    )
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, rtol=1e-4, atol=1e-5, msg=name)
+
+
+def test_total_has_the_weights_of_the_paper(make, batch):
+    """L = L_cls + 5 L_L1 + 2 L_ID + 1 L_MSE."""
+    model = make()
+    assert model.loss_regression.loss_weight == 5
+    assert model.loss_diversion.loss_weight == 2
+    assert model.loss_attention.loss_weight == 1
+    assert model.head.loss_module.loss_weight == 1
+
+
+def test_which_part_each_loss_moves(make, batch):
+    model = with_ui(make()).train()
+    losses = model(*batch, mode='loss')
+    assert gradients(model, losses['loss_cls']) == {'backbone', 'head'}
+    # Neither xi nor the attention's target passes a gradient on to the prototypes.
+    assert gradients(model, losses['loss_regression']) == {'backbone', 'regression'}
+    assert gradients(model, losses['loss_diversion']) == {'backbone', 'regression'}
+    assert gradients(model, losses['loss_attention']) == {'backbone', 'attention'}
+    assert not any(losses[name].requires_grad for name in LOGS)
+
+
+def test_no_gradient_through_the_attention_target(make, batch):
+    """What reaches the backbone from L_MSE comes through the feature map alone."""
+    model = with_ui(make()).eval()
+    feature_map = torch.randn(6, 32, 4, 4, requires_grad=True)
+    embeddings = torch.randn(6, 16, requires_grad=True)
+    model.extract_feat = lambda inputs: (feature_map, embeddings)
+    loss = model(*batch, mode='loss')['loss_attention']
+    assert torch.autograd.grad(loss, feature_map, retain_graph=True)[0].any()
+    assert torch.autograd.grad(loss, embeddings, allow_unused=True)[0] is None
+
+
+def test_no_gradient_through_xi(make, batch):
+    """With PRM at zero, xi_hat does not depend on v: any gradient would come through xi."""
+    model = with_ui(make()).eval()
+    torch.nn.init.zeros_(model.regression.layers[-1].weight)
+    embeddings = torch.randn(6, 16, requires_grad=True)
+    model.extract_feat = lambda inputs: (torch.randn(6, 32, 4, 4), embeddings)
+    loss = model(*batch, mode='loss')['loss_regression']
+    assert loss > 0
+    assert not torch.autograd.grad(loss, embeddings)[0].any()
+
+
+@pytest.mark.parametrize('regression_moves', [False, True])
+@pytest.mark.parametrize('diversion_moves', [False, True])
+def test_who_moves_the_backbone(make, batch, regression_moves, diversion_moves):
+    model = with_ui(
+        make(
+            regression_moves_backbone=regression_moves,
+            diversion_moves_backbone=diversion_moves,
+        )
+    ).train()
+    losses = model(*batch, mode='loss')
+    for name, moves in (('regression', regression_moves), ('diversion', diversion_moves)):
+        expected = {'backbone', 'regression'} if moves else {'regression'}
+        assert gradients(model, losses[f'loss_{name}']) == expected
+
+
+def test_detaching_changes_no_value(make, batch):
+    model = with_ui(make()).eval()
+    moving = model(*batch, mode='loss')
+    model.regression_moves_backbone = model.diversion_moves_backbone = False
+    torch.testing.assert_close(model(*batch, mode='loss'), moving)
+
+
+def test_without_attention_and_diversion(make, batch):
+    model = with_ui(make(attention=None, loss_diversion=None)).train()
+    losses = model(*batch, mode='loss')
+    assert losses_of(losses) == {'loss_cls', 'loss_regression'}
+
+
+def test_statistics_switch_diversion_on_and_travel(make):
+    model = make()
+    assert not model.has_ui_statistics
+    model.set_ui_statistics(torch.tensor(0.7), torch.tensor(0.1))
+    assert model.has_ui_statistics
+    other = make()
+    other.load_state_dict(model.state_dict())
+    assert other.has_ui_statistics
+    assert math.isclose(other.ui_mean.item(), 0.7, rel_tol=1e-6)
+    assert math.isclose(other.ui_std.item(), 0.1, rel_tol=1e-6)
+
+
+@pytest.mark.parametrize('flip_fusion', ['none', 'sum'])
+@pytest.mark.parametrize('kind', ['backbone', 'attention', 'sum'])
+def test_inference_embedding(make, batch, kind, flip_fusion):
+    model = with_ui(make(inference_embedding=kind, flip_fusion=flip_fusion)).eval()
+
+    def embed(inputs):
+        feature_map, v = model(inputs)
+        attended = F.normalize(model.attention(feature_map), dim=1)
+        return {'backbone': v, 'attention': attended, 'sum': F.normalize(v, dim=1) + attended}[kind]
+
+    expected = embed(batch[0])
+    if flip_fusion == 'sum':
+        expected = F.normalize(expected + embed(batch[0].flip(3)), dim=1)
+    predictions = model(*batch, mode='predict')
+    found = torch.stack([sample.embedding for sample in predictions])
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize('kind', ['backbone', 'attention', 'sum'])
+def test_qualities_are_those_of_the_backbone(make, batch, kind):
+    model = with_ui(make(inference_embedding=kind)).eval()
+    feature_map, v = model(batch[0])
+    predictions = model(*batch, mode='predict')
+    xi_hat = model.regression(feature_map, v)
+    for i, sample in enumerate(predictions):
+        torch.testing.assert_close(sample.recognizability, xi_hat[i])
+        torch.testing.assert_close(sample.embedding_norm, v[i].norm())
+        cosine = F.cosine_similarity(v[i], model.ui_center, dim=0)
+        torch.testing.assert_close(sample.ers, min(1 - cosine, torch.tensor(1.0)))
+
+
+def test_errors(make, batch):
+    with pytest.raises(ValueError, match='inference_embedding must be'):
+        make(inference_embedding='both')
+    with pytest.raises(ValueError, match='needs attention'):
+        make(attention=None, inference_embedding='sum')
+    with pytest.raises(ValueError, match=r'model\.head'):
+        make(head=None)(*batch, mode='loss')
+
+
+def test_without_head_it_predicts(make, batch):
+    predictions = make(head=None).eval()(*batch, mode='predict')
+    assert all('recognizability' in sample for sample in predictions)

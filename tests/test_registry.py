@@ -1,0 +1,273 @@
+"""Every registered name can be found, built and, if it is a network, run."""
+
+import numpy as np
+import pytest
+import torch
+from mmengine.registry import Registry
+from mmengine.runner import Runner
+from torch import nn
+
+from mmvlr import registry
+from mmvlr.models import FaceBackbone, FaceDataPreprocessor
+from mmvlr.models.losses import MarginSoftmaxLoss, Proximities
+from mmvlr.models.recognizers import FaceRecognizer
+from mmvlr.structures import FaceDataSample
+
+REGISTRIES = {
+    name: value
+    for name, value in vars(registry).items()
+    if isinstance(value, Registry) and not name.startswith('MMENGINE_')
+}
+
+
+def names_of(mmvlr_registry):
+    mmvlr_registry.import_from_location()
+    # Other tests register parts of their own, as users do.
+    return sorted(
+        name
+        for name, part in mmvlr_registry.module_dict.items()
+        if part.__module__.startswith('mmvlr.')
+    )
+
+
+TINY = dict(
+    type='MobileFaceNet',
+    input_size=32,
+    embed_dims=16,
+    stem_channels=8,
+    stages=((16, 8, 1, 2), (16, 16, 1, 2)),
+    last_channels=32,
+)
+FACES = dict(type='SyntheticFaces', num_people=3, pictures_per_person=2)
+PIPELINE = [dict(type='LoadFace'), dict(type='ResizeFace', size=(32, 32)), dict(type='PackFace')]
+LOADER = dict(
+    batch_size=4,
+    sampler=dict(type='DefaultSampler', shuffle=False),
+    dataset=dict(**FACES, pipeline=PIPELINE),
+    collate_fn=dict(type='mmvlr.face_collate'),
+)
+
+# Registry -> name -> arguments; a value may be a function of a temporary folder. A name that is
+# missing here fails `test_every_name_is_in_the_table`.
+BUILD = {
+    'HOOKS': {
+        'CheckpointGuardHook': dict(),
+        'CollapseGuardHook': dict(),
+        'EpochSeedHook': dict(),
+        'PrototypeInitHook': dict(dataloader=LOADER),
+        'RegressionFitHook': dict(dataloader=LOADER, degraded_dataloader=LOADER),
+        'UICenterHook': dict(dataloader=LOADER),
+    },
+    'OPTIM_WRAPPERS': {
+        'CPUAmpOptimWrapper': lambda _: dict(
+            optimizer=torch.optim.SGD(nn.Linear(2, 2).parameters(), lr=0.1)
+        ),
+    },
+    'OPTIM_WRAPPER_CONSTRUCTORS': {
+        'PartRateConstructor': dict(
+            optim_wrapper_cfg=dict(optimizer=dict(type='Adam', lr=0.1)),
+            paramwise_cfg=dict(rates=dict(weight=0.1, bias=0.1)),
+        ),
+    },
+    'DATASETS': {
+        'FaceFolder': lambda folder: dict(data_root=str(people_folder(folder))),
+        'SyntheticFaces': dict(num_people=2, pictures_per_person=2),
+        'SyntheticUIFaces': dict(num_pictures=3),
+        'TinyFace': lambda folder: dict(data_root=str(tinyface_folder(folder))),
+        'UIFaces': lambda folder: dict(data_root=str(people_folder(folder))),
+        'PeopleSubset': dict(dataset=FACES),
+        'ValidationSubset': dict(dataset=FACES, pipeline=[dict(type='LoadFace')]),
+    },
+    'TRANSFORMS': {
+        'LoadFace': dict(),
+        'ResizeFace': dict(size=(32, 24)),
+        'FlipFace': dict(),
+        'RotateFace': dict(),
+        'RescaleFace': dict(),
+        'DownsampleFace': dict(),
+        'DegradeFace': dict(),
+        'PackFace': dict(),
+    },
+    'FUNCTIONS': {'face_collate': None},
+    'MODELS': {
+        'IResNet': dict(depth=18, input_size=32, embed_dims=16),
+        'MobileFaceNet': {k: v for k, v in TINY.items() if k != 'type'},
+        'FaceDataPreprocessor': dict(size=(32, 32)),
+        'PerceptibilityAttention': dict(feat_channels=32, embed_dims=16),
+        'PerceptibilityRegression': dict(feat_channels=32, embed_dims=16),
+        'RecognitionModule': dict(num_classes=3, embed_dims=16),
+        'ArcFaceLoss': dict(),
+        'IndexDiversionLoss': dict(),
+        'IndexRegressionLoss': dict(),
+        'AttentionLoss': dict(),
+        'RecognizabilityIndex': dict(),
+        'FaceRecognizer': dict(
+            backbone=TINY,
+            head=dict(type='RecognitionModule', num_classes=3),
+            data_preprocessor=dict(type='FaceDataPreprocessor', size=(32, 32)),
+        ),
+        'RIFace': dict(
+            backbone=TINY,
+            head=dict(type='RecognitionModule', num_classes=3),
+            attention=dict(type='PerceptibilityAttention'),
+            loss_diversion=dict(type='IndexDiversionLoss'),
+            data_preprocessor=dict(type='FaceDataPreprocessor', size=(32, 32)),
+        ),
+    },
+    'METRICS': {'ClosedSetMetric': dict(), 'TinyFaceMetric': dict()},
+}
+
+
+def people_folder(folder):
+    from PIL import Image
+
+    for person in ('1', '2'):
+        (folder / person).mkdir()
+        Image.new('RGB', (9, 9)).save(folder / person / f'{person}_1.png')
+    return folder
+
+
+def tinyface_folder(folder):
+    (folder / 'Training_Set').mkdir()
+    people_folder(folder / 'Training_Set')
+    return folder
+
+
+def cases(name):
+    return [pytest.param(key, id=key) for key in names_of(REGISTRIES[name])]
+
+
+def build(name, key, tmp_path):
+    kwargs = BUILD[name][key]
+    kwargs = kwargs(tmp_path) if callable(kwargs) else kwargs
+    return REGISTRIES[name].build(dict(type=key, **kwargs))
+
+
+@pytest.mark.parametrize('name', REGISTRIES)
+def test_registry_has_locations_that_import(name):
+    checked = REGISTRIES[name]
+    assert checked.scope == 'mmvlr'
+    assert checked.parent is getattr(registry, f'MMENGINE_{name}')
+    assert checked._locations
+    for location in checked._locations:
+        __import__(location)
+
+
+def test_every_root_registry_has_a_child():
+    import mmengine.registry
+
+    roots = {
+        name
+        for name, value in vars(mmengine.registry).items()
+        if isinstance(value, Registry) and value.scope == 'mmengine'
+    }
+    assert roots == set(REGISTRIES)
+
+
+@pytest.mark.parametrize('name', REGISTRIES)
+def test_every_name_is_in_the_table(name):
+    assert names_of(REGISTRIES[name]) == sorted(BUILD.get(name, {}))
+
+
+@pytest.mark.parametrize('key', cases('MODELS'))
+def test_model_runs(key, tmp_path):
+    module = build('MODELS', key, tmp_path)
+    assert type(module).__name__ == key
+    labels = torch.tensor([0, 1, 2, 0])
+    faces = torch.randn(4, 3, 32, 32)
+    embeddings = torch.randn(4, 16, requires_grad=True)
+    feature_map = torch.randn(4, 32, 4, 4, requires_grad=True)
+    if isinstance(module, FaceRecognizer):
+        samples = [FaceDataSample(gt_label=label) for label in labels]
+        outputs = module.train()(faces, samples, mode='loss')
+        loss = sum(value for name, value in outputs.items() if 'loss' in name)
+        assert all(value.isfinite() for value in outputs.values())
+        assert len(module.eval()(faces, mode='predict')) == 4
+    elif isinstance(module, FaceBackbone):
+        found_map, found = module(faces)
+        assert found.shape == (4, module.embed_dims)
+        assert found_map.shape[:2] == (4, module.feat_channels)
+        loss = found.square().sum() + found_map.square().sum()
+    elif isinstance(module, FaceDataPreprocessor):
+        outputs = module(dict(inputs=[torch.zeros(3, 32, 32, dtype=torch.uint8)]))
+        assert outputs['inputs'].shape == (1, 3, 32, 32)
+        return
+    elif isinstance(module, MarginSoftmaxLoss):
+        cosines = nn.functional.normalize(embeddings, dim=1)[:, :3]
+        loss = module(cosines, labels, embeddings.norm(dim=1))
+    elif key == 'RecognizabilityIndex':
+        xi = module(Proximities(*(embeddings[:, i].abs() for i in range(3))))
+        assert xi.shape == (4,)
+        assert not xi.requires_grad
+        return
+    elif key == 'IndexDiversionLoss':
+        loss = module(embeddings[:, 0], torch.tensor(0.0), torch.tensor(1.0))
+    elif key == 'IndexRegressionLoss':
+        loss = module(embeddings[:, 0], torch.ones(4))
+    elif key == 'AttentionLoss':
+        loss = module(embeddings, nn.functional.normalize(torch.randn(4, 16), dim=1))
+    elif key == 'PerceptibilityAttention':
+        loss = module(feature_map).square().sum()
+    elif key == 'PerceptibilityRegression':
+        loss = (module(feature_map, embeddings) - 1).square().sum()
+    elif key == 'RecognitionModule':
+        assert module(embeddings).shape == (4, 3)
+        loss = module.loss(embeddings, labels)['loss_cls']
+    else:
+        pytest.fail(f'{key}: say here how it is run')
+    loss.backward()
+    learns = [p for p in module.parameters() if p.requires_grad] or [
+        t for t in (embeddings, feature_map) if t.grad is not None
+    ]
+    assert learns
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in learns)
+    assert any(p.grad.any() for p in learns)
+
+
+@pytest.mark.parametrize('key', cases('DATASETS'))
+def test_dataset_delivers(key, tmp_path):
+    dataset = build('DATASETS', key, tmp_path)
+    assert type(dataset).__name__ == key
+    assert len(dataset) > 0
+    assert {'img_path', 'role', 'identity', 'sample_idx'} <= set(dataset[0])
+
+
+@pytest.mark.parametrize('key', cases('TRANSFORMS'))
+def test_transform_runs(key, tmp_path):
+    transform = build('TRANSFORMS', key, tmp_path)
+    face = np.arange(20 * 20 * 3, dtype=np.uint8).reshape(20, 20, 3)
+    results = transform(dict(img=face, rng=np.random.default_rng(0), sample_idx=0))
+    image = results['inputs'].numpy().transpose(1, 2, 0) if key == 'PackFace' else results['img']
+    assert image.dtype == np.uint8
+    assert image.shape[2] == 3
+
+
+@pytest.mark.parametrize('key', cases('HOOKS'))
+def test_hook_builds(key, tmp_path):
+    hook = build('HOOKS', key, tmp_path)
+    # A hook that listens to nothing would be built and never run.
+    assert hook.get_triggered_stages()
+
+
+@pytest.mark.parametrize('key', cases('METRICS'))
+def test_metric_evaluates(key, tmp_path):
+    metric = build('METRICS', key, tmp_path)
+    for index, (role, identity) in enumerate([('gallery', 1), ('distractor', -100), ('probe', 1)]):
+        sample = dict(sample_idx=index, role=role, identity=identity, embedding=torch.ones(2))
+        sample['embedding'][0] = -1 if role == 'distractor' else 1
+        metric.process(None, [sample])
+    result = metric.evaluate(3)
+    assert result[f'{metric.prefix}/rank1'] == 1
+
+
+def test_optim_parts_build(tmp_path):
+    wrapper = build('OPTIM_WRAPPERS', 'CPUAmpOptimWrapper', tmp_path)
+    assert wrapper.cast_dtype is torch.bfloat16
+    constructor = build('OPTIM_WRAPPER_CONSTRUCTORS', 'PartRateConstructor', tmp_path)
+    assert len(constructor(nn.Linear(2, 2)).optimizer.param_groups) == 2
+
+
+def test_collate_is_found_by_the_runner():
+    batch = next(iter(Runner.build_dataloader(LOADER)))
+    assert batch['inputs'].shape == (4, 3, 32, 32)
+    assert [sample.sample_idx for sample in batch['data_samples']] == [0, 1, 2, 3]

@@ -1,0 +1,89 @@
+"""tools/test.py on a checkpoint of the short training."""
+
+import json
+
+import pytest
+import torch
+
+from mmvlr.utils.checkpoint import CheckpointMismatchError
+from mmvlr.utils.compat import load_checkpoint_file
+from mmvlr.utils.contract import ContractMismatchError
+
+# mmengine names its loggers by the second; several runs in one process may share a name.
+pytestmark = pytest.mark.filterwarnings('ignore:.*has been created:UserWarning')
+
+
+@pytest.fixture
+def run(tool, config_file, tmp_path):
+    """Return a function: checkpoint and further arguments -> metrics."""
+
+    def test(checkpoint, *arguments):
+        out = tmp_path / 'inner' / 'result.json'
+        code = tool('test.py').main(
+            [
+                config_file,
+                str(checkpoint),
+                *('--out', str(out), '--work-dir', str(tmp_path / 'work')),
+                *arguments,
+            ]
+        )
+        assert code == 0
+        return json.loads(out.read_text())
+
+    return test
+
+
+def test_names(run, trained):
+    metrics = run(trained / 'epoch_3.pth')
+    qualities = [f'{kind}_auc_{q}' for kind in ('discard', 'ui') for q in ('ri', 'ers', 'norm')]
+    names = ['rank1', 'rank5', 'mAP', *qualities]
+    assert set(metrics) == {f'tinyface/{name}' for name in names}
+    assert all(0 <= value <= 1 for value in metrics.values())
+    assert metrics['tinyface/rank1'] <= metrics['tinyface/rank5']
+
+
+def test_repeats(run, trained):
+    assert run(trained / 'epoch_3.pth') == run(trained / 'epoch_3.pth')
+
+
+def test_flip_fusion_is_another_result(run, trained, tool):
+    plain = run(trained / 'epoch_3.pth')
+    fused = run(trained / 'epoch_3.pth', '--flip-fusion', 'sum')
+    assert plain['tinyface/mAP'] != fused['tinyface/mAP']
+    # Qualities are of the face as it is.
+    assert plain['tinyface/ui_auc_norm'] == fused['tinyface/ui_auc_norm']
+
+
+def test_training_data_need_not_be_there(run, trained):
+    options = ['train_dataloader.dataset.type=TinyFace', 'train_dataloader.dataset.data_root=gone']
+    run(trained / 'epoch_3.pth', '--cfg-options', *options)
+
+
+def test_bare_backbone(run, trained, tmp_path):
+    """A pretrained backbone is tested without a head; its UI centre is measured first."""
+    state = load_checkpoint_file(str(trained / 'epoch_3.pth'))['state_dict']
+    bare = {name: value for name, value in state.items() if name.startswith('backbone.')}
+    torch.save(dict(state_dict=bare), tmp_path / 'bare.pth')
+    found = run(tmp_path / 'bare.pth')
+    full = run(trained / 'epoch_3.pth')
+    assert found['tinyface/mAP'] == pytest.approx(full['tinyface/mAP'])
+    assert 'tinyface/discard_auc_ers' in found
+
+
+def test_another_contract(run, trained):
+    with pytest.raises(ContractMismatchError, match=r"epoch_3\.pth .*colour_order: .*'RGB'.*'BGR'"):
+        run(
+            trained / 'epoch_3.pth',
+            *('--cfg-options', 'model.data_preprocessor.colour_order=BGR'),
+        )
+
+
+def test_another_architecture(run, trained):
+    with pytest.raises(CheckpointMismatchError, match=r'epoch_3\.pth belongs to another'):
+        run(trained / 'epoch_3.pth', '--cfg-options', 'model.backbone.embed_dims=8')
+
+
+def test_failure_writes_no_result(run, trained, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r'gone\.pth does not exist'):
+        run(tmp_path / 'gone.pth')
+    assert not (tmp_path / 'inner').exists()
