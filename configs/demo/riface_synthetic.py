@@ -65,7 +65,7 @@ model = dict(
     head=dict(
         type='RecognitionModule',
         dropout=0.0,
-        loss=dict(type='ArcFaceLoss', scale=24.0, margin=0.2),
+        loss=dict(type='ArcFaceLoss', scale=16.0, margin=0.2),
     ),
     attention=dict(type='PerceptibilityAttention', reduction=16, kernel_size=3),
     data_preprocessor=dict(
@@ -101,6 +101,5 @@ custom_hooks = [
             dataset=dict(**train_set, pipeline=[load, dict(type='DegradeFace'), resize, pack]),
             **plain,
         ),
-        before_epochs=(15,),
     ),
 ]
