@@ -4,7 +4,7 @@
 _base_ = ['./mobilefacenet_tinyface.py']
 
 model = dict(
-    regression=dict(with_norm=False, with_ui=False, zero_init=False),
+    regression=dict(with_norm=False, zero_init=False),
     recognizability=dict(log=False),
     loss_diversion=dict(sigma_floor=0.0),
 )

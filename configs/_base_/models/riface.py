@@ -7,7 +7,7 @@ method = dict(
         loss=dict(type='ArcFaceLoss', scale=64.0, margin=0.45),
     ),
     attention=dict(type='PerceptibilityAttention', reduction=16),
-    regression=dict(type='PerceptibilityRegression', dropout=0.9, with_ui=True),
+    regression=dict(type='PerceptibilityRegression', dropout=0.9),
     recognizability=dict(type='RecognizabilityIndex', eps=1e-3, log=True),
     loss_regression=dict(type='IndexRegressionLoss', beta=0.75, loss_weight=5.0),
     loss_diversion=dict(type='IndexDiversionLoss', tau=2.0, sigma_floor=0.1, loss_weight=2.0),

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from mmengine.model import BaseModule
 from torch import nn
 
@@ -17,7 +16,7 @@ class PerceptibilityRegression(BaseModule):
     ``PerceptibilityRegression(with_norm=False)`` is the paper's module, Linear(Dropout(v_b)). By
     default the length of v_b and its logarithm are inputs too, which a linear read-out of v_b
     cannot form: the length is itself a good judge of a face, and the two together are better than
-    either (docs/benchmarks.md). d^UI, a factor of xi that needs no label, can be an input as well.
+    either (docs/benchmarks.md).
 
     Args:
         embed_dims: Size D of the embedding.
@@ -25,7 +24,6 @@ class PerceptibilityRegression(BaseModule):
         source: ``'embedding'`` (v_b), ``'pooled'`` (average and maximum of the feature map) or
             ``'both'``.
         with_norm: Add the length of v_b and its logarithm to the inputs.
-        with_ui: Add d^UI = 1 - cos(v_b, u) and its product with the length of v_b to the inputs.
         hidden: Widths of hidden layers, with ReLU; empty for a linear read-out.
         dropout: Dropout on the inputs.
         zero_init: Start the last layer at zero: xi_hat starts as a constant and no gradient of a
@@ -43,7 +41,6 @@ class PerceptibilityRegression(BaseModule):
         feat_channels: int,
         source: str = 'embedding',
         with_norm: bool = True,
-        with_ui: bool = False,
         hidden: Sequence[int] = (),
         dropout: float = 0.9,
         zero_init: bool = True,
@@ -57,9 +54,8 @@ class PerceptibilityRegression(BaseModule):
             raise ValueError(f'source must be one of {sorted(widths)}, not {source!r}')
         self.source = source
         self.with_norm = with_norm
-        self.with_ui = with_ui
         self.dropout = nn.Dropout(dropout)
-        width = widths[source] + 2 * with_norm + 2 * with_ui
+        width = widths[source] + 2 * with_norm
         self.register_buffer('shift', torch.zeros(width))
         self.register_buffer('scale', torch.ones(width))
         layers: list[nn.Module] = []
@@ -96,33 +92,17 @@ class PerceptibilityRegression(BaseModule):
         self.layers[0].weight.copy_(weight.view(1, -1))
         self.layers[0].bias.copy_(bias.view(1))
 
-    def inputs(
-        self,
-        feature_map: torch.Tensor,
-        embeddings: torch.Tensor,
-        ui_center: torch.Tensor | None = None,
-    ) -> torch.Tensor:
+    def inputs(self, feature_map: torch.Tensor, embeddings: torch.Tensor) -> torch.Tensor:
         """Return what is regressed on, (B, F), before standardisation and dropout."""
         parts = [embeddings] if self.source != 'pooled' else []
-        norm = embeddings.norm(dim=1, keepdim=True)
         if self.with_norm:
+            norm = embeddings.norm(dim=1, keepdim=True)
             parts += [norm, norm.clamp_min(1e-6).log()]
-        if self.with_ui:
-            if ui_center is None:
-                raise ValueError('a PRM with with_ui=True needs the UI centre')
-            cosine = F.normalize(embeddings.float(), dim=1) @ ui_center.float()
-            d_ui = (1 - cosine).unsqueeze(1)
-            parts += [d_ui, d_ui * norm]
         if self.source != 'embedding':
             parts += [feature_map.mean((2, 3)), feature_map.amax((2, 3))]
         return torch.cat(parts, dim=1)
 
-    def forward(
-        self,
-        feature_map: torch.Tensor,
-        embeddings: torch.Tensor,
-        ui_center: torch.Tensor | None = None,
-    ) -> torch.Tensor:
-        """Map (B, C, h, w), (B, D) and, with ``with_ui``, u (D,) to xi_hat (B,)."""
-        inputs = (self.inputs(feature_map, embeddings, ui_center) - self.shift) / self.scale
+    def forward(self, feature_map: torch.Tensor, embeddings: torch.Tensor) -> torch.Tensor:
+        """Map (B, C, h, w) and (B, D) to xi_hat (B,)."""
+        inputs = (self.inputs(feature_map, embeddings) - self.shift) / self.scale
         return self.layers(self.dropout(inputs)).squeeze(1)

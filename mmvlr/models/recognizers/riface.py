@@ -114,14 +114,12 @@ class RIFace(FaceRecognizer):
         frozen = (feature_map.detach(), embeddings.detach())
         # Two calls would draw two dropout masks; one suffices where both losses treat it alike.
         moving = self.regression_moves_backbone
-        read = (feature_map, embeddings) if moving else frozen
-        xi_hat = self.regression(*read, self.ui_center).float()
+        xi_hat = self.regression(*((feature_map, embeddings) if moving else frozen)).float()
         losses['loss_regression'] = self.loss_regression(xi_hat, xi)
         if self.loss_diversion is not None and self.has_ui_statistics:
             diverted = xi_hat
             if self.diversion_moves_backbone != moving:
-                read = frozen if moving else (feature_map, embeddings)
-                diverted = self.regression(*read, self.ui_center)
+                diverted = self.regression(*((feature_map, embeddings) if not moving else frozen))
             losses['loss_diversion'] = self.loss_diversion(diverted, self.ui_mean, self.ui_std)
             losses.update(mu_ui=self.ui_mean, sigma_ui=self.ui_std)
         if self.attention is not None:
@@ -145,7 +143,7 @@ class RIFace(FaceRecognizer):
         """Add ``recognizability`` (xi_hat, (B,)) to what a :class:`FaceRecognizer` predicts."""
         feature_map, embeddings = self.extract_feat(inputs)
         result = self.embedding_predictions(embeddings)
-        result['recognizability'] = self.regression(feature_map, embeddings, self.ui_center).float()
+        result['recognizability'] = self.regression(feature_map, embeddings).float()
         if self.inference_embedding != 'backbone':
             attended = F.normalize(self.attention(feature_map).float(), dim=1)
             if self.inference_embedding == 'sum':
@@ -156,5 +154,5 @@ class RIFace(FaceRecognizer):
     def regression_predictions(self, inputs: torch.Tensor) -> dict[str, torch.Tensor]:
         """Return ``backbone_embedding`` (B, D) and ``regression_input`` (B, F), what PRM reads."""
         feature_map, embeddings = self.extract_feat(inputs)
-        read = self.regression.inputs(feature_map, embeddings, self.ui_center)
+        read = self.regression.inputs(feature_map, embeddings)
         return dict(backbone_embedding=embeddings.float(), regression_input=read.float())
