@@ -228,6 +228,8 @@ def fill(
     name = dataset.metainfo.get('dataset_type', type(dataset).__name__)
     curves, headline, figures = identification(run)
     scalars, epoch_ends = read_scalars(work_dir)
+    # Areas lie on another scale than the rates they would share a panel with.
+    scalars = {name: curve for name, curve in scalars.items() if '_auc_' not in name}
     qualities, omitted = run.qualities(), {}
     probe_quality = {q: values[run.probe] for q, values in qualities.items()}
     ui = run.ui_qualities()
