@@ -9,6 +9,8 @@ import sys
 import time
 from pathlib import Path
 
+import torch
+
 from mmvlr.apis import build_trainer, load_config
 from mmvlr.apis.report import build_report
 
@@ -22,6 +24,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument('--seed', type=int, default=0, help='random seed')
     args = parser.parse_args(argv)
     begin = time.perf_counter()
+    # The layers are so small that two threads would mostly wait for each other, and results would
+    # depend on their number.
+    torch.set_num_threads(1)
     config = load_config(CONFIG)
     config.work_dir = str(args.work_dir)
     config.randomness = dict(seed=args.seed)
