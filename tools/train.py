@@ -50,6 +50,12 @@ def main(argv: list[str] | None = None) -> int:
     if args.max_iters:
         config.train_cfg = dict(type='IterBasedTrainLoop', max_iters=args.max_iters)
         config.param_scheduler = []
+        # Fitting the read-out takes several passes over the training set: no quick check.
+        config.custom_hooks = [
+            hook
+            for hook in config.get('custom_hooks') or []
+            if hook['type'].split('.')[-1] != 'RegressionFitHook'
+        ]
         config.val_cfg = config.val_dataloader = config.val_evaluator = None
         config.default_hooks.logger.interval = 1
         config.default_hooks.checkpoint.update(by_epoch=False, interval=args.max_iters)
