@@ -4,6 +4,8 @@ from . import transforms
 from .base import NO_IDENTITY, FaceDataset, set_epoch
 from .collate import face_collate
 from .face_folder import FaceFolder
+from .scface import SCface
+from .survface import SurvFace
 from .synthetic import SyntheticFaces, SyntheticUIFaces
 from .tinyface import TinyFace
 from .ui_faces import UIFaces
@@ -14,6 +16,8 @@ __all__ = [
     'FaceDataset',
     'FaceFolder',
     'PeopleSubset',
+    'SCface',
+    'SurvFace',
     'SyntheticFaces',
     'SyntheticUIFaces',
     'TinyFace',

@@ -5,7 +5,7 @@ import pytest
 import scipy.io
 
 from mmvlr.datasets import NO_IDENTITY, TinyFace
-from mmvlr.datasets.tinyface import prefix_identity, read_pairs
+from mmvlr.datasets.pairs_files import prefix_identity, read_pairs
 
 
 def rows(dataset):

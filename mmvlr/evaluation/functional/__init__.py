@@ -7,30 +7,50 @@ counts against the probe.
 """
 
 from ._curves import roc_area
-from .bootstrap import Interval, PairedDifference, bootstrap_interval, paired_bootstrap
+from .bootstrap import (
+    Interval,
+    PairedDifference,
+    bootstrap_interval,
+    bootstrap_intervals,
+    paired_bootstrap,
+)
+from .curves import Curve, cmc_curve, discard_curve, open_set_curve, roc_curve
 from .identification import (
     ClosedSetRanks,
+    OpenSetScores,
     closed_set_identification,
     closed_set_ranks,
     cmc,
     open_set_identification,
+    open_set_rates,
+    open_set_scores,
 )
 from .quality import discard_auc_bounds, error_versus_discard, rank1_error_versus_discard
-from .verification import verification
+from .verification import verification, verification_rates
 
 __all__ = [
     'ClosedSetRanks',
+    'Curve',
     'Interval',
+    'OpenSetScores',
     'PairedDifference',
     'bootstrap_interval',
+    'bootstrap_intervals',
     'closed_set_identification',
     'closed_set_ranks',
     'cmc',
+    'cmc_curve',
     'discard_auc_bounds',
+    'discard_curve',
     'error_versus_discard',
+    'open_set_curve',
     'open_set_identification',
+    'open_set_rates',
+    'open_set_scores',
     'paired_bootstrap',
     'rank1_error_versus_discard',
     'roc_area',
+    'roc_curve',
     'verification',
+    'verification_rates',
 ]

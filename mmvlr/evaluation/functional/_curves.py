@@ -3,6 +3,8 @@
 Everywhere in this package a comparison is accepted when its score is *at or above* the threshold.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 
 # Rates arrive as decimal fractions: 0.3 * 10 must allow three errors, though it is a hair
@@ -26,6 +28,20 @@ def share_at_or_above(scores: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
     return (len(ordered) - np.searchsorted(ordered, thresholds, side='left')) / len(ordered)
 
 
+def exact_thresholds(scores: np.ndarray, rates: Sequence[float]) -> np.ndarray:
+    """For every rate the lowest of ``scores`` at or above which lies no more than that share.
+
+    Where even the highest score is too many, the next float64 above it.
+    """
+    ordered = np.sort(scores)
+    values, first = np.unique(ordered, return_index=True)
+    accepted = len(ordered) - first
+    allowed = np.array([floor_share(rate, len(ordered)) for rate in rates])
+    # ``accepted`` falls along ``values``: the first place where it is small enough.
+    place = np.searchsorted(-accepted, -allowed, side='left')
+    return np.append(values, np.nextafter(values[-1], np.inf))[place]
+
+
 def roc_area(positive: np.ndarray, negative: np.ndarray) -> float:
     """Area under the ROC curve: how often a positive score beats a negative one, ties half.
 
@@ -38,26 +54,30 @@ def roc_area(positive: np.ndarray, negative: np.ndarray) -> float:
     return float((below + not_above).mean() / 2 / len(ordered))
 
 
-def strict_bound(scores: np.ndarray, rate: float, weights: np.ndarray | None = None) -> float:
-    """Highest score that must not be accepted if at most ``rate`` of ``scores`` may be.
+def strict_bounds(
+    scores: np.ndarray, rates: Sequence[float], weights: np.ndarray | None = None
+) -> np.ndarray:
+    """For every rate the highest score that must not be accepted if at most that share may be.
 
     Accepting exactly what lies *above* the bound accepts as much as the rate allows: every real
     threshold between the bound and the next higher score does the same.
 
     Args:
         scores: Scores (N,) of comparisons that should be refused.
-        rate: Share of them that may be accepted.
+        rates: Shares of them that may be accepted, (R,).
         weights: How much each comparison counts, (N,). Default: all alike.
 
     Returns:
-        The bound, or ``-inf`` if everything may be accepted.
+        The bounds (R,); ``-inf`` where everything may be accepted.
     """
     if weights is None:
         weights = np.ones(len(scores))
     values, group = np.unique(scores, return_inverse=True)
-    weight_at_or_above = np.bincount(group, weights)[::-1].cumsum()[::-1]
-    too_much = np.flatnonzero(weight_at_or_above > rate * weights.sum() + _SLACK)
-    return float(values[too_much[-1]]) if len(too_much) else -np.inf
+    at_or_above = np.bincount(group, weights)[::-1].cumsum()[::-1]
+    allowed = np.asarray(rates) * weights.sum() + _SLACK
+    # ``at_or_above`` falls along ``values``: the last place where it is too much.
+    place = np.searchsorted(-at_or_above, -allowed, side='left')
+    return np.concatenate([[-np.inf], values])[place]
 
 
 def check_rates(rates: tuple[float, ...], name: str) -> None:

@@ -3,17 +3,20 @@
 Pictures of one person succeed and fail together, so they are no independent observations, and
 intervals that treat them as such are too narrow. What is resampled is therefore the person, with
 all the pictures (Bolle, Ratha and Pankanti, "Error analysis of pattern recognition systems: the
-subsets bootstrap", CVIU 2004).
+subsets bootstrap", CVIU 2004). A comparison of two people counts as often as the product of how
+often each of them was drawn (Owen, "The pigeonhole bootstrap", Annals of Applied Statistics 2007).
 """
 
-from collections.abc import Callable, Iterator
+import warnings
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from ._blocks import ArrayLike, as_vector
 
-Statistic = Callable[[np.ndarray], float]
+Statistic = Callable[[np.ndarray], Any]
 
 
 @dataclass(frozen=True)
@@ -21,15 +24,15 @@ class Interval:
     """An estimate and its confidence interval.
 
     Attributes:
-        estimate: The statistic of the data.
-        low: Lower end of the interval.
+        estimate: The statistic of the data; an array where the statistic is one.
+        low: Lower end of the interval, of the same shape.
         high: Upper end.
         level: Confidence level, such as 0.95.
     """
 
-    estimate: float
-    low: float
-    high: float
+    estimate: Any
+    low: Any
+    high: Any
     level: float
 
 
@@ -59,19 +62,24 @@ def bootstrap_interval(
     level: float = 0.95,
     num_resamples: int = 1000,
     seed: int = 0,
+    strata: ArrayLike | None = None,
 ) -> Interval:
     """Confidence interval of a statistic, by resampling whole identities (percentile method).
 
     Args:
         values: What was observed for every probe: (N,), such as ``rank == 1``, or (N, ...) for
             statistics of several columns, such as quality and correctness.
-        groups: Identity of every probe, (N,).
-        statistic: Function of the values of the resampled probes, (M,) or (M, ...), to a float;
-            M varies, as identities differ in their number of probes. For the mean of one column,
-            the default, only sums per identity are resampled, which is fast.
+        groups: Identity of every probe, (N,); or the two identities of every comparison, (N, 2).
+        statistic: Function of the values of the resampled probes, (M,) or (M, ...), to a float or
+            an array of fixed shape; M varies, as identities differ in their number of probes. The
+            probes keep their order. NaN says that a resample does not define the statistic; it is
+            left out. For the mean of one column, the default, only sums per identity are
+            resampled, which is fast.
         level: Confidence level, in (0, 1).
         num_resamples: Number of resamples.
         seed: Seed of the random generator: the same call gives the same interval.
+        strata: Kind of every probe, (N,), such as mated and unmated: identities of each kind are
+            resampled among themselves. Default: all are of one kind.
 
     Returns:
         The statistic of the data and its interval.
@@ -87,9 +95,61 @@ def bootstrap_interval(
         Interval(estimate=0.75, low=0.25, high=1.0, level=0.95)
     """
     values = _as_values(values, 'values')
-    resamples = _Resamples(groups, len(values), num_resamples, seed)
+    resamples = _Resamples(groups, len(values), num_resamples, seed, strata)
     low, high = _ends(resamples.statistics(values, statistic), level)
-    return Interval(float(statistic(values)), low, high, level)
+    return Interval(_plain(statistic(values)), _plain(low), _plain(high), level)
+
+
+def bootstrap_intervals(
+    values: ArrayLike,
+    groups: ArrayLike,
+    statistics: Callable[[np.ndarray], Mapping[str, float]],
+    level: float = 0.95,
+    num_resamples: int = 1000,
+    seed: int = 0,
+    strata: ArrayLike | None = None,
+) -> dict[str, Interval]:
+    """Confidence intervals of several named statistics on the same resamples.
+
+    Args:
+        values: See :func:`bootstrap_interval`.
+        groups: See there.
+        statistics: Function of the values of the resampled probes to numbers by name, always the
+            same names.
+        level: Confidence level, in (0, 1).
+        num_resamples: Number of resamples.
+        seed: Seed of the random generator.
+        strata: See :func:`bootstrap_interval`.
+
+    Returns:
+        The interval of each.
+
+    Raises:
+        ValueError: If an input is malformed or there are fewer than two identities.
+
+    Example:
+        >>> import numpy as np
+        >>> from mmvlr.evaluation.functional import bootstrap_intervals
+        >>> found = bootstrap_intervals(
+        ...     [1, 0, 1, 1], [1, 2, 3, 4], lambda v: dict(mean=v.mean(), worst=v.min()))
+        >>> found['worst']
+        Interval(estimate=0.0, low=0.0, high=1.0, level=0.95)
+    """
+    names = list(statistics(_as_values(values, 'values')))
+    together = bootstrap_interval(
+        values,
+        groups,
+        lambda kept: np.array([float(value) for value in statistics(kept).values()]),
+        level,
+        num_resamples,
+        seed,
+        strata,
+    )
+    ends = zip(together.estimate, together.low, together.high, strict=True)
+    return {
+        name: Interval(float(estimate), float(low), float(high), level)
+        for name, (estimate, low, high) in zip(names, ends, strict=True)
+    }
 
 
 def paired_bootstrap(
@@ -100,6 +160,7 @@ def paired_bootstrap(
     level: float = 0.95,
     num_resamples: int = 1000,
     seed: int = 0,
+    strata: ArrayLike | None = None,
 ) -> PairedDifference:
     """Compare two methods on the same probes, by resampling whole identities.
 
@@ -112,11 +173,12 @@ def paired_bootstrap(
     Args:
         values_a: What was observed for every probe with the first method, (N,) or (N, ...).
         values_b: The same for the second method and the same probes in the same order.
-        groups: Identity of every probe, (N,).
-        statistic: See :func:`bootstrap_interval`.
+        groups: Identity of every probe, (N,), or both of every comparison, (N, 2).
+        statistic: See :func:`bootstrap_interval`; here to a float.
         level: Confidence level, in (0, 1).
         num_resamples: Number of resamples.
         seed: Seed of the random generator.
+        strata: See :func:`bootstrap_interval`.
 
     Returns:
         Statistic of the first minus statistic of the second, its interval and its p-value.
@@ -140,47 +202,79 @@ def paired_bootstrap(
             f'values_a and values_b must have as many entries, '
             f'got {len(values_a)} and {len(values_b)}'
         )
-    resamples = _Resamples(groups, len(values_a), num_resamples, seed)
+    resamples = _Resamples(groups, len(values_a), num_resamples, seed, strata)
     resampled = resamples.statistics(values_a, statistic) - resamples.statistics(
         values_b, statistic
     )
     low, high = _ends(resampled, level)
     difference = float(statistic(values_a)) - float(statistic(values_b))
+    defined = resampled[~np.isnan(resampled)]
     # Rounding must not decide whether a departure is as large as the observed one.
-    as_far = np.abs(resampled - difference) >= abs(difference) - 1e-12
-    p_value = (1 + int(as_far.sum())) / (1 + num_resamples)
-    return PairedDifference(difference, low, high, level, p_value)
+    as_far = np.abs(defined - difference) >= abs(difference) - 1e-12
+    p_value = (1 + int(as_far.sum())) / (1 + len(defined))
+    return PairedDifference(difference, float(low), float(high), level, p_value)
 
 
 class _Resamples:
     """The same resamples of identities, as often as they are asked for."""
 
-    def __init__(self, groups: ArrayLike, length: int, num_resamples: int, seed: int) -> None:
-        groups = as_vector(groups, 'groups', length)
-        _, self.group, self.size = np.unique(groups, return_inverse=True, return_counts=True)
-        if len(self.size) < 2:
-            raise ValueError('groups: needs at least two identities to resample')
+    def __init__(
+        self,
+        groups: ArrayLike,
+        length: int,
+        num_resamples: int,
+        seed: int,
+        strata: ArrayLike | None = None,
+    ) -> None:
         if num_resamples < 1:
             raise ValueError(f'num_resamples must be at least 1, got {num_resamples}')
         self.num_resamples, self.seed = num_resamples, seed
+        pair = np.ndim(groups) == 2
+        if pair:
+            groups = np.asarray(groups)
+            if groups.shape != (length, 2):
+                raise ValueError(f'groups must have shape ({length}, 2), got {groups.shape}')
+            if strata is not None:
+                raise ValueError('strata need one identity an observation, groups of shape (N,)')
+            _, group = np.unique(groups, return_inverse=True)
+            self.group = group.reshape(length, 2)
+        else:
+            groups = as_vector(groups, 'groups', length)
+            _, self.group = np.unique(groups, return_inverse=True)
+        self.stratum = np.zeros(int(self.group.max()) + 1, np.int64)
+        if strata is not None:
+            _, kind = np.unique(as_vector(strata, 'strata', length), return_inverse=True)
+            # An identity of two kinds counts as two.
+            both = np.stack([kind, self.group], axis=1)
+            unique, self.group = np.unique(both, axis=0, return_inverse=True)
+            self.group, self.stratum = self.group.reshape(-1), unique[:, 0]
+        if (np.bincount(self.stratum) < 2).any():
+            where = '' if strata is None else ' of each of the strata'
+            raise ValueError(f'groups: needs at least two identities{where} to resample')
 
     def statistics(self, values: np.ndarray, statistic: Statistic) -> np.ndarray:
-        """The statistic in every resample, float64 (num_resamples,)."""
-        if statistic is np.mean and values.ndim == 1:
-            total = np.bincount(self.group, values)
-            means = (total[drawn].sum() / self.size[drawn].sum() for drawn in self._draws())
+        """The statistic in every resample, float64 (num_resamples, ...)."""
+        if statistic is np.mean and values.ndim == 1 and self.group.ndim == 1:
+            total, size = np.bincount(self.group, values), np.bincount(self.group)
+            means = (total @ count / (size @ count) for count in self._counts())
             return np.fromiter(means, np.float64, self.num_resamples)
-        by_group = np.split(np.argsort(self.group, kind='stable'), np.cumsum(self.size)[:-1])
-        found = (
-            statistic(values[np.concatenate([by_group[group] for group in drawn])])
-            for drawn in self._draws()
-        )
-        return np.fromiter(found, np.float64, self.num_resamples)
+        observation = np.arange(len(values))
+        found = []
+        for count in self._counts():
+            drawn = count[self.group]
+            if drawn.ndim == 2:
+                one_person = self.group[:, 0] == self.group[:, 1]
+                drawn = np.where(one_person, drawn[:, 0], drawn[:, 0] * drawn[:, 1])
+            found.append(np.asarray(statistic(values[np.repeat(observation, drawn)]), np.float64))
+        return np.stack(found)
 
-    def _draws(self) -> Iterator[np.ndarray]:
+    def _counts(self) -> Iterator[np.ndarray]:
+        """How often each identity is drawn, for every resample."""
         rng = np.random.default_rng(self.seed)
+        members = [np.flatnonzero(self.stratum == s) for s in np.unique(self.stratum)]
         for _ in range(self.num_resamples):
-            yield rng.integers(len(self.size), size=len(self.size))
+            drawn = [own[rng.integers(len(own), size=len(own))] for own in members]
+            yield np.bincount(np.concatenate(drawn), minlength=len(self.stratum))
 
 
 def _as_values(values: ArrayLike, name: str) -> np.ndarray:
@@ -189,13 +283,23 @@ def _as_values(values: ArrayLike, name: str) -> np.ndarray:
     array = np.asarray(values)
     if array.ndim < 1 or not len(array):
         raise ValueError(f'{name} must hold at least one observation')
-    if array.dtype.kind not in 'biuf' or not np.isfinite(array).all():
-        raise ValueError(f'{name} must hold finite real numbers')
+    if array.dtype.kind not in 'biuf' or np.isnan(array).any():
+        raise ValueError(f'{name} must hold real numbers, no NaN')
     return array
 
 
-def _ends(resampled: np.ndarray, level: float) -> tuple[float, float]:
+def _ends(resampled: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray]:
     if not 0 < level < 1:
         raise ValueError(f'level must lie in (0, 1), got {level}')
-    low, high = np.quantile(resampled, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
+    if not np.isnan(resampled).any():
+        return tuple(np.quantile(resampled, [(1 - level) / 2, (1 + level) / 2], axis=0))
+    with warnings.catch_warnings():
+        # What no resample defines stays NaN; that is the answer, not something to warn of.
+        warnings.simplefilter('ignore', RuntimeWarning)
+        return tuple(np.nanquantile(resampled, [(1 - level) / 2, (1 + level) / 2], axis=0))
+
+
+def _plain(value: Any) -> Any:
+    """A number as float, an array as it is."""
+    array = np.asarray(value, np.float64)
+    return array if array.ndim else float(array)

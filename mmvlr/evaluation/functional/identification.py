@@ -22,7 +22,7 @@ from ._blocks import (
     float32_rows,
     score_tiles,
 )
-from ._curves import check_rates, floor_share, roc_area, share_at_or_above, trapezoid
+from ._curves import check_rates, exact_thresholds, roc_area, share_at_or_above, trapezoid
 
 _GRID_STEPS = 1000
 
@@ -289,13 +289,73 @@ def open_set_identification(
         >>> {name: round(value, 3) for name, value in result.items()}
         {'tpir@fpir0.5': 0.5, 'threshold@fpir0.5': 0.8, 'auc': 0.5}
     """
-    if template not in ('mean_unit', 'mean_raw', 'none'):
-        raise ValueError(f"template must be 'mean_unit', 'mean_raw' or 'none', got {template!r}")
+    # What costs nothing to check comes before what takes minutes.
+    check_rates(tuple(fpirs), 'fpirs')
     if threshold_rule not in ('exact', 'grid'):
         raise ValueError(f"threshold_rule must be 'exact' or 'grid', got {threshold_rule!r}")
+    scores = open_set_scores(
+        gallery, gallery_ids, mated, mated_ids, unmated, rank, template, block_size=block_size
+    )
+    return open_set_rates(scores.mated_score, scores.unmated_score, fpirs, threshold_rule)
+
+
+@dataclass(frozen=True, eq=False)
+class OpenSetScores:
+    """What an open-set search says of every single probe.
+
+    Attributes:
+        mated_score: Score of the probe's own template, ``-inf`` where that is not within the
+            rank: such a probe is found at no threshold. float64 (M,).
+        unmated_score: Best score of every unmated probe, float64 (U,).
+        rank: Rank of the own template, counted from 1, int64 (M,).
+    """
+
+    mated_score: np.ndarray
+    unmated_score: np.ndarray
+    rank: np.ndarray
+
+
+def open_set_scores(
+    gallery: ArrayLike,
+    gallery_ids: ArrayLike,
+    mated: ArrayLike,
+    mated_ids: ArrayLike,
+    unmated: ArrayLike,
+    rank: int = 20,
+    template: Literal['mean_unit', 'mean_raw', 'none'] = 'mean_unit',
+    *,
+    block_size: int = BLOCK_SIZE,
+) -> OpenSetScores:
+    """Search mated and unmated probes among the templates; see :func:`open_set_identification`.
+
+    Args:
+        gallery: Embeddings (G, D), numpy or torch.
+        gallery_ids: Identities, integers (G,).
+        mated: Embeddings of the mated probes, (M, D).
+        mated_ids: Their identities, integers (M,).
+        unmated: Embeddings of the unmated probes, (U, D).
+        rank: The own template must be among the first ``rank`` templates.
+        template: How the pictures of a person become templates.
+        block_size: Rows of gallery and probes that are scored at a time.
+
+    Returns:
+        The scores that decide at every threshold.
+
+    Raises:
+        ValueError: If an input is malformed, a mated probe has no mate, or the pictures of a
+            person cancel out.
+
+    Example:
+        >>> import numpy as np
+        >>> from mmvlr.evaluation.functional import open_set_scores
+        >>> found = open_set_scores(np.eye(2), [1, 2], [[0.6, 0.8]], [1], [[0.8, -0.6]], rank=1)
+        >>> found.mated_score, found.rank, found.unmated_score.round(3)
+        (array([-inf]), array([2]), array([0.8]))
+    """
+    if template not in ('mean_unit', 'mean_raw', 'none'):
+        raise ValueError(f"template must be 'mean_unit', 'mean_raw' or 'none', got {template!r}")
     if rank < 1:
         raise ValueError(f'rank counts from 1, got {rank}')
-    check_rates(tuple(fpirs), 'fpirs')
     check_block_size(block_size)
 
     unit = template != 'mean_raw'
@@ -319,24 +379,57 @@ def open_set_identification(
         normalize=not unit,
         probe_name='mated',
     )
-    # A probe whose own template is not within the rank is not found at any threshold.
-    mated_score = np.where(found.rank <= rank, found.mate_score.astype(np.float64), -np.inf)
-    unmated_score = _best_scores(gallery, unmated, block_size, normalize=not unit)
+    return OpenSetScores(
+        mated_score=np.where(found.rank <= rank, found.mate_score.astype(np.float64), -np.inf),
+        unmated_score=_best_scores(gallery, unmated, block_size, normalize=not unit),
+        rank=found.rank,
+    )
 
+
+def open_set_rates(
+    mated_score: np.ndarray,
+    unmated_score: np.ndarray,
+    fpirs: Sequence[float] = (0.3, 0.2, 0.1, 0.01),
+    threshold_rule: Literal['exact', 'grid'] = 'exact',
+) -> dict[str, float]:
+    """TPIR at FPIR, thresholds and area from scores; see :func:`open_set_identification`.
+
+    Args:
+        mated_score: See :class:`OpenSetScores`, (M,).
+        unmated_score: See there, (U,).
+        fpirs: Target false positive identification rates.
+        threshold_rule: ``'exact'`` or ``'grid'``.
+
+    Returns:
+        ``tpir@fpir{f}`` and ``threshold@fpir{f}`` for every target f, and ``auc``.
+
+    Raises:
+        ValueError: If a target or the rule is wrong.
+
+    Example:
+        >>> import numpy as np
+        >>> from mmvlr.evaluation.functional import open_set_rates
+        >>> open_set_rates(np.array([0.9, 0.4]), np.array([0.5, 0.3]), fpirs=(0.5,))
+        {'tpir@fpir0.5': 0.5, 'threshold@fpir0.5': 0.5, 'auc': 0.75}
+    """
+    check_rates(tuple(fpirs), 'fpirs')
     result: dict[str, float] = {}
     if threshold_rule == 'exact':
-        thresholds = [_exact_threshold(unmated_score, fpir) for fpir in fpirs]
+        thresholds = exact_thresholds(unmated_score, fpirs)
         area = roc_area(mated_score, unmated_score)
-    else:
+    elif threshold_rule == 'grid':
         grid = np.linspace(unmated_score.min(), unmated_score.max(), _GRID_STEPS + 1)
         fpir_of_step = share_at_or_above(unmated_score, grid)
         by_fpir = np.argsort(fpir_of_step, kind='stable')
         nearest = [by_fpir[np.abs(fpir_of_step[by_fpir] - fpir).argmin()] for fpir in fpirs]
-        thresholds = [float(grid[step]) for step in nearest]
+        thresholds = grid[nearest]
         area = trapezoid(share_at_or_above(mated_score, grid)[::-1], fpir_of_step[::-1])
-    for fpir, threshold in zip(fpirs, thresholds, strict=True):
-        result[f'tpir@fpir{fpir:g}'] = float((mated_score >= threshold).mean())
-        result[f'threshold@fpir{fpir:g}'] = threshold
+    else:
+        raise ValueError(f"threshold_rule must be 'exact' or 'grid', got {threshold_rule!r}")
+    rates = share_at_or_above(mated_score, thresholds)
+    for fpir, threshold, rate in zip(fpirs, thresholds, rates, strict=True):
+        result[f'tpir@fpir{fpir:g}'] = float(rate)
+        result[f'threshold@fpir{fpir:g}'] = float(threshold)
     result['auc'] = area
     return result
 
@@ -346,13 +439,6 @@ def _checked(
 ) -> tuple[Array, np.ndarray]:
     matrix = as_embeddings(embeddings, name, unit=unit, block_size=block_size)
     return matrix, as_ids(ids, f'{name}_ids', len(matrix))
-
-
-def _exact_threshold(unmated_score: np.ndarray, fpir: float) -> float:
-    ordered = np.sort(unmated_score)
-    accepted = len(ordered) - np.searchsorted(ordered, ordered, side='left')
-    allowed = np.flatnonzero(accepted <= floor_share(fpir, len(ordered)))
-    return float(ordered[allowed[0]] if len(allowed) else np.nextafter(ordered[-1], np.inf))
 
 
 def _mean_templates(

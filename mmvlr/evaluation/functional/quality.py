@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ._blocks import ArrayLike, as_flags, as_scores
-from ._curves import check_rates, floor_share, strict_bound, trapezoid
+from ._curves import check_rates, floor_share, strict_bounds, trapezoid
 
 # Divided rather than stepped, so that 0.3 is the same number as the literal.
 _SHARES = np.arange(20) * 5 / 100
@@ -77,7 +77,7 @@ def error_versus_discard(
     check_rates((fmr,), 'fmr')
 
     genuine, impostor = similarity[same], similarity[~same]
-    bound = strict_bound(impostor, fmr)
+    bound = strict_bounds(impostor, [fmr])[0]
     fnmr = np.full(len(_SHARES), np.nan)
     kept = _kept_weights(np.minimum(quality1, quality2), _SHARES)
     for index, weight in enumerate(kept):
@@ -87,7 +87,7 @@ def error_versus_discard(
         if rethreshold:
             # Pairs without weight must not hold the threshold.
             left = of_impostor > 0
-            bound = strict_bound(impostor[left], fmr, of_impostor[left])
+            bound = strict_bounds(impostor[left], [fmr], of_impostor[left])[0]
         fnmr[index] = of_genuine[genuine <= bound].sum() / of_genuine.sum()
 
     result: dict[str, np.ndarray | float] = dict(discard=_SHARES.copy(), fnmr=fnmr)

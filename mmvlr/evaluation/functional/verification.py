@@ -5,8 +5,15 @@ from typing import Literal
 
 import numpy as np
 
-from ._blocks import ArrayLike, as_embeddings, as_flags, check_same_width, pair_scores
-from ._curves import check_rates, roc_area, share_at_or_above, strict_bound, trapezoid
+from ._blocks import (
+    ArrayLike,
+    as_embeddings,
+    as_flags,
+    as_scores,
+    check_same_width,
+    pair_scores,
+)
+from ._curves import check_rates, roc_area, share_at_or_above, strict_bounds, trapezoid
 
 
 def verification(
@@ -73,6 +80,40 @@ def verification(
     if len(emb1) != len(emb2):
         raise ValueError(f'emb1 and emb2 must have as many rows, got {len(emb1)} and {len(emb2)}')
     same = as_flags(same, 'same', len(emb1))
+    return verification_rates(pair_scores(emb1, emb2), same, fars, method, folds)
+
+
+def verification_rates(
+    score: ArrayLike,
+    same: ArrayLike,
+    fars: Sequence[float] = (0.3, 0.1, 0.01, 0.001),
+    method: Literal['exact', 'grid'] = 'exact',
+    folds: int = 10,
+) -> dict[str, float]:
+    """TAR at FAR, AUC and accuracy from the scores of pairs; see :func:`verification`.
+
+    Args:
+        score: Cosine of each pair, (N,).
+        same: Whether the pair shows one person, (N,), bool or 0 and 1.
+        fars: Target false acceptance rates.
+        method: ``'exact'`` or ``'grid'``.
+        folds: Number of folds of the accuracy.
+
+    Returns:
+        See :func:`verification`.
+
+    Raises:
+        ValueError: If an input is malformed, all pairs are of one kind, or there are fewer than
+            three pairs.
+
+    Example:
+        >>> from mmvlr.evaluation.functional import verification_rates
+        >>> rates = verification_rates([0.9, 0.3, 0.4, 0.1], [1, 1, 0, 0], fars=(0.5,), folds=2)
+        >>> rates['tar@far0.5'], rates['auc']
+        (1.0, 0.75)
+    """
+    score = as_scores(score, 'score')
+    same = as_flags(same, 'same', len(score))
     if same.all() or not same.any():
         raise ValueError('same: needs pairs of one person and pairs of two')
     if len(same) < 3:
@@ -83,12 +124,10 @@ def verification(
         raise ValueError(f'folds must be at least 2, got {folds}')
     check_rates(tuple(fars), 'fars')
 
-    score = pair_scores(emb1, emb2)
     genuine, impostor = score[same], score[~same]
     result: dict[str, float] = {}
     if method == 'exact':
-        for far in fars:
-            bound = strict_bound(impostor, far)
+        for far, bound in zip(fars, strict_bounds(impostor, fars), strict=True):
             accepted = score[score > bound]
             result[f'tar@far{far:g}'] = float((genuine > bound).mean())
             result[f'threshold@far{far:g}'] = float(

@@ -157,7 +157,7 @@ def test_results_are_frozen():
         (dict(groups=[1, 2]), 'groups must have 3 entries'),
         (dict(groups=[1, 1, 1]), 'groups: needs at least two identities'),
         (dict(values=[]), 'values must hold at least one observation'),
-        (dict(values=[1, np.nan, 0]), 'values must hold finite real numbers'),
+        (dict(values=[1, np.nan, 0]), 'values must hold real numbers, no NaN'),
         (dict(level=1.0), 'level'),
         (dict(num_resamples=0), 'num_resamples'),
     ],

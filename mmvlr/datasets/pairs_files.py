@@ -1,0 +1,192 @@
+"""Data sets whose labels stand in MATLAB files beside folders of pictures."""
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from mmengine.logging import print_log
+from scipy.io import loadmat
+
+from .base import FaceDataset, list_pictures, require_folder
+
+
+def read_mat(path: Path, *keys: str) -> list[Any]:
+    """Return variables of a .mat file.
+
+    Raises:
+        ValueError: The file is no .mat file or lacks a variable.
+    """
+    try:
+        content = loadmat(path)
+    except Exception as error:  # scipy raises a dozen types for damaged files
+        raise ValueError(
+            f'{path} is not a readable .mat file ({error}); unpack it again'
+        ) from error
+    for key in keys:
+        if key not in content:
+            found = sorted(name for name in content if not name.startswith('__'))
+            raise ValueError(f'{path} has no variable {key}; it has {found}')
+    return [content[key] for key in keys]
+
+
+def read_pairs(path: Path, names_key: str, ids_key: str) -> dict[str, int]:
+    """Read an ``*_img_ID_pairs.mat`` file: file name -> identity.
+
+    Args:
+        path: The file.
+        names_key: Variable with an (N, 1) cell of file names.
+        ids_key: Variable with N numbers.
+
+    Raises:
+        ValueError: The file is no .mat file, lacks a variable, the lengths differ, or a picture
+            has two identities.
+    """
+    cells, numbers = read_mat(path, names_key, ids_key)
+    names = [_text(cell, path, names_key) for cell in cells.ravel()]
+    ids = [int(value) for value in np.ravel(numbers)]
+    if len(names) != len(ids):
+        raise ValueError(f'{path}: {len(names)} {names_key} but {len(ids)} {ids_key}')
+    pairs: dict[str, int] = {}
+    for name, identity in zip(names, ids, strict=True):
+        if pairs.setdefault(name, identity) != identity:
+            raise ValueError(f'{path} gives {name} two identities, {pairs[name]} and {identity}')
+    return pairs
+
+
+def read_name_pairs(path: Path, key: str) -> list[tuple[str, str]]:
+    """Read a list of pairs of file names, as QMUL-SurvFace's verification has them.
+
+    Args:
+        path: The .mat file.
+        key: Variable with an (N, 2) cell of file names.
+
+    Raises:
+        ValueError: The file is no .mat file, lacks the variable, or it has another shape.
+    """
+    (cells,) = read_mat(path, key)
+    if cells.ndim != 2 or cells.shape[1] != 2 or not len(cells):
+        raise ValueError(f'{path}: {key} has shape {cells.shape}; expected (N, 2) file names')
+    return [(_text(first, path, key), _text(second, path, key)) for first, second in cells]
+
+
+def _text(cell: Any, path: Path, key: str) -> str:
+    value = np.squeeze(cell)
+    if value.size != 1 or value.dtype.kind not in 'UO':
+        raise ValueError(f'{path}: {key} holds {cell!r} where a file name is expected')
+    return str(value.item())
+
+
+def prefix_identity(name: str) -> int:
+    """Return the identity in a file name such as ``12_3.jpg``.
+
+    Raises:
+        ValueError: The name does not start with a number and ``_``.
+    """
+    prefix = name.split('_')[0]
+    if not prefix.isdigit():
+        raise ValueError(f'no identity in the file name {name!r}; expected <identity>_<n>.jpg')
+    return int(prefix)
+
+
+def has_prefix(name: str) -> bool:
+    """Say whether :func:`prefix_identity` finds an identity in a file name."""
+    return name.split('_')[0].isdigit()
+
+
+class PairsFileDataset(FaceDataset):
+    """Base of TinyFace and QMUL-SurvFace: folders of pictures and .mat files with identities.
+
+    A subclass names its ``LAYOUT``, for the messages.
+    """
+
+    LAYOUT = ''
+
+    @property
+    def name(self) -> str:
+        """Name of the data set, for the messages."""
+        return self.METAINFO['dataset_type']
+
+    def require(self, folder: Path) -> Path:
+        """Return ``folder`` if it is one, else raise an error with the expected layout."""
+        return require_folder(folder, self.name, self.LAYOUT)
+
+    def pictures(self, folder: Path) -> list[Path]:
+        """Return the pictures of a folder; count what else is in it.
+
+        Raises:
+            FileNotFoundError: There is no such folder.
+            ValueError: It holds no picture.
+        """
+        pictures, others = list_pictures(self.require(folder))
+        if not pictures:
+            raise ValueError(f'{self.name}: no picture in {folder}; expected {self.LAYOUT}')
+        self.left_out['entries that are no pictures'].extend(
+            f'{folder.name}/{entry.name}' for entry in others
+        )
+        return pictures
+
+    def matched(self, root: Path, sources: Mapping[str, tuple[str, str, str]]) -> list[dict]:
+        """Return the records of folders whose identities stand in .mat files.
+
+        Where one of the files is missing, the identities of all come from the file names, with a
+        warning: those of the files may be numbered otherwise.
+
+        Args:
+            root: Folder that holds folders and files.
+            sources: Role to folder, name of the .mat file, and the stem of its variables
+                (``<stem>_set``, ``<stem>_ids``).
+
+        Raises:
+            FileNotFoundError: A folder is missing, or a file names pictures that are not there.
+            ValueError: A file is damaged, or a folder is empty.
+        """
+        absent = [file for _, file, _ in sources.values() if not (root / file).is_file()]
+        for file in absent:
+            print_log(
+                f'{self.name}: {root / file} is missing; identities are taken from the file names',
+                logger='current',
+                level=logging.WARNING,
+            )
+        records = []
+        for role, (folder, file, stem) in sources.items():
+            pictures = {picture.name: picture for picture in self.pictures(root / folder)}
+            if absent:
+                pairs = {name: prefix_identity(name) for name in pictures}
+            else:
+                pairs = read_pairs(root / file, f'{stem}_set', f'{stem}_ids')
+                self._cross_check(root / file, pairs)
+            self.require_named(pairs, pictures, root / file, root / folder)
+            self.left_out[f'{role} pictures that {file} does not name'].extend(
+                name for name in pictures if name not in pairs
+            )
+            records += [
+                dict(img_path=str(pictures[name]), identity=identity, role=role)
+                for name, identity in pairs.items()
+            ]
+        return records
+
+    def require_named(
+        self, names: Mapping[str, Any], pictures: Mapping[str, Path], file: Path, folder: Path
+    ) -> None:
+        """Raise an error if ``file`` names pictures that are not among those of ``folder``."""
+        missing = [name for name in names if name not in pictures]
+        if missing:
+            raise FileNotFoundError(
+                f'{file} names {len(missing)} pictures that are not in {folder}, such as '
+                f'{missing[0]}; unpack the archive again'
+            )
+
+    def _cross_check(self, pairs_file: Path, pairs: dict[str, int]) -> None:
+        """Warn where the names' prefixes group the pictures otherwise than the .mat file."""
+        if not all(has_prefix(name) for name in pairs):
+            return
+        groups = {(prefix_identity(name), identity) for name, identity in pairs.items()}
+        prefixes, identities = ({group[i] for group in groups} for i in (0, 1))
+        if not len(groups) == len(prefixes) == len(identities):
+            self.noticed[f'identities of {pairs_file.name} that the file names contradict'].extend(
+                sorted(
+                    str(g) for g in groups if sum(g[0] == o[0] or g[1] == o[1] for o in groups) > 1
+                )
+            )

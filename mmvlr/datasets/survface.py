@@ -1,0 +1,174 @@
+"""QMUL-SurvFace: 463,507 native surveillance faces (Cheng et al., arXiv 1804.09691)."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mmvlr.registry import DATASETS
+
+from .base import NO_IDENTITY
+from .pairs_files import PairsFileDataset, has_prefix, prefix_identity, read_name_pairs
+
+SPLITS = ('train', 'test', 'identification', 'verification')
+
+
+@DATASETS.register_module()
+class SurvFace(PairsFileDataset):
+    """QMUL-SurvFace in its official layout.
+
+    - ``split='train'``: role ``train`` with class labels, one folder a person.
+    - ``split='identification'`` (open set): roles ``gallery``, ``probe`` (mated) and ``unmated``,
+      all pictures of that folder. Identities come from the .mat files; unmated people, which no
+      file names, get numbers above all of those, by the prefix of their file names, and
+      distractors -100. These numbers serve intervals only.
+    - ``split='verification'``: role ``pair``; the pairs are in ``metainfo``: ``pairs``, (P, 2)
+      sample indices, and ``same``, (P,) bool.
+    - ``split='test'``: identification and verification together.
+
+    Args:
+        data_root: The folder ``QMUL-SurvFace``, or the one that holds it.
+        split: See above.
+        **kwargs: See :class:`FaceDataset`.
+
+    Raises:
+        FileNotFoundError: A folder is missing, or a .mat file names pictures that are not there.
+        ValueError: A .mat file is damaged, or a set is empty.
+    """
+
+    METAINFO = dict(dataset_type='SurvFace')
+    LAYOUT = (
+        'training_set/<person>/*.jpg, Face_Identification_Test_Set/{gallery, mated_probe, '
+        'unmated_probe}/*.jpg with two .mat files, Face_Verification_Test_Set/'
+        'verification_images/*.jpg with {positive,negative}_pairs_names.mat'
+    )
+    OFFICIAL = dict(
+        train={'people': 5319, 'pictures': 220890},
+        identification={'people in the gallery': 3000, 'mated probes': 60423},
+    )
+
+    def __init__(self, data_root: str = '', split: str = 'train', **kwargs: Any):
+        if split not in SPLITS:
+            raise ValueError(f'split must be one of {SPLITS}, not {split!r}')
+        self.split = split
+        kwargs.setdefault('test_mode', split != 'train')
+        super().__init__(data_root=data_root, **kwargs)
+
+    def load_data_list(self) -> list[dict]:
+        """Return the records of the split."""
+        root = self.require(Path(self.data_root))
+        if (root / 'QMUL-SurvFace').is_dir():
+            root /= 'QMUL-SurvFace'
+        if self.split == 'train':
+            records = self.scan_people(self.require(root / 'training_set'))
+            people = len({record['gt_label'] for record in records})
+            self.compare_counts(
+                self.OFFICIAL['train'], {'people': people, 'pictures': len(records)}
+            )
+            return records
+        records = []
+        if self.split in ('test', 'identification'):
+            records += self._identification(root / 'Face_Identification_Test_Set')
+        if self.split in ('test', 'verification'):
+            records += self._verification(root, first_index=len(records))
+        return records
+
+    def _identification(self, folder: Path) -> list[dict]:
+        records = self.matched(
+            self.require(folder),
+            dict(
+                gallery=('gallery', 'gallery_img_ID_pairs.mat', 'gallery'),
+                probe=('mated_probe', 'mated_probe_img_ID_pairs.mat', 'mated_probe'),
+            ),
+        )
+        gallery = {r['identity'] for r in records if r['role'] == 'gallery'}
+        mated = [r for r in records if r['role'] == 'probe']
+        without = [Path(r['img_path']).name for r in mated if r['identity'] not in gallery]
+        if without:
+            raise ValueError(
+                f'SurvFace: {len(without)} mated probes have no picture of their person in the '
+                f'gallery, such as {without[0]}; the two .mat files of {folder} do not belong '
+                'together'
+            )
+        self.compare_counts(
+            self.OFFICIAL['identification'],
+            {'people in the gallery': len(gallery), 'mated probes': len(mated)},
+        )
+        return records + self._unmated(folder, records)
+
+    def _unmated(self, folder: Path, matched: list[dict]) -> list[dict]:
+        """Return the records of the unmated probes."""
+        files: dict[str, Path] = {}
+        identity_of: dict[int, int] = {}
+        for record in matched:
+            path = Path(record['img_path'])
+            files[path.name] = path
+            if has_prefix(path.name):
+                identity_of[prefix_identity(path.name)] = record['identity']
+        mated_people = set(identity_of)
+        unused = max(r['identity'] for r in matched) + 1
+        records = []
+        for path in self.pictures(folder / 'unmated_probe'):
+            same = files.get(path.name)
+            if same is not None and same.read_bytes() == path.read_bytes():
+                # It would match its own copy with a cosine of 1: a false alarm of the data.
+                self.left_out['unmated pictures that are also in gallery or mated_probe'].append(
+                    path.name
+                )
+                continue
+            identity = NO_IDENTITY
+            if has_prefix(path.name):
+                prefix = prefix_identity(path.name)
+                if prefix in mated_people:
+                    self.noticed['unmated pictures named like people of the gallery'].append(
+                        path.name
+                    )
+                identity = identity_of.setdefault(prefix, unused)
+                unused = max(unused, identity + 1)
+            records.append(dict(img_path=str(path), identity=identity, role='unmated'))
+        if not records:
+            raise ValueError(f'SurvFace: no unmated probe is left in {folder / "unmated_probe"}')
+        return records
+
+    def _verification(self, root: Path, first_index: int) -> list[dict]:
+        """Return the records of the pictures that pairs name; put the pairs into metainfo."""
+        folder = root / 'Face_Verification_Test_Set'
+        images = folder / 'verification_images'
+        pictures = {picture.name: picture for picture in self.pictures(images)}
+        pairs: list[tuple[str, str]] = []
+        same: list[bool] = []
+        for kind in ('positive', 'negative'):
+            file = folder / f'{kind}_pairs_names.mat'
+            elsewhere = root / 'Face_Verification_Evaluation' / file.name
+            if not file.is_file() and elsewhere.is_file():
+                file = elsewhere
+            if not file.is_file():
+                raise FileNotFoundError(f'SurvFace: {file} is missing; expected {self.LAYOUT}')
+            listed = read_name_pairs(file, f'{kind}_pairs_names')
+            names = dict.fromkeys(name for pair in listed for name in pair)
+            self.require_named(names, pictures, file, images)
+            contradicted = [
+                f'{first} and {second}'
+                for first, second in listed
+                if has_prefix(first)
+                and has_prefix(second)
+                and (prefix_identity(first) == prefix_identity(second)) != (kind == 'positive')
+            ]
+            self.noticed[f'{kind} pairs that the file names contradict'].extend(contradicted)
+            pairs += listed
+            same += [kind == 'positive'] * len(listed)
+        used = list(dict.fromkeys(name for pair in pairs for name in pair))
+        self.left_out['verification pictures that are in no pair'].extend(
+            name for name in pictures if name not in set(used)
+        )
+        index_of = {name: first_index + index for index, name in enumerate(used)}
+        self._metainfo['pairs'] = np.array([[index_of[a], index_of[b]] for a, b in pairs])
+        self._metainfo['same'] = np.array(same)
+        return [
+            dict(
+                img_path=str(pictures[name]),
+                identity=prefix_identity(name) if has_prefix(name) else NO_IDENTITY,
+                role='pair',
+            )
+            for name in used
+        ]
