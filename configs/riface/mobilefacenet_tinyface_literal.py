@@ -11,7 +11,7 @@ model = dict(
 custom_hooks = [
     dict(
         type='UICenterHook',
-        dataloader=_base_.ui_dataloader,
+        dataloader='ui_dataloader',
         diversion_begin=0,
         freeze_statistics=False,
     ),

@@ -14,7 +14,7 @@ custom_hooks = [
     *_base_.custom_hooks,
     dict(
         type='RegressionFitHook',
-        dataloader=_base_.prototype_dataloader,
-        degraded_dataloader=_base_.degraded_dataloader,
+        dataloader='prototype_dataloader',
+        degraded_dataloader='degraded_dataloader',
     ),
 ]

@@ -17,7 +17,7 @@ from mmengine.runner import Runner
 
 from mmvlr.datasets.synthesis import pixel_correlation_embedding
 from mmvlr.datasets.transforms import read_picture
-from mmvlr.engine import extract_predictions, unwrap
+from mmvlr.engine import build_loader, extract_predictions, unwrap
 from mmvlr.evaluation.functional import (
     PairedDifference,
     bootstrap_interval,
@@ -173,7 +173,7 @@ class TestRun:
         ]
         if not loaders:
             return {}
-        result = extract_predictions(self.model, Runner.build_dataloader(loaders[0]))
+        result = extract_predictions(self.model, build_loader(self.config, loaders[0]))
         return {name: result[key].numpy() for name, key in QUALITIES.items() if key in result}
 
     def attention(self, index: int) -> tuple[np.ndarray, np.ndarray]:

@@ -2,7 +2,7 @@
 
 from mmvlr.utils import compat
 
-from .extraction import extract_predictions, unwrap
+from .extraction import build_loader, extract_predictions, unwrap
 from .hooks import (
     CheckpointGuardHook,
     CollapseGuardHook,
@@ -23,6 +23,7 @@ __all__ = [
     'RegressionFitHook',
     'TrainingCollapsedError',
     'UICenterHook',
+    'build_loader',
     'compat',
     'extract_predictions',
     'unwrap',

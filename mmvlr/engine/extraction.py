@@ -1,17 +1,40 @@
 """Run a model over a whole data set and gather what it predicts, on any number of ranks."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
 from mmengine.dist import all_gather_object, get_world_size
 from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner
 from torch import nn
+from torch.utils.data import DataLoader
 
 
 def unwrap(model: nn.Module) -> nn.Module:
     """Return the model inside a distributed wrapper, or the model itself."""
     return model.module if is_model_wrapper(model) else model
+
+
+def build_loader(
+    config: Mapping[str, Any], loader: Mapping[str, Any] | str, seed: int | None = None
+) -> DataLoader:
+    """Build a data loader from its config, or from the name of an entry of the run's config.
+
+    Args:
+        config: The run's config (``runner.cfg``).
+        loader: Config of a loader, or a name such as ``'prototype_dataloader'``.
+        seed: Seed of the loader's sampler and workers.
+
+    Raises:
+        KeyError: The config has no entry of that name.
+    """
+    if isinstance(loader, str):
+        if loader not in config:
+            names = ', '.join(sorted(name for name in config if name.endswith('dataloader')))
+            raise KeyError(f'the config has no data loader {loader!r}; it has {names or "none"}')
+        loader = config[loader]
+    return Runner.build_dataloader(loader, seed=seed)
 
 
 @torch.no_grad()

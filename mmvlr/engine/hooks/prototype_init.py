@@ -9,7 +9,7 @@ from mmengine.runner import Runner
 
 from mmvlr.registry import HOOKS
 
-from ..extraction import extract_predictions, unwrap
+from ..extraction import build_loader, extract_predictions, unwrap
 
 
 @HOOKS.register_module()
@@ -22,12 +22,13 @@ class PrototypeInitHook(Hook):
     Runs once, in ``before_train_epoch`` of epoch 0 at iteration 0, so never in a resumed run.
 
     Args:
-        dataloader: Config of a loader over the training set without augmentation.
+        dataloader: Config of a loader over the training set without augmentation, or the name of
+            that entry of the config.
     """
 
     priority = 'NORMAL'
 
-    def __init__(self, dataloader: dict):
+    def __init__(self, dataloader: dict | str):
         self.dataloader_cfg = dataloader
 
     def before_train_epoch(self, runner: Runner) -> None:
@@ -35,7 +36,7 @@ class PrototypeInitHook(Hook):
         if runner.iter > 0:
             return
         model = unwrap(runner.model)
-        loader = Runner.build_dataloader(self.dataloader_cfg, seed=runner.seed)
+        loader = build_loader(runner.cfg, self.dataloader_cfg, runner.seed)
         result = extract_predictions(model, loader)
         labels = torch.stack([sample.gt_label for sample in result['samples']]).view(-1)
         embeddings = F.normalize(result['backbone_embedding'].double(), dim=1)

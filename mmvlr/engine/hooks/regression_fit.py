@@ -16,7 +16,7 @@ from mmvlr.datasets.base import set_epoch
 from mmvlr.models.losses import Proximities
 from mmvlr.registry import HOOKS
 
-from ..extraction import extract_predictions, unwrap
+from ..extraction import build_loader, extract_predictions, unwrap
 
 
 @HOOKS.register_module()
@@ -34,8 +34,10 @@ class RegressionFitHook(Hook):
     the targets need.
 
     Args:
-        dataloader: Config of a loader over the training set without augmentation.
-        degraded_dataloader: Config of a loader over the same pictures with ``DegradeFace``.
+        dataloader: Config of a loader over the training set without augmentation, or the name of
+            that entry of the config.
+        degraded_dataloader: Config of a loader over the same pictures with ``DegradeFace``, or
+            its name.
         copies: Degraded copies of every picture.
         before_epochs: Epochs in front of which the read-out is fitted.
         after_last: Fit after the last epoch.
@@ -46,8 +48,8 @@ class RegressionFitHook(Hook):
 
     def __init__(
         self,
-        dataloader: dict,
-        degraded_dataloader: dict,
+        dataloader: dict | str,
+        degraded_dataloader: dict | str,
         copies: int = 3,
         before_epochs: Sequence[int] = (),
         after_last: bool = True,
@@ -116,8 +118,8 @@ class RegressionFitHook(Hook):
         )
 
     @staticmethod
-    def _extract(runner: Runner, model, config: dict, copy: int = 0) -> dict:
-        loader = Runner.build_dataloader(config, seed=runner.seed)
+    def _extract(runner: Runner, model, config: dict | str, copy: int = 0) -> dict:
+        loader = build_loader(runner.cfg, config, runner.seed)
         # Another "epoch" is another draw of the degradation.
         set_epoch(loader.dataset, copy)
         return extract_predictions(model, loader, predict=model.regression_predictions)

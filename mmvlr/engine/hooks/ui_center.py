@@ -9,7 +9,7 @@ from mmengine.runner import Runner
 
 from mmvlr.registry import HOOKS
 
-from ..extraction import extract_predictions, unwrap
+from ..extraction import build_loader, extract_predictions, unwrap
 
 
 @HOOKS.register_module()
@@ -25,7 +25,8 @@ class UICenterHook(Hook):
     models trained without it: their ERS needs one.
 
     Args:
-        dataloader: Config of the loader of :class:`UIFaces`.
+        dataloader: Config of the loader of :class:`UIFaces`, or the name of that entry of the
+            config.
         interval: Refresh the centre every so many epochs.
         diversion_begin: Epoch at which mu_UI and sigma_UI are first measured, which switches the
             index diversion loss on. Before it, xi_hat is only regressed.
@@ -39,7 +40,7 @@ class UICenterHook(Hook):
 
     def __init__(
         self,
-        dataloader: dict,
+        dataloader: dict | str,
         interval: int = 1,
         diversion_begin: int = 1,
         freeze_statistics: bool = True,
@@ -73,7 +74,7 @@ class UICenterHook(Hook):
     def measure(self, runner: Runner, center: bool, statistics: bool) -> None:
         """Run the model over the UI set and store the values in it."""
         if self.dataloader is None:
-            self.dataloader = Runner.build_dataloader(self.dataloader_cfg, seed=runner.seed)
+            self.dataloader = build_loader(runner.cfg, self.dataloader_cfg, runner.seed)
         model = unwrap(runner.model)
         result = extract_predictions(model, self.dataloader)
         # Of the backbone's embedding, whatever the model's inference embedding is.

@@ -6,6 +6,7 @@ held. A comparison is accepted when its score is at or above the threshold, and 
 counts against the probe.
 """
 
+from ._blocks import pair_scores
 from ._curves import roc_area
 from .bootstrap import (
     Interval,
@@ -47,6 +48,7 @@ __all__ = [
     'open_set_identification',
     'open_set_rates',
     'open_set_scores',
+    'pair_scores',
     'paired_bootstrap',
     'rank1_error_versus_discard',
     'roc_area',

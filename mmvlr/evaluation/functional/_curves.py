@@ -28,20 +28,6 @@ def share_at_or_above(scores: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
     return (len(ordered) - np.searchsorted(ordered, thresholds, side='left')) / len(ordered)
 
 
-def exact_thresholds(scores: np.ndarray, rates: Sequence[float]) -> np.ndarray:
-    """For every rate the lowest of ``scores`` at or above which lies no more than that share.
-
-    Where even the highest score is too many, the next float64 above it.
-    """
-    ordered = np.sort(scores)
-    values, first = np.unique(ordered, return_index=True)
-    accepted = len(ordered) - first
-    allowed = np.array([floor_share(rate, len(ordered)) for rate in rates])
-    # ``accepted`` falls along ``values``: the first place where it is small enough.
-    place = np.searchsorted(-accepted, -allowed, side='left')
-    return np.append(values, np.nextafter(values[-1], np.inf))[place]
-
-
 def roc_area(positive: np.ndarray, negative: np.ndarray) -> float:
     """Area under the ROC curve: how often a positive score beats a negative one, ties half.
 

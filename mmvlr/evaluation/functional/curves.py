@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from ._blocks import ArrayLike, as_flags, as_scores
-from ._curves import exact_thresholds, share_at_or_above, strict_bounds
+from ._curves import share_at_or_above, strict_bounds
 from .bootstrap import bootstrap_interval
-from .identification import OpenSetScores, cmc
+from .identification import OpenSetScores, cmc, lowest_thresholds
 from .quality import rank1_error_versus_discard
 
 _POINTS_PER_DECADE = 20
@@ -76,14 +76,14 @@ def open_set_curve(
         >>> scores = OpenSetScores(np.array([0.9, 0.4]), np.array([0.5, 0.3]), np.array([1, 1]))
         >>> curve = open_set_curve(scores)
         >>> float(curve.x[0]), float(curve.y[0]), float(curve.y[-1])
-        (0.5, 0.5, 1.0)
+        (0.5, 1.0, 1.0)
     """
     values, strata = stack_kinds(scores.mated_score, scores.unmated_score)
     x = _rates_down_to(1 / len(scores.unmated_score))
 
     def rates(kept: np.ndarray) -> np.ndarray:
         mated, unmated = split_kinds(kept)
-        return share_at_or_above(mated, exact_thresholds(unmated, x))
+        return share_at_or_above(mated, lowest_thresholds(mated, unmated, x))
 
     groups = None
     if mated_groups is not None and unmated_groups is not None:

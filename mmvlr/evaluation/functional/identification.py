@@ -22,7 +22,7 @@ from ._blocks import (
     float32_rows,
     score_tiles,
 )
-from ._curves import check_rates, exact_thresholds, roc_area, share_at_or_above, trapezoid
+from ._curves import check_rates, roc_area, share_at_or_above, strict_bounds, trapezoid
 
 _GRID_STEPS = 1000
 
@@ -246,10 +246,10 @@ def open_set_identification(
 
     Threshold rules:
 
-    - ``'exact'``: the lowest unmated best score whose FPIR does not exceed the target. If even the
-      highest one exceeds it (fewer unmated probes than 1 / FPIR, or ties at the top), the
-      threshold is the next float64 above it and the FPIR is 0. The area is exact: the probability
-      that an accepted mated probe outscores an unmated one, ties half.
+    - ``'exact'``: the lowest threshold whose FPIR does not exceed the target, which is the next
+      float64 above the highest unmated best score that must not be accepted. With fewer unmated
+      probes than 1 / FPIR none may be. The area is exact: the probability that an accepted mated
+      probe outscores an unmated one, ties half.
     - ``'grid'``: the rule of a public port of the official evaluation. 1,000 equal steps from the
       lowest to the highest unmated best score; the step whose FPIR is nearest to the target (of
       two equally near the one with the lower FPIR, then the lower threshold). FPIR may exceed the
@@ -287,7 +287,7 @@ def open_set_identification(
         >>> result = open_set_identification(
         ...     gallery, [1, 2], mated, [1, 1], unmated, fpirs=(0.5,), rank=1)
         >>> {name: round(value, 3) for name, value in result.items()}
-        {'tpir@fpir0.5': 0.5, 'threshold@fpir0.5': 0.8, 'auc': 0.5}
+        {'tpir@fpir0.5': 0.5, 'threshold@fpir0.5': -0.6, 'auc': 0.5}
     """
     # What costs nothing to check comes before what takes minutes.
     check_rates(tuple(fpirs), 'fpirs')
@@ -409,13 +409,14 @@ def open_set_rates(
     Example:
         >>> import numpy as np
         >>> from mmvlr.evaluation.functional import open_set_rates
-        >>> open_set_rates(np.array([0.9, 0.4]), np.array([0.5, 0.3]), fpirs=(0.5,))
-        {'tpir@fpir0.5': 0.5, 'threshold@fpir0.5': 0.5, 'auc': 0.75}
+        >>> rates = open_set_rates(np.array([0.9, 0.2]), np.array([0.5, 0.3]), fpirs=(0.5,))
+        >>> {name: round(value, 3) for name, value in rates.items()}
+        {'tpir@fpir0.5': 0.5, 'threshold@fpir0.5': 0.3, 'auc': 0.5}
     """
     check_rates(tuple(fpirs), 'fpirs')
     result: dict[str, float] = {}
     if threshold_rule == 'exact':
-        thresholds = exact_thresholds(unmated_score, fpirs)
+        thresholds = lowest_thresholds(mated_score, unmated_score, fpirs)
         area = roc_area(mated_score, unmated_score)
     elif threshold_rule == 'grid':
         grid = np.linspace(unmated_score.min(), unmated_score.max(), _GRID_STEPS + 1)
@@ -432,6 +433,16 @@ def open_set_rates(
         result[f'threshold@fpir{fpir:g}'] = float(threshold)
     result['auc'] = area
     return result
+
+
+def lowest_thresholds(
+    mated_score: np.ndarray, unmated_score: np.ndarray, fpirs: Sequence[float]
+) -> np.ndarray:
+    """Lowest threshold for every target FPIR; the lowest score where all may be accepted."""
+    thresholds = np.nextafter(strict_bounds(unmated_score, fpirs), np.inf)
+    found = mated_score[np.isfinite(mated_score)]
+    lowest = min(unmated_score.min(), found.min(initial=np.inf))
+    return np.maximum(thresholds, lowest)
 
 
 def _checked(

@@ -1,6 +1,16 @@
 """Metrics for mmengine, thin wrappers around ``mmvlr.evaluation.functional``."""
 
 from .base import QUALITIES, FaceMetric
-from .closed_set import ClosedSetMetric, TinyFaceMetric
+from .closed_set import ClosedSetMetric, SCfaceMetric, TinyFaceMetric
+from .open_set import OpenSetMetric
+from .verification import VerificationMetric
 
-__all__ = ['QUALITIES', 'ClosedSetMetric', 'FaceMetric', 'TinyFaceMetric']
+__all__ = [
+    'QUALITIES',
+    'ClosedSetMetric',
+    'FaceMetric',
+    'OpenSetMetric',
+    'SCfaceMetric',
+    'TinyFaceMetric',
+    'VerificationMetric',
+]

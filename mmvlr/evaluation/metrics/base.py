@@ -1,12 +1,15 @@
 """What every face metric shares: collecting predictions, over any number of ranks."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
-import torch
 from mmengine.dist import all_gather_object, broadcast_object_list, is_main_process
 from mmengine.evaluator import BaseMetric
+
+from ..functional import Curve, Interval, bootstrap_intervals
+from ..table import FaceTable
 
 #: Name of a quality measure in results -> attribute of the data sample; higher is better.
 QUALITIES = dict(ri='recognizability', ers='ers', norm='embedding_norm')
@@ -15,20 +18,48 @@ QUALITIES = dict(ri='recognizability', ers='ers', norm='embedding_norm')
 class FaceMetric(BaseMetric):
     """Base of the face metrics.
 
-    A subclass implements :meth:`compute` on arrays. Results of several ranks are merged by
-    ``sample_idx``: mmengine's own way, cutting the list to the data set's size, is right only for
-    samplers that pad at the end.
+    A subclass implements :meth:`compute` on a :class:`FaceTable`. Results of several ranks are
+    merged by ``sample_idx``: mmengine's own way, cutting the list to the data set's size, is right
+    only for samplers that pad at the end.
 
     Args:
+        intervals: Also give 95 % intervals, resampling people: ``NAME_low`` and ``NAME_high``.
+        curves: Also keep the curves with their bands, for :attr:`drawn`.
+        num_resamples: Number of resamples of an interval.
         prefix: Prefix of the metrics' names; ``default_prefix`` if not given.
         **kwargs: See :class:`mmengine.evaluator.BaseMetric`.
+
+    Attributes:
+        roles: Roles of the faces that the metric needs; None for all.
+        attributes: Meta information of the samples that the metric needs beside role and identity,
+            and its value for faces that have none.
+        drawn: The curves of the last evaluation (on the main rank, with ``curves=True``).
     """
+
+    roles: tuple[str, ...] | None = None
+    attributes: Mapping[str, Any] = MappingProxyType({})
+
+    def __init__(
+        self,
+        intervals: bool = False,
+        curves: bool = False,
+        num_resamples: int = 1000,
+        **kwargs: Any,
+    ):
+        super().__init__(**kwargs)
+        self.intervals = intervals
+        self.curves = curves
+        self.num_resamples = num_resamples
+        self.drawn: dict[str, dict[str, Curve]] = {}
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
         """Keep what the metric needs of each face."""
         for sample in data_samples:
+            index = int(sample['sample_idx'])
+            if self.roles is not None and sample['role'] not in self.roles:
+                self.results.append((index, None))
+                continue
             kept = dict(
-                sample_idx=int(sample['sample_idx']),
                 role=sample['role'],
                 identity=int(sample['identity']),
                 embedding=sample['embedding'].float().cpu().numpy(),
@@ -36,13 +67,14 @@ class FaceMetric(BaseMetric):
             for name, attribute in QUALITIES.items():
                 if attribute in sample:
                     kept[name] = float(sample[attribute])
-            self.results.append(kept)
+            kept.update({name: sample.get(name, none) for name, none in self.attributes.items()})
+            self.results.append((index, kept))
 
     def evaluate(self, size: int) -> dict[str, float]:
         """Merge the ranks, compute on the main one and return the same on all."""
-        merged: dict[int, dict] = {}
+        merged: dict[int, dict | None] = {}
         for part in all_gather_object(self.results):
-            merged.update((result['sample_idx'], result) for result in part)
+            merged.update(part)
         self.results.clear()
         if len(merged) != size:
             raise ValueError(
@@ -50,38 +82,91 @@ class FaceMetric(BaseMetric):
             )
         metrics: list[dict | None] = [None]
         if is_main_process():
-            computed = self.compute_metrics([merged[index] for index in sorted(merged)])
-            prefix = f'{self.prefix}/' if self.prefix else ''
-            metrics = [{f'{prefix}{name}': value for name, value in computed.items()}]
+            metrics = [self.compute_metrics(merged)]
         broadcast_object_list(metrics)
         return metrics[0]
 
-    def compute_metrics(self, results: list[dict]) -> dict[str, float]:
-        """Stack the results into arrays and compute."""
-        arrays = dict(
-            role=np.array([result['role'] for result in results]),
-            identity=np.array([result['identity'] for result in results]),
-            embedding=np.stack([result['embedding'] for result in results]),
-        )
-        for name in QUALITIES:
-            if all(name in result for result in results):
-                arrays[name] = np.array([result[name] for result in results])
-        return self.compute(**arrays)
+    def compute_metrics(self, results: Mapping[int, dict | None]) -> dict[str, float]:
+        """Return the metrics by their full names."""
+        return self.report(self.table(results))
 
-    def compute(
-        self, role: np.ndarray, identity: np.ndarray, embedding: np.ndarray, **qualities: np.ndarray
-    ) -> dict[str, float]:
-        """Compute the metrics.
+    def table(self, results: Mapping[int, dict | None]) -> FaceTable:
+        """Stack the results (sample index -> what :meth:`process` kept) in index order."""
+        indices = [index for index in sorted(results) if results[index] is not None]
+        faces = [results[index] for index in indices]
+        if not faces:
+            raise ValueError(f'{type(self).__name__}: no face has one of the roles {self.roles}')
+        shared = set.intersection(*({*face} for face in faces))
+        columns = {
+            name: np.array([face[name] for face in faces])
+            for name in (*QUALITIES, *self.attributes)
+            if name in shared
+        }
+        pairs = same = None
+        known = self.dataset_meta or {}
+        if 'pairs' in known:
+            place = np.full(max(results) + 1, -1)
+            place[indices] = np.arange(len(indices))
+            pairs, same = place[known['pairs']], np.asarray(known['same'])
+            kept = (pairs >= 0).all(axis=1)
+            pairs, same = pairs[kept], same[kept]
+        return FaceTable(
+            embedding=np.stack([face['embedding'] for face in faces]),
+            role=np.array([face['role'] for face in faces]),
+            identity=np.array([face['identity'] for face in faces]),
+            columns=columns,
+            pairs=pairs,
+            same=same,
+        )
+
+    def report(self, faces: FaceTable) -> dict[str, float]:
+        """Return the metrics of a table by their full names; keep the curves.
 
         Args:
-            role: (N,) strings.
-            identity: (N,) integers.
-            embedding: (N, D) float32, raw.
-            **qualities: ``ri``, ``ers``, ``norm``, (N,) each, where the model gives them.
+            faces: All faces of a test set; those of other roles than the metric's are left out.
         """
+        if self.roles is not None:
+            faces = faces.only(*self.roles)
+        prefix = f'{self.prefix}/' if self.prefix else ''
+        result: dict[str, float] = {}
+        for name, value in self.compute(faces).items():
+            if isinstance(value, Interval):
+                result[f'{prefix}{name}'] = float(value.estimate)
+                result[f'{prefix}{name}_low'] = float(value.low)
+                result[f'{prefix}{name}_high'] = float(value.high)
+            else:
+                result[f'{prefix}{name}'] = float(value)
+        if self.curves:
+            self.drawn = self.draw(faces)
+        return result
+
+    def compute(self, faces: FaceTable) -> dict[str, float | Interval]:
+        """Compute the metrics, with intervals where they are asked for."""
         raise NotImplementedError
 
+    def draw(self, faces: FaceTable) -> dict[str, dict[str, Curve]]:
+        """Return the curves: ``cmc``, ``open_set``, ``roc`` or ``discard`` to name to curve."""
+        return {}
 
-def unit(embedding: np.ndarray) -> torch.Tensor:
-    """Return embeddings (N, D) as unit vectors."""
-    return torch.nn.functional.normalize(torch.from_numpy(embedding), dim=1)
+    def estimate(
+        self,
+        values: np.ndarray,
+        groups: np.ndarray,
+        statistics: Callable[[np.ndarray], Mapping[str, float]],
+        strata: np.ndarray | None = None,
+    ) -> dict[str, float | Interval]:
+        """Return named statistics of ``values``, with intervals if they are asked for.
+
+        Args:
+            values: (N, ...) values of the probes.
+            groups: (N,) or (N, 2) people.
+            statistics: Values to numbers by name.
+            strata: See :func:`bootstrap_interval`.
+        """
+        if not self.intervals:
+            return dict(statistics(values))
+        return dict(
+            bootstrap_intervals(
+                values, groups, statistics, num_resamples=self.num_resamples, strata=strata
+            )
+        )

@@ -1,13 +1,27 @@
 """Closed-set identification: rank-k, mAP and how well a quality measure foretells errors."""
 
 from collections.abc import Sequence
+from types import MappingProxyType
 
 import numpy as np
 
 from mmvlr.registry import METRICS
 
-from ..functional import closed_set_ranks, cmc, rank1_error_versus_discard, roc_area
-from .base import FaceMetric, unit
+from ..functional import (
+    ClosedSetRanks,
+    Curve,
+    Interval,
+    closed_set_ranks,
+    cmc_curve,
+    discard_curve,
+    rank1_error_versus_discard,
+    roc_area,
+)
+from ..table import FaceTable
+from .base import FaceMetric
+
+#: Ranks of a CMC curve.
+MAX_RANK = 50
 
 
 @METRICS.register_module()
@@ -23,7 +37,6 @@ class ClosedSetMetric(FaceMetric):
 
     Args:
         ranks: The ranks k.
-        prefix: Prefix of the names.
         **kwargs: See :class:`FaceMetric`.
 
     Example:
@@ -45,31 +58,72 @@ class ClosedSetMetric(FaceMetric):
     """
 
     default_prefix = 'closed_set'
+    roles = ('gallery', 'distractor', 'probe', 'ui')
 
     def __init__(self, ranks: Sequence[int] = (1, 5, 10, 20), **kwargs):
         super().__init__(**kwargs)
         self.ranks = tuple(ranks)
 
-    def compute(
-        self, role: np.ndarray, identity: np.ndarray, embedding: np.ndarray, **qualities: np.ndarray
-    ) -> dict[str, float]:
-        """See :class:`FaceMetric`."""
-        gallery = np.isin(role, ('gallery', 'distractor'))
-        probe = role == 'probe'
-        embeddings = unit(embedding)
+    def search(self, faces: FaceTable) -> tuple[ClosedSetRanks, FaceTable]:
+        """Search the probes in the gallery; return what was found and the probes."""
+        gallery = np.isin(faces.role, ('gallery', 'distractor'))
+        probe = faces.role == 'probe'
+        for name, rows in (('gallery', gallery), ('probe', probe)):
+            if not rows.any():
+                raise ValueError(f'{type(self).__name__}: the test set has no face of role {name}')
         found = closed_set_ranks(
-            embeddings[gallery], identity[gallery], embeddings[probe], identity[probe]
+            faces.unit[gallery], faces.identity[gallery], faces.unit[probe], faces.identity[probe]
         )
-        curve = cmc(found.rank, max(self.ranks))
-        result = {f'rank{k}': float(curve[k - 1]) for k in self.ranks}
-        result['mAP'] = float(found.average_precision.mean())
-        ui = role == 'ui'
-        for name, quality in qualities.items():
-            discard = rank1_error_versus_discard(quality[probe], found.rank == 1)
-            result[f'discard_auc_{name}'] = float(discard['auc'])
+        return found, faces.only('probe')
+
+    def compute(self, faces: FaceTable) -> dict[str, float | Interval]:
+        """See :class:`FaceMetric`."""
+        found, probes = self.search(faces)
+        return self.rates(found, probes) | self.judge(found.rank == 1, probes, faces)
+
+    def rates(self, found: ClosedSetRanks, probes: FaceTable) -> dict[str, float | Interval]:
+        """Return rank-k and mAP."""
+        within = [found.rank <= k for k in self.ranks]
+        names = [*(f'rank{k}' for k in self.ranks), 'mAP']
+        values = np.stack([*within, found.average_precision], axis=1)
+        return self.estimate(
+            values, probes.groups, lambda kept: dict(zip(names, kept.mean(axis=0), strict=True))
+        )
+
+    def judge(
+        self, correct: np.ndarray, probes: FaceTable, faces: FaceTable
+    ) -> dict[str, float | Interval]:
+        """Return how well each quality foretells errors, and tells probes from UI faces."""
+        result: dict[str, float | Interval] = {}
+        ui = faces.role == 'ui'
+        for name, quality in probes.qualities.items():
+            values = np.stack([quality, correct], axis=1)
+            result |= self.estimate(
+                values,
+                probes.groups,
+                lambda kept, name=name: {
+                    f'discard_auc_{name}': rank1_error_versus_discard(kept[:, 0], kept[:, 1])['auc']
+                },
+            )
             if ui.any():
-                result[f'ui_auc_{name}'] = roc_area(quality[probe], quality[ui])
+                result[f'ui_auc_{name}'] = roc_area(quality, faces.columns[name][ui])
         return result
+
+    def draw(self, faces: FaceTable) -> dict[str, dict[str, Curve]]:
+        """Return the CMC curve and error over discard by each quality."""
+        found, probes = self.search(faces)
+        last = min(MAX_RANK, int(np.isin(faces.role, ('gallery', 'distractor')).sum()))
+        return dict(
+            cmc={'all probes': cmc_curve(found.rank, last, probes.groups, self.num_resamples)},
+            discard=self.draw_discard(found.rank == 1, probes),
+        )
+
+    def draw_discard(self, correct: np.ndarray, probes: FaceTable) -> dict[str, Curve]:
+        """Return error over discard by each quality."""
+        return {
+            name: discard_curve(quality, correct, probes.groups, self.num_resamples)
+            for name, quality in probes.qualities.items()
+        }
 
 
 @METRICS.register_module()
@@ -80,3 +134,60 @@ class TinyFaceMetric(ClosedSetMetric):
     """
 
     default_prefix = 'tinyface'
+
+
+@METRICS.register_module()
+class SCfaceMetric(ClosedSetMetric):
+    """SCface's metric: rank-k at each distance and their mean, under the prefix ``scface``.
+
+    Names: ``d1_rank1``, ``d2_rank1``, ``d3_rank1`` (1 is the farthest) and ``mean_rank1``, the mean
+    over the distances, for each k; mAP and the areas of error over discard over all probes.
+
+    Args:
+        ranks: The ranks k.
+        **kwargs: See :class:`FaceMetric`.
+
+    Raises:
+        ValueError: The samples carry no ``distance``.
+    """
+
+    default_prefix = 'scface'
+    attributes = MappingProxyType({'distance': 0})
+
+    def __init__(self, ranks: Sequence[int] = (1,), **kwargs):
+        super().__init__(ranks=ranks, **kwargs)
+
+    def rates(self, found: ClosedSetRanks, probes: FaceTable) -> dict[str, float | Interval]:
+        """Return rank-k by distance, their mean, and mAP."""
+        distance = probes.columns.get('distance', np.zeros(len(probes)))
+        if (distance == 0).any():
+            raise ValueError('SCfaceMetric: there are probes without a distance')
+        within = [found.rank <= k for k in self.ranks]
+        values = np.stack([distance, found.average_precision, *within], axis=1)
+        distances = np.unique(distance)
+
+        def rates(kept: np.ndarray) -> dict[str, float]:
+            result = {}
+            for column, k in enumerate(self.ranks, start=2):
+                at = [_mean(kept[kept[:, 0] == d, column]) for d in distances]
+                result |= {f'd{d:g}_rank{k}': rate for d, rate in zip(distances, at, strict=True)}
+                result[f'mean_rank{k}'] = float(np.mean(at))
+            return result | {'mAP': float(kept[:, 1].mean())}
+
+        return self.estimate(values, probes.groups, rates)
+
+    def draw(self, faces: FaceTable) -> dict[str, dict[str, Curve]]:
+        """Return a CMC curve for each distance, and error over discard."""
+        curves = super().draw(faces)
+        found, probes = self.search(faces)
+        last = len(curves['cmc']['all probes'].x)
+        for distance in np.unique(probes.columns['distance']):
+            here = probes.columns['distance'] == distance
+            curves['cmc'][f'D{distance:g}'] = cmc_curve(
+                found.rank[here], last, probes.groups[here], self.num_resamples
+            )
+        return curves
+
+
+def _mean(values: np.ndarray) -> float:
+    return float(values.mean()) if len(values) else float('nan')

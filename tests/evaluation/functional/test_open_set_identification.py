@@ -5,7 +5,7 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
-from mmvlr.evaluation.functional import open_set_identification
+from mmvlr.evaluation.functional import open_set_identification, open_set_rates
 
 
 def draw(seed, num_people=12, num_mated=60, num_unmated=50, dim=12, unit=True):
@@ -62,9 +62,12 @@ def test_exact_rule_equals_plain_loops(template, rank):
     result = open_set_identification(*problem, fpirs=fpirs, rank=rank, template=template)
     mated, unmated = slow_scores(*problem, rank, template)
     for fpir in fpirs:
-        threshold = min(t for t in unmated if (unmated >= t).mean() <= fpir)
-        assert result[f'threshold@fpir{fpir}'] == pytest.approx(threshold, abs=1e-6)
+        # Between two scores nothing changes: just above a score stands for all of them.
+        candidates = np.concatenate([mated, unmated]) + 1e-6
+        threshold = min(t for t in candidates if (unmated >= t).mean() <= fpir)
         assert result[f'tpir@fpir{fpir}'] == pytest.approx((mated >= threshold).mean())
+        accepted = (unmated >= result[f'threshold@fpir{fpir}'] + 1e-6).mean()
+        assert accepted == (unmated >= threshold).mean() <= fpir
     # A probe that is not found scores below everything, but sklearn wants finite scores.
     scores = np.concatenate([np.maximum(mated, -9), unmated])
     assert result['auc'] == pytest.approx(
@@ -101,24 +104,34 @@ def hand_made(unmated_scores, mated_scores=(0.75, 0.65)):
     return [[1.0, 0.0]], [1], at(mated_scores), [1] * len(mated_scores), at(unmated_scores)
 
 
-def test_exact_threshold_is_the_lowest_unmated_score_that_keeps_the_target():
-    problem = hand_made(np.arange(10) / 10)
+def test_exact_threshold_is_the_lowest_that_keeps_the_target():
+    problem = hand_made(np.arange(10) / 10, (0.75, 0.65, 0.61, -0.1))
     result = open_set_identification(*problem, fpirs=(1.0, 0.35, 0.3, 0.2, 0.1))
-    assert [result[f'threshold@fpir{f}'] for f in ('1', 0.35, 0.3, 0.2, 0.1)] == pytest.approx(
-        [0.0, 0.7, 0.7, 0.8, 0.9]
-    )
-    assert result['tpir@fpir1'] == 1.0
-    assert result['tpir@fpir0.3'] == 0.5
-    assert result['tpir@fpir0.2'] == 0.0
+    # Just above the score that would be one too many, so that 0.65 and 0.61 pass at 0.3.
+    thresholds = [result[f'threshold@fpir{f}'] for f in ('1', 0.35, 0.3, 0.2, 0.1)]
+    assert thresholds == pytest.approx([-0.1, 0.6, 0.6, 0.7, 0.8])
+    rates = [result[f'tpir@fpir{f}'] for f in ('1', 0.35, 0.3, 0.2, 0.1)]
+    assert rates == [1.0, 0.75, 0.75, 0.25, 0.0]
+
+
+def test_mated_scores_between_two_unmated_ones_count():
+    # 447 unmated probes at 0.2: 89 may be accepted; one mated probe lies between the 90th and
+    # the 89th, and counts.
+    unmated = np.linspace(0.9, 0.1, 447)
+    mated = np.array([(unmated[88] + unmated[89]) / 2, 0.0])
+    assert open_set_rates(mated, unmated, fpirs=(0.2,))['tpir@fpir0.2'] == 0.5
 
 
 def test_ties_of_unmated_scores_are_accepted_together_or_not_at_all():
-    # At 0.5 five of ten would be accepted, which is more than three.
+    # At 0.3 five of ten would be accepted, which is more than three.
     result = open_set_identification(
-        *hand_made([0.9, 0.5, 0.5, 0.5, 0.5, 0.1, 0.1, 0.1, 0.1, 0.1]), fpirs=(0.5, 0.3)
+        *hand_made([0.9, 0.5, 0.5, 0.5, 0.5, 0.1, 0.1, 0.1, 0.1, 0.1], (0.5, 0.6)),
+        fpirs=(0.5, 0.3),
     )
-    assert result['threshold@fpir0.5'] == pytest.approx(0.5)
-    assert result['threshold@fpir0.3'] == pytest.approx(0.9)
+    assert result['threshold@fpir0.5'] == pytest.approx(0.1)
+    assert result['tpir@fpir0.5'] == 1.0
+    assert result['threshold@fpir0.3'] == pytest.approx(0.5)
+    assert result['tpir@fpir0.3'] == 0.5
 
 
 def test_target_that_cannot_be_met_puts_the_threshold_just_above_everything():
@@ -129,9 +142,10 @@ def test_target_that_cannot_be_met_puts_the_threshold_just_above_everything():
     assert result['tpir@fpir0.01'] == 0.5
 
 
-def test_score_at_the_threshold_is_accepted():
-    result = open_set_identification(*hand_made([0.8, 0.1], (0.8, 0.7)), fpirs=(0.5,))
+def test_tie_with_the_highest_refused_score_is_refused():
+    result = open_set_identification(*hand_made([0.8, 0.1], (0.8, 0.1)), fpirs=(0.5,))
     assert result['tpir@fpir0.5'] == 0.5
+    assert result['threshold@fpir0.5'] == np.nextafter(np.float64(np.float32(0.1)), 1)
 
 
 def test_area_counts_ties_half():
@@ -168,7 +182,8 @@ def test_grid_rule_may_exceed_the_target():
     assert 0.6 < grid['threshold@fpir0.26'] < 0.602
     assert grid['tpir@fpir0.26'] == 1.0
     exact = open_set_identification(*problem, fpirs=(0.26,))
-    assert exact['threshold@fpir0.26'] == pytest.approx(0.8)
+    assert exact['threshold@fpir0.26'] == pytest.approx(0.7)
+    assert exact['tpir@fpir0.26'] == 0.5
 
 
 def test_grid_rule_prefers_the_lower_of_two_equally_near_rates():
@@ -182,7 +197,7 @@ def test_target_is_met_in_spite_of_binary_fractions():
     # 0.29 * 100 is below 29 in binary; 29 of 100 may be accepted all the same.
     assert 0.29 * 100 < 29
     result = open_set_identification(*hand_made(np.arange(100) / 100), fpirs=(0.29,))
-    assert result['threshold@fpir0.29'] == pytest.approx(0.71)
+    assert result['threshold@fpir0.29'] == pytest.approx(0.70)
 
 
 def test_distractors_of_the_gallery_are_templates_of_their_own():

@@ -1,0 +1,50 @@
+# What all benchmarks share: the paper's augmentation, loaders, the UI set, hooks that need data. The
+# file of a benchmark fills in its data sets.
+ui_root = '{{$UI_ROOT:data/ui}}'
+
+load = dict(type='LoadFace')
+resize = dict(type='ResizeFace', size=(112, 112), interpolation='bicubic')
+pack = dict(type='PackFace')
+train_pipeline = [
+    load,
+    resize,
+    dict(type='FlipFace', prob=0.5),
+    dict(type='RotateFace', degrees=10),
+    dict(type='RescaleFace', sizes=(64, 100)),
+    pack,
+]
+test_pipeline = [load, resize, pack]
+degraded_pipeline = [load, dict(type='DegradeFace'), resize, pack]
+
+collate = dict(num_workers=2, collate_fn=dict(type='mmvlr.face_collate'))
+in_order = dict(batch_size=64, sampler=dict(type='DefaultSampler', shuffle=False), **collate)
+
+train_dataloader = dict(
+    batch_size=64,
+    drop_last=True,
+    persistent_workers=True,
+    sampler=dict(type='DefaultSampler', shuffle=True),
+    dataset=dict(pipeline=train_pipeline),
+    **collate,
+)
+val_dataloader = dict(
+    persistent_workers=True,
+    dataset=dict(type='ValidationSubset', fraction=0.2, size=16, pipeline=test_pipeline),
+    **in_order,
+)
+val_evaluator = dict(type='ClosedSetMetric', prefix='val', ranks=(1, 5))
+test_dataloader = dict(dataset=dict(pipeline=test_pipeline), **in_order)
+
+# Loaders of the hooks: the training set without augmentation and degraded, and the UI set.
+prototype_dataloader = dict(dataset=dict(pipeline=test_pipeline, test_mode=True), **in_order)
+degraded_dataloader = dict(dataset=dict(pipeline=degraded_pipeline, test_mode=True), **in_order)
+ui_dataloader = dict(
+    dataset=dict(type='UIFaces', data_root=ui_root, pipeline=test_pipeline), **in_order
+)
+
+# Nothing of ArcFace is trained with the UI centre; ERS, the quality measure to compare with, needs
+# it.
+custom_hooks = [
+    dict(type='PrototypeInitHook', dataloader='prototype_dataloader'),
+    dict(type='UICenterHook', dataloader='ui_dataloader'),
+]

@@ -1,0 +1,9 @@
+# RI-Face, table 5, SurvFace: batch 100 (in the data set's file), 30 epochs, x0.1 at epoch 6.
+train_cfg = dict(by_epoch=True, max_epochs=30, val_interval=1)
+val_cfg = dict()
+test_cfg = dict()
+param_scheduler = dict(type='MultiStepLR', by_epoch=True, milestones=[6], gamma=0.1)
+optim_wrapper = dict(
+    optimizer=dict(type='Adam', lr=1e-3, weight_decay=1e-3),
+    constructor='PartRateConstructor',
+)

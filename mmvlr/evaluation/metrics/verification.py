@@ -1,0 +1,102 @@
+"""Verification of pairs: TAR at FAR, AUC, accuracy, and error over discard."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from mmvlr.registry import METRICS
+
+from ..functional import (
+    Curve,
+    Interval,
+    error_versus_discard,
+    pair_scores,
+    roc_curve,
+    verification_rates,
+)
+from ..table import FaceTable
+from .base import FaceMetric
+
+
+@METRICS.register_module()
+class VerificationMetric(FaceMetric):
+    """TAR at given FAR, AUC and 10-fold accuracy of the data set's pairs (QMUL-SurvFace, LFW).
+
+    The data set gives the pairs in its ``metainfo``: ``pairs``, (P, 2) sample indices, and
+    ``same``, (P,). Names: ``tar@far0.1`` and ``threshold@far0.1`` for each target,
+    ``verification_auc``, ``verification_accuracy``; for each quality q the model gives
+    ``fnmr_discard_auc_q`` and ``fnmr_discard_pauc_q``, areas under the FNMR at ``fmr`` over the
+    share of discarded pairs, to 0.95 and to 0.3, lower is better.
+
+    Args:
+        fars: Target false acceptance rates.
+        method: See :func:`verification`.
+        folds: Folds of the accuracy.
+        fmr: False match rate of the error over discard.
+        rethreshold: See :func:`error_versus_discard`.
+        **kwargs: See :class:`FaceMetric`.
+
+    Raises:
+        ValueError: The data set has no pairs.
+    """
+
+    default_prefix = 'verification'
+    roles = ('pair',)
+
+    def __init__(
+        self,
+        fars: Sequence[float] = (0.3, 0.1, 0.01, 0.001),
+        method: str = 'exact',
+        folds: int = 10,
+        fmr: float = 1e-3,
+        rethreshold: bool = True,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self.fars = tuple(fars)
+        self.method = method
+        self.folds = folds
+        self.fmr = fmr
+        self.rethreshold = rethreshold
+
+    def compare(self, faces: FaceTable) -> tuple[np.ndarray, np.ndarray]:
+        """Return the score of every pair (P,) and its two people (P, 2)."""
+        if faces.pairs is None or not len(faces.pairs):
+            raise ValueError(f'{type(self).__name__}: the test set has no pairs')
+        first, second = faces.pairs.T
+        return pair_scores(faces.unit[first], faces.unit[second]), faces.groups[faces.pairs]
+
+    def compute(self, faces: FaceTable) -> dict[str, float | Interval]:
+        """See :class:`FaceMetric`."""
+        score, people = self.compare(faces)
+        same = np.asarray(faces.same, bool)
+        names = [f'{name}@far{far:g}' for far in self.fars for name in ('tar', 'threshold')]
+        names += ['verification_auc', 'verification_accuracy']
+
+        def rates(kept: np.ndarray) -> dict[str, float]:
+            if len(np.unique(kept[:, 1])) < 2:
+                return dict.fromkeys(names, np.nan)
+            found = verification_rates(kept[:, 0], kept[:, 1], self.fars, self.method, self.folds)
+            for name in ('auc', 'accuracy'):
+                found[f'verification_{name}'] = found.pop(name)
+            return found
+
+        result = self.estimate(np.stack([score, same], axis=1), people, rates)
+        for name, quality in faces.qualities.items():
+            pair_quality = quality[faces.pairs].min(axis=1)
+
+            def areas(kept: np.ndarray, name: str = name) -> dict[str, float]:
+                if len(np.unique(kept[:, 2])) < 2:
+                    return {f'fnmr_discard_{area}_{name}': np.nan for area in ('auc', 'pauc')}
+                curve = error_versus_discard(*kept[:, [0, 0, 1, 2]].T, self.fmr, self.rethreshold)
+                return {f'fnmr_discard_{area}_{name}': curve[area] for area in ('auc', 'pauc')}
+
+            values = np.stack([pair_quality, score, same], axis=1)
+            result |= self.estimate(values, people, areas)
+        return result
+
+    def draw(self, faces: FaceTable) -> dict[str, dict[str, Curve]]:
+        """Return the ROC curve."""
+        score, people = self.compare(faces)
+        curve = roc_curve(score, faces.same, people, self.num_resamples)
+        return dict(roc={'pairs': curve})
