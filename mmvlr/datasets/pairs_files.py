@@ -1,7 +1,8 @@
 """Data sets whose labels stand in MATLAB files beside folders of pictures."""
 
 import logging
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -145,18 +146,20 @@ class PairsFileDataset(FaceDataset):
         absent = [file for _, file, _ in sources.values() if not (root / file).is_file()]
         for file in absent:
             print_log(
-                f'{self.name}: {root / file} is missing; identities are taken from the file names',
+                f'{self.name}: {root / file} is missing; identities of {" and ".join(sources)} '
+                'are taken from the file names',
                 logger='current',
                 level=logging.WARNING,
             )
-        records = []
+        records: list[dict] = []
+        named: list[tuple[str, int]] = []
         for role, (folder, file, stem) in sources.items():
             pictures = {picture.name: picture for picture in self.pictures(root / folder)}
             if absent:
                 pairs = {name: prefix_identity(name) for name in pictures}
             else:
                 pairs = read_pairs(root / file, f'{stem}_set', f'{stem}_ids')
-                self._cross_check(root / file, pairs)
+                named.extend(pairs.items())
             self.require_named(pairs, pictures, root / file, root / folder)
             self.left_out[f'{role} pictures that {file} does not name'].extend(
                 name for name in pictures if name not in pairs
@@ -165,6 +168,7 @@ class PairsFileDataset(FaceDataset):
                 dict(img_path=str(pictures[name]), identity=identity, role=role)
                 for name, identity in pairs.items()
             ]
+        self._cross_check(named)
         return records
 
     def require_named(
@@ -178,15 +182,16 @@ class PairsFileDataset(FaceDataset):
                 f'{missing[0]}; unpack the archive again'
             )
 
-    def _cross_check(self, pairs_file: Path, pairs: dict[str, int]) -> None:
-        """Warn where the names' prefixes group the pictures otherwise than the .mat file."""
-        if not all(has_prefix(name) for name in pairs):
+    def _cross_check(self, named: Sequence[tuple[str, int]]) -> None:
+        """Warn where the names' prefixes group the pictures otherwise than the .mat files.
+
+        Over all files: two that number people differently would match the wrong ones.
+        """
+        if not all(has_prefix(name) for name, _ in named):
             return
-        groups = {(prefix_identity(name), identity) for name, identity in pairs.items()}
-        prefixes, identities = ({group[i] for group in groups} for i in (0, 1))
+        groups = {(prefix_identity(name), identity) for name, identity in named}
+        prefixes, identities = (Counter(group[i] for group in groups) for i in (0, 1))
         if not len(groups) == len(prefixes) == len(identities):
-            self.noticed[f'identities of {pairs_file.name} that the file names contradict'].extend(
-                sorted(
-                    str(g) for g in groups if sum(g[0] == o[0] or g[1] == o[1] for o in groups) > 1
-                )
+            self.noticed['identities of the .mat files that the file names contradict'].extend(
+                sorted(str(g) for g in groups if prefixes[g[0]] > 1 or identities[g[1]] > 1)
             )

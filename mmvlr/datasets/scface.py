@@ -23,18 +23,18 @@ VARIABLES = {
 }
 
 
-def parse_subjects(subjects: str | Sequence[int]) -> tuple[int, ...]:
+def parse_subjects(subjects: str | int | Sequence[int]) -> tuple[int, ...]:
     """Return subject numbers, given as such or as text like ``'1-50'`` or ``'1-12, 20'``.
 
     Raises:
-        ValueError: The text has another form, or there is no subject.
+        ValueError: The text has another form or a range runs backwards, or there is no subject.
 
     Example:
         >>> parse_subjects('1-3, 7')
         (1, 2, 3, 7)
     """
     numbers: set[int] = set()
-    parts = subjects.split(',') if isinstance(subjects, str) else subjects
+    parts = str(subjects).split(',') if isinstance(subjects, str | int) else subjects
     for part in parts:
         found = re.fullmatch(r'\s*(\d+)(?:\s*-\s*(\d+))?\s*', str(part))
         if found is None:
@@ -42,6 +42,8 @@ def parse_subjects(subjects: str | Sequence[int]) -> tuple[int, ...]:
                 f"subjects {subjects!r}: expected numbers such as '1-50' or '1-12, 20'"
             )
         first, last = int(found[1]), int(found[2] or found[1])
+        if last < first:
+            raise ValueError(f'subjects {subjects!r}: {part} runs backwards')
         numbers.update(range(first, last + 1))
     if not numbers:
         raise ValueError(f'subjects {subjects!r}: there is no subject in it')
@@ -84,9 +86,9 @@ class SCface(FaceDataset):
         self,
         data_root: str = '',
         split: str = 'train',
-        train_subjects: str | Sequence[int] = '1-50',
-        test_subjects: str | Sequence[int] = '51-130',
-        gallery_subjects: str | Sequence[int] = '1-130',
+        train_subjects: str | int | Sequence[int] = '1-50',
+        test_subjects: str | int | Sequence[int] = '51-130',
+        gallery_subjects: str | int | Sequence[int] = '1-130',
         distances: Sequence[int] = (1, 2, 3),
         cameras: Sequence[int] = (1, 2, 3, 4, 5),
         **kwargs: Any,
@@ -99,10 +101,14 @@ class SCface(FaceDataset):
         self.gallery_subjects = parse_subjects(gallery_subjects)
         both = sorted(set(self.train_subjects) & set(self.test_subjects))
         if both:
-            raise ValueError(f'SCface: subjects {both} are both in train_ and in test_subjects')
+            raise ValueError(
+                f'SCface: subjects {_shown(both)} are both in train_subjects and in test_subjects'
+            )
         outside = sorted(set(self.test_subjects) - set(self.gallery_subjects))
         if outside:
-            raise ValueError(f'SCface: subjects {outside} are probed but not in gallery_subjects')
+            raise ValueError(
+                f'SCface: subjects {_shown(outside)} are probed but not in gallery_subjects'
+            )
         self.distances, self.cameras = tuple(distances), tuple(cameras)
         kwargs.setdefault('test_mode', split == 'test')
         super().__init__(data_root=data_root, **kwargs)

@@ -1,5 +1,6 @@
 """QMUL-SurvFace: 463,507 native surveillance faces (Cheng et al., arXiv 1804.09691)."""
 
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -87,8 +88,8 @@ class SurvFace(PairsFileDataset):
         if without:
             raise ValueError(
                 f'SurvFace: {len(without)} mated probes have no picture of their person in the '
-                f'gallery, such as {without[0]}; the two .mat files of {folder} do not belong '
-                'together'
+                f'gallery, such as {without[0]}; gallery and mated_probe of {folder} do not '
+                'belong together'
             )
         self.compare_counts(
             self.OFFICIAL['identification'],
@@ -98,19 +99,18 @@ class SurvFace(PairsFileDataset):
 
     def _unmated(self, folder: Path, matched: list[dict]) -> list[dict]:
         """Return the records of the unmated probes."""
-        files: dict[str, Path] = {}
+        files: dict[str, list[Path]] = defaultdict(list)
         identity_of: dict[int, int] = {}
         for record in matched:
             path = Path(record['img_path'])
-            files[path.name] = path
+            files[path.name].append(path)
             if has_prefix(path.name):
                 identity_of[prefix_identity(path.name)] = record['identity']
         mated_people = set(identity_of)
         unused = max(r['identity'] for r in matched) + 1
         records = []
         for path in self.pictures(folder / 'unmated_probe'):
-            same = files.get(path.name)
-            if same is not None and same.read_bytes() == path.read_bytes():
+            if any(same.read_bytes() == path.read_bytes() for same in files[path.name]):
                 # It would match its own copy with a cosine of 1: a false alarm of the data.
                 self.left_out['unmated pictures that are also in gallery or mated_probe'].append(
                     path.name
@@ -127,7 +127,10 @@ class SurvFace(PairsFileDataset):
                 unused = max(unused, identity + 1)
             records.append(dict(img_path=str(path), identity=identity, role='unmated'))
         if not records:
-            raise ValueError(f'SurvFace: no unmated probe is left in {folder / "unmated_probe"}')
+            raise ValueError(
+                f'SurvFace: every picture of {folder / "unmated_probe"} is also in gallery or '
+                'mated_probe; unpack it again'
+            )
         return records
 
     def _verification(self, root: Path, first_index: int) -> list[dict]:

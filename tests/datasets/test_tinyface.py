@@ -59,29 +59,63 @@ def test_identities_come_from_the_mat_file(tinyface_root, write_pairs, messages)
     assert any('the file names contradict' in text for _, text in messages)
 
 
+@pytest.mark.parametrize(
+    ('ids', 'groups'),
+    [
+        ([11, 12, 13], ['(12, 12)', '(12, 13)']),
+        ([11, 12, 11], ['(11, 11)', '(12, 11)', '(12, 12)']),
+    ],
+)
+def test_contradictions_are_named(tinyface_root, write_pairs, ids, groups):
+    """One person of the names with two identities, and two with one."""
+    file = tinyface_root / 'Testing_Set' / 'gallery_match_img_ID_pairs.mat'
+    write_pairs(file, 'gallery', ['11_1.jpg', '12_1.jpg', '12_2.jpg'], ids)
+    dataset = TinyFace(data_root=str(tinyface_root), split='test')
+    reason = 'identities of the .mat files that the file names contradict'
+    assert dataset.noticed == {reason: groups}
+
+
 def test_another_numbering_is_no_contradiction(tinyface_root, write_pairs, warned):
-    write_pairs(
-        tinyface_root / 'Testing_Set' / 'probe_img_ID_pairs.mat',
-        'probe',
-        ['11_2.jpg', '12_3.jpg'],
-        [1, 2],
-    )
+    test = tinyface_root / 'Testing_Set'
+    names = ['11_1.jpg', '12_1.jpg', '12_2.jpg']
+    write_pairs(test / 'gallery_match_img_ID_pairs.mat', 'gallery', names, [1, 2, 2])
+    write_pairs(test / 'probe_img_ID_pairs.mat', 'probe', ['11_2.jpg', '12_3.jpg'], [1, 2])
     TinyFace(data_root=str(tinyface_root), split='test')
     assert 'contradict' not in warned()
 
 
-@pytest.mark.parametrize('missing', ['gallery_match', 'probe'])
-def test_missing_mat_gives_the_same_identities_and_a_warning(tinyface_root, missing, warned):
-    expected = rows(TinyFace(data_root=str(tinyface_root), split='test'))
+def test_two_numberings_are_a_contradiction(tinyface_root, write_pairs, warned):
+    """Each file by itself is consistent; together they match the wrong people."""
+    file = tinyface_root / 'Testing_Set' / 'probe_img_ID_pairs.mat'
+    write_pairs(file, 'probe', ['11_2.jpg', '12_3.jpg'], [12, 11])
+    TinyFace(data_root=str(tinyface_root), split='test')
+    assert 'contradict' in warned()
+
+
+@pytest.mark.parametrize('missing', [('gallery_match',), ('probe',), ('gallery_match', 'probe')])
+def test_missing_mat_gives_the_identities_of_the_names(tinyface_root, write_pairs, missing, warned):
+    """Those of both folders: the file that is left may count people otherwise."""
+    by_name = rows(TinyFace(data_root=str(tinyface_root), split='test'))
+    test = tinyface_root / 'Testing_Set'
+    names = ['11_1.jpg', '12_1.jpg', '12_2.jpg']
+    write_pairs(test / 'gallery_match_img_ID_pairs.mat', 'gallery', names, [1, 2, 2])
+    write_pairs(test / 'probe_img_ID_pairs.mat', 'probe', ['11_2.jpg', '12_3.jpg'], [1, 2])
+    renumbered = rows(TinyFace(data_root=str(tinyface_root), split='test'))
+    assert [row[2] for row in renumbered[:5]] == [1, 2, 2, 1, 2]
     assert 'is missing' not in warned()
+    for stem in missing:
+        (test / f'{stem}_img_ID_pairs.mat').unlink()
+    assert rows(TinyFace(data_root=str(tinyface_root), split='test')) == by_name
+    for stem in ('gallery_match', 'probe'):
+        said = f'{stem}_img_ID_pairs.mat is missing; identities of gallery and probe' in warned()
+        assert said == (stem in missing)
+
+
+@pytest.mark.parametrize('folder', ['Gallery_Match', 'Probe'])
+@pytest.mark.parametrize('missing', ['gallery_match', 'probe'])
+def test_without_mat_a_name_without_number_is_an_error(tinyface_root, write_face, missing, folder):
     (tinyface_root / 'Testing_Set' / f'{missing}_img_ID_pairs.mat').unlink()
-    assert rows(TinyFace(data_root=str(tinyface_root), split='test')) == expected
-    assert f'{missing}_img_ID_pairs.mat is missing' in warned()
-
-
-def test_without_mat_a_name_without_number_is_an_error(tinyface_root, write_face):
-    (tinyface_root / 'Testing_Set' / 'probe_img_ID_pairs.mat').unlink()
-    write_face(tinyface_root / 'Testing_Set' / 'Probe' / 'somebody.jpg')
+    write_face(tinyface_root / 'Testing_Set' / folder / 'somebody.jpg')
     with pytest.raises(ValueError, match=r'somebody\.jpg'):
         TinyFace(data_root=str(tinyface_root), split='test')
 
@@ -118,6 +152,13 @@ def test_mat_with_different_lengths(tmp_path, write_pairs):
     path = tmp_path / 'pairs.mat'
     write_pairs(path, 'probe', ['1_1.jpg', '1_2.jpg'], [1])
     with pytest.raises(ValueError, match='2 probe_set but 1 probe_ids'):
+        read_pairs(path, 'probe_set', 'probe_ids')
+
+
+def test_mat_with_two_identities_of_a_picture(tmp_path, write_pairs):
+    path = tmp_path / 'pairs.mat'
+    write_pairs(path, 'probe', ['1_1.jpg', '1_1.jpg'], [1, 2])
+    with pytest.raises(ValueError, match=r'gives 1_1\.jpg two identities, 1 and 2'):
         read_pairs(path, 'probe_set', 'probe_ids')
 
 
