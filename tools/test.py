@@ -8,7 +8,7 @@ from pathlib import Path
 from mmengine.config import DictAction
 from mmengine.dist import is_main_process
 
-from mmvlr.apis import build_tester, load_config
+from mmvlr.apis import evaluate_checkpoint, load_config
 from mmvlr.utils.io import write_atomic
 
 
@@ -19,6 +19,24 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('checkpoint', help='checkpoint file')
     parser.add_argument('--out', type=Path, metavar='result.json', help='write all metrics here')
     parser.add_argument('--work-dir', help='folder of the log')
+    parser.add_argument(
+        '--intervals',
+        action='store_true',
+        help='also give 95 %% intervals, resampling people: NAME_low and NAME_high',
+    )
+    parser.add_argument(
+        '--curves',
+        type=Path,
+        metavar='DIR',
+        help='write the curves with their bands here, as pictures and for TensorBoard',
+    )
+    parser.add_argument(
+        '--cache',
+        type=Path,
+        metavar='DIR',
+        help='keep the embeddings here, and reuse them where checkpoint, model, preprocessing and '
+        'pictures are the same',
+    )
     parser.add_argument(
         '--flip-fusion',
         choices=('none', 'sum'),
@@ -44,11 +62,17 @@ def main(argv: list[str] | None = None) -> int:
         config.work_dir = args.work_dir
     if args.flip_fusion:
         config.model.flip_fusion = args.flip_fusion
-    metrics = build_tester(config, args.checkpoint).test()
+    options = dict(intervals=args.intervals, curves=args.curves is not None)
+    result, metrics = evaluate_checkpoint(config, args.checkpoint, args.cache, **options)
     if is_main_process():
-        text = json.dumps({name: float(value) for name, value in metrics.items()}, indent=2)
+        text = json.dumps(result, indent=2)
         if args.out:
             write_atomic(args.out, lambda path: path.write_text(text + '\n', encoding='utf-8'))
+        if args.curves:
+            from mmvlr.apis.curves import write_curves
+
+            for path in write_curves(metrics, args.curves):
+                print(path)
         print(text)
     return 0
 

@@ -1,5 +1,24 @@
 """What tools and users call."""
 
+from .evaluation import (
+    build_metrics,
+    compare_faces,
+    evaluate_checkpoint,
+    evaluate_faces,
+    label_by_name,
+    load_faces,
+)
 from .runner import build_tester, build_trainer, load_config, resolve_num_classes
 
-__all__ = ['build_tester', 'build_trainer', 'load_config', 'resolve_num_classes']
+__all__ = [
+    'build_metrics',
+    'build_tester',
+    'build_trainer',
+    'compare_faces',
+    'evaluate_checkpoint',
+    'evaluate_faces',
+    'label_by_name',
+    'load_config',
+    'load_faces',
+    'resolve_num_classes',
+]

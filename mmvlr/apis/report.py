@@ -2,8 +2,10 @@
 
 import json
 import platform
+import re
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -18,22 +20,19 @@ from mmengine.runner import Runner
 from mmvlr.datasets.synthesis import pixel_correlation_embedding
 from mmvlr.datasets.transforms import read_picture
 from mmvlr.engine import build_loader, extract_predictions, unwrap
+from mmvlr.evaluation import FaceTable
 from mmvlr.evaluation.functional import (
     PairedDifference,
-    bootstrap_interval,
     closed_set_ranks,
-    cmc,
     discard_auc_bounds,
     paired_bootstrap,
     rank1_error_versus_discard,
     roc_area,
 )
-from mmvlr.evaluation.metrics import QUALITIES
-from mmvlr.evaluation.metrics.base import unit
+from mmvlr.evaluation.metrics import QUALITIES, ClosedSetMetric
 from mmvlr.version import __version__
 from mmvlr.visualization import (
     AttentionCard,
-    CMCCurve,
     DiscardCurve,
     FaceCard,
     Failure,
@@ -42,6 +41,8 @@ from mmvlr.visualization import (
     render_report,
 )
 
+from .curves import all_curves
+from .evaluation import build_metrics, evaluate_faces
 from .runner import build_tester, load_config
 
 MEASURES = dict(ri='RI', ers='ERS', norm='norm')
@@ -116,7 +117,7 @@ def read_scalars(work_dir: Path) -> tuple[dict[str, tuple[np.ndarray, np.ndarray
 
 
 class TestRun:
-    """A model's predictions over a closed-set test set, and what follows from them.
+    """A model's predictions over a test set, and what follows from them.
 
     Args:
         config: Config with model and test set.
@@ -129,26 +130,52 @@ class TestRun:
         self.config = config
         self.model = unwrap(self.runner.model).eval()
         self.loader = Runner.build_dataloader(config.test_dataloader)
+        self.runner.call_hook('before_test')
         self.result = extract_predictions(self.model, self.loader)
         samples = self.result['samples']
-        self.role = np.array([sample.role for sample in samples])
-        self.identity = np.array([sample.identity for sample in samples])
-        if not (self.role == 'probe').any():
-            raise ValueError('the report needs a test set with the roles gallery and probe')
+        columns = {
+            q: self.result[key].numpy() for q, key in QUALITIES.items() if key in self.result
+        }
+        if any('distance' in sample for sample in samples):
+            columns['distance'] = np.array([sample.get('distance', 0) for sample in samples])
+        known = self.loader.dataset.metainfo
+        self.faces = FaceTable(
+            embedding=self.result['embedding'].float().numpy(),
+            role=np.array([sample.role for sample in samples]),
+            identity=np.array([sample.identity for sample in samples]),
+            columns=columns,
+            pairs=known.get('pairs'),
+            same=known.get('same'),
+        )
+        self.role, self.identity = self.faces.role, self.faces.identity
         self.gallery = np.flatnonzero(np.isin(self.role, ('gallery', 'distractor')))
         self.probe = np.flatnonzero(self.role == 'probe')
-        self.ranks = self.search(unit(self.result['embedding'].float().numpy()))
-        self.correct = self.ranks.rank == 1
-
-    def search(self, embeddings: torch.Tensor) -> Any:
-        """Search every probe with unit embeddings (N, D) of the whole test set."""
-        return closed_set_ranks(
-            embeddings[self.gallery],
+        if not len(self.gallery) or not len(self.probe):
+            raise ValueError('the report needs a test set with the roles gallery and probe')
+        self.ranks = closed_set_ranks(
+            self.faces.unit[self.gallery],
             self.identity[self.gallery],
-            embeddings[self.probe],
+            self.faces.unit[self.probe],
             self.identity[self.probe],
             top_k=min(NUM_MATCHES, len(self.gallery)),
         )
+        several = len(np.unique(self.identity[self.probe])) > 1
+        self.metrics = build_metrics(config.test_evaluator, intervals=several, curves=several)
+        self.numbers = evaluate_faces(self.faces, self.metrics)
+        # As the protocol counts: an open-set search has templates instead of pictures.
+        judges = [metric for metric in self.metrics if isinstance(metric, ClosedSetMetric)]
+        self.correct = judges[0].found_first(self.faces) if judges else self.ranks.rank == 1
+
+    def pixel_baseline(self) -> tuple[dict[str, float], dict[str, Any]]:
+        """Return numbers and curves of plain pixel correlation, nothing for a large test set."""
+        if len(self.faces) > MAX_PIXEL_PICTURES:
+            return {}, {}
+        images = [self.face(index) for index in range(len(self.faces))]
+        pixels = pixel_correlation_embedding(images)
+        kept = {k: v for k, v in self.faces.columns.items() if k not in QUALITIES}
+        faces = replace(self.faces, embedding=pixels, columns=kept)
+        metrics = build_metrics(self.config.test_evaluator, curves=True, num_resamples=1)
+        return evaluate_faces(faces, metrics), all_curves(metrics)
 
     def face(self, index: int) -> np.ndarray:
         """Return a face of the test set in native size."""
@@ -157,9 +184,7 @@ class TestRun:
 
     def qualities(self) -> dict[str, np.ndarray]:
         """Return the measures (``ri``, ``ers``, ``norm``) the model gives, (N,) each."""
-        return {
-            name: self.result[key].numpy() for name, key in QUALITIES.items() if key in self.result
-        }
+        return self.faces.qualities
 
     def ui_qualities(self) -> dict[str, np.ndarray]:
         """Return the measures over UI faces: those of the test set, else the training's."""
@@ -226,7 +251,13 @@ def fill(
     """Return the page's data and the main figures of a test run."""
     dataset = run.loader.dataset
     name = dataset.metainfo.get('dataset_type', type(dataset).__name__)
-    curves, headline, figures = identification(run)
+    curves = all_curves(run.metrics)
+    pixel_numbers, pixel_curves = run.pixel_baseline()
+    for pixel_kind, found in pixel_curves.items():
+        if pixel_kind != 'discard' and pixel_kind in curves:
+            first = next(iter(found.values()))
+            curves[pixel_kind]['pixel correlation'] = replace(first, low=None, high=None)
+    headline, figures = headline_of(run.numbers, pixel_numbers)
     scalars, epoch_ends = read_scalars(work_dir)
     # Areas lie on another scale than the rates they would share a panel with.
     scalars = {name: curve for name, curve in scalars.items() if '_auc_' not in name}
@@ -235,13 +266,12 @@ def fill(
     ui = run.ui_qualities()
     discard = {}
     for quality, values in probe_quality.items():
-        curve = rank1_error_versus_discard(values, run.correct)
-        discard[MEASURES[quality]] = DiscardCurve(curve['discard'], curve['error'], curve['auc'])
-        figures[f'discard_auc_{quality}'] = curve['auc']
-        headline.append(
-            Metric(f'area of error over discard, {MEASURES[quality]}', curve['auc'], unit='number')
-        )
-        if quality in ui:
+        area = rank1_error_versus_discard(values, run.correct)['auc']
+        drawn = curves.get('discard', {}).get(quality)
+        if drawn is not None:
+            area = figures.get(f'discard_auc_{quality}', area)
+            discard[MEASURES[quality]] = DiscardCurve(drawn.x, drawn.y, area, drawn.low, drawn.high)
+        if quality in ui and f'ui_auc_{quality}' not in figures:
             area = roc_area(values, ui[quality])
             figures[f'ui_auc_{quality}'] = area
             headline.append(Metric(f'probes told from UI faces by {MEASURES[quality]} (AUC)', area))
@@ -249,9 +279,9 @@ def fill(
         rivals = {name: values for name, values in probe_quality.items() if name != 'ri'}
         for rival, values in rivals.items():
             difference = discard_difference(run, probe_quality['ri'], values)
-            name = f'area of error over discard, RI minus {MEASURES[rival]}'
+            shown = f'area of error over discard, RI minus {MEASURES[rival]}'
             headline.append(
-                Metric(name, difference.difference, difference.low, difference.high, unit='number')
+                Metric(shown, difference.difference, difference.low, difference.high, unit='number')
             )
             figures[f'discard_ri_minus_{rival}'] = difference.difference
             figures[f'discard_ri_minus_{rival}_low'] = difference.low
@@ -288,7 +318,9 @@ def fill(
         headline=headline,
         scalars=scalars or None,
         epoch_steps=epoch_ends if len(epoch_ends) else None,
-        cmc=curves,
+        cmc=curves.get('cmc'),
+        open_set=curves.get('open_set'),
+        verification=curves.get('roc'),
         quality={
             MEASURES[q]: dict(
                 probe=values[run.probe],
@@ -310,40 +342,65 @@ def fill(
     return data, figures
 
 
-def identification(
-    run: TestRun,
-) -> tuple[dict[str, CMCCurve], list[Metric], dict[str, float]]:
-    """Return CMC curves, rank-k and mAP with intervals, and the same as plain figures."""
-    max_rank = min(50, len(run.gallery))
-    groups = run.identity[run.probe]
-    people = len(np.unique(groups))
-    method = type(run.model).__name__
-    low_high = []
-    for k in range(1, max_rank + 1):
-        found = run.ranks.rank <= k
-        interval = bootstrap_interval(found, groups) if people > 1 else None
-        low_high.append((interval.low, interval.high) if interval else (np.nan, np.nan))
-    low, high = np.array(low_high).T
-    curves = {method: CMCCurve(cmc(run.ranks.rank, max_rank), low, high)}
-    rates = {f'rank{k}': (run.ranks.rank <= k) for k in (1, 5, 10, 20)}
-    rates['mAP'] = run.ranks.average_precision
-    baseline: dict[str, float] = {}
-    if len(run.gallery) + len(run.probe) <= MAX_PIXEL_PICTURES:
-        images = [run.face(index) for index in range(len(run.role))]
-        pixels = run.search(torch.from_numpy(pixel_correlation_embedding(images)))
-        curves['pixel correlation'] = CMCCurve(cmc(pixels.rank, max_rank))
-        baseline = {f'rank{k}': float((pixels.rank <= k).mean()) for k in (1, 5, 10, 20)}
-        baseline['mAP'] = float(pixels.average_precision.mean())
-    headline, figures = [], {}
-    for name, values in rates.items():
-        interval = bootstrap_interval(values, groups) if people > 1 else None
-        figures[name] = float(np.mean(values))
-        ends = dict(low=interval.low, high=interval.high) if interval else {}
-        beside = {'pixel correlation': baseline[name]} if baseline else {}
-        shown = name.replace('rank', 'rank-')
-        headline.append(Metric(shown, figures[name], baselines=beside, **ends))
-    figures.update({f'pixel_{name}': value for name, value in baseline.items()})
-    return curves, headline, figures
+def headline_of(
+    numbers: Mapping[str, float], baseline: Mapping[str, float]
+) -> tuple[list[Metric], dict[str, float]]:
+    """Return the rows of the table of results, and the numbers by their names without prefix.
+
+    Args:
+        numbers: Metrics by full name, with ``_low`` and ``_high`` where there are intervals.
+        baseline: The same of plain pixel correlation; may be empty.
+    """
+    rows, figures = [], {}
+    for full, value in numbers.items():
+        if re.search('_(low|high)$', full) and re.sub('_(low|high)$', '', full) in numbers:
+            continue
+        name = full.rsplit('/', 1)[-1]
+        figures[name] = value
+        if name.startswith(('threshold@', 'fnmr_discard_pauc')):
+            continue
+        if full in baseline:
+            figures[f'pixel_{name}'] = baseline[full]
+        is_area = 'discard' in name
+        rows.append(
+            Metric(
+                shown_name(name),
+                value,
+                numbers.get(f'{full}_low'),
+                numbers.get(f'{full}_high'),
+                {'pixel correlation': baseline[full]} if full in baseline else {},
+                'number' if is_area else 'rate',
+            )
+        )
+    return rows, figures
+
+
+def shown_name(name: str) -> str:
+    """Return a metric's name as a reader would say it.
+
+    Example:
+        >>> shown_name('d1_rank1'), shown_name('tpir20@fpir0.1')
+        ('D1, rank-1', 'TPIR20 at FPIR 0.1')
+        >>> shown_name('discard_auc_ri')
+        'area of error over discard, RI'
+    """
+    quality = MEASURES.get(name.rsplit('_', 1)[-1], '')
+    for pattern, text in (
+        (r'd(\d+)_rank(\d+)', r'D\1, rank-\2'),
+        (r'mean_rank(\d+)', r'mean of the distances, rank-\1'),
+        (r'rank(\d+)', r'rank-\1'),
+        (r'tpir(\d+)@fpir(.+)', r'TPIR\1 at FPIR \2'),
+        (r'tpir(\d+)_auc', r'area under TPIR\1 over FPIR'),
+        (r'tar@far(.+)', r'TAR at FAR \1'),
+        (r'verification_(.+)', r'verification, \1'),
+        (r'discard_auc_\w+', f'area of error over discard, {quality}'),
+        (r'fnmr_discard_(p?)auc_\w+', rf'\1area of FNMR over discard, {quality}'),
+        (r'ui_auc_\w+', f'probes told from UI faces by {quality} (AUC)'),
+    ):
+        if re.fullmatch(pattern, name):
+            shown = re.sub(pattern, text, name)
+            return shown.replace('parea', 'partial area').replace(', auc', ', AUC')
+    return name
 
 
 def discard_difference(run: TestRun, first: np.ndarray, second: np.ndarray) -> PairedDifference:
@@ -403,10 +460,10 @@ def attention_cards(run: TestRun, ri: np.ndarray | None) -> list[AttentionCard]:
 
 def failures(run: TestRun, ri: np.ndarray | None) -> list[Failure]:
     """Return wrongly identified probes: those the model was surest of come first."""
-    wrong = np.flatnonzero(~run.correct)
+    wrong = np.flatnonzero(run.ranks.rank > 1)
     wrong = wrong[np.argsort(-run.ranks.top_score[wrong, 0], kind='stable')]
     cards = []
-    embeddings = unit(run.result['embedding'].float().numpy())
+    embeddings = run.faces.unit
     for place in wrong[:NUM_FAILURES]:
         index = run.probe[place]
         person = run.identity[index]

@@ -10,6 +10,8 @@ from mmengine.runner import Runner
 from torch import nn
 from torch.utils.data import DataLoader
 
+from mmvlr.models.recognizers import predict_in_full_batches
+
 
 def unwrap(model: nn.Module) -> nn.Module:
     """Return the model inside a distributed wrapper, or the model itself."""
@@ -67,7 +69,8 @@ def extract_predictions(
     try:
         for batch in dataloader:
             data = model.data_preprocessor(batch, False)
-            result = {k: v.cpu() for k, v in predict(data['inputs']).items()}
+            result = predict_in_full_batches(predict, data['inputs'])
+            result = {k: v.cpu() for k, v in result.items()}
             for index, sample in enumerate(batch['data_samples']):
                 mine[sample.sample_idx] = sample, {k: v[index] for k, v in result.items()}
     finally:

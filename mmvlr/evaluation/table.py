@@ -33,7 +33,7 @@ class FaceTable:
         meta: Plain values: where the embeddings come from.
 
     Raises:
-        ValueError: Lengths differ, or pairs name rows that are not there.
+        ValueError: Lengths differ, values are objects, or pairs name rows that are not there.
 
     Example:
         >>> import numpy as np
@@ -69,6 +69,9 @@ class FaceTable:
                     f'{name} must have {len(self.embedding)} entries like embedding, '
                     f'got {len(value)}'
                 )
+            # Numpy would pickle them into the file, and nobody may read that.
+            if name != 'columns' and value.dtype.hasobject:
+                raise ValueError(f'{name} must hold plain values, got {value.dtype}')
         if (self.pairs is None) != (self.same is None):
             raise ValueError('pairs and same go together: one of them is missing')
         if self.pairs is not None:
@@ -115,7 +118,7 @@ class FaceTable:
         """Number of the person of every face for the bootstrap; faces of nobody stand alone."""
         groups = self.identity.astype(np.int64)
         alone = groups == NO_IDENTITY
-        groups[alone] = max(groups.max(), 0) + 1 + np.arange(alone.sum())
+        groups[alone] = groups.max(initial=0) + 1 + np.arange(alone.sum())
         return groups
 
     def has(self, *roles: str) -> bool:
@@ -182,8 +185,8 @@ class FaceTable:
         """
         known = {name: fields.get(name) for name in ('embedding', 'role', 'identity')}
         own = {*known, 'pairs', 'same', 'meta'}
-        meta = json.loads(str(fields['meta'])) if 'meta' in fields else {}
         try:
+            meta = json.loads(str(fields['meta'])) if 'meta' in fields else {}
             return cls(
                 **known,
                 columns={name: value for name, value in fields.items() if name not in own},

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import cv2
 import numpy as np
 
+from mmvlr.evaluation.functional import Curve
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -112,21 +114,6 @@ class FaceCard:
 
 
 @dataclass(frozen=True)
-class CMCCurve:
-    """Share of probes whose own identity is within the first k ranks.
-
-    Attributes:
-        rates: (K,) in [0, 1]; entry k - 1 belongs to rank k.
-        low: (K,) lower end of the 95 % interval, or None.
-        high: (K,) upper end, or None.
-    """
-
-    rates: np.ndarray
-    low: np.ndarray | None = None
-    high: np.ndarray | None = None
-
-
-@dataclass(frozen=True)
 class DiscardCurve:
     """Rank-1 error of the probes that are kept when the worst ones are discarded.
 
@@ -134,11 +121,15 @@ class DiscardCurve:
         shares: (R,) discarded shares in [0, 1).
         errors: (R,) rank-1 error in [0, 1] on what is left; one value means a constant level.
         auc: Area under the curve, or None.
+        low: (R,) lower end of the 95 % interval of the error, or None.
+        high: (R,) upper end, or None.
     """
 
     shares: np.ndarray
     errors: np.ndarray
     auc: float | None = None
+    low: np.ndarray | None = None
+    high: np.ndarray | None = None
 
 
 def new_figure(width: float, height: float, theme: Theme = LIGHT) -> tuple['Figure', 'Axes']:
@@ -210,11 +201,21 @@ def _legend(
     )
 
 
+def _band(axes: 'Axes', x: np.ndarray, low: Any, high: Any, colour: str) -> None:
+    if low is not None and high is not None:
+        low, high = _floats(low), _floats(high)
+        axes.fill_between(x, low, high, color=colour, alpha=0.16, linewidth=0)
+
+
+def _percent(rate: float) -> str:
+    return f'{100 * rate:.4g} %'
+
+
 def _percent_axis(axis: Any) -> None:
     from matplotlib.ticker import FuncFormatter
 
     # PercentFormatter would write 70.0 % as soon as the axis is zoomed.
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f'{100 * value:.4g} %'))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: _percent(value)))
 
 
 # Scalars of mmengine's logger that say nothing about the model.
@@ -354,7 +355,7 @@ def _mark_epochs(axes: 'Axes', epoch_steps: np.ndarray, theme: Theme) -> None:
 
 
 def cmc_figure(
-    curves: Mapping[str, CMCCurve],
+    curves: Mapping[str, Curve],
     max_rank: int = 50,
     theme: Theme = LIGHT,
     legend: bool = True,
@@ -362,7 +363,7 @@ def cmc_figure(
     """Cumulative match characteristic of one or more systems, ranks on a logarithmic axis.
 
     Args:
-        curves: Name of the system to its curve.
+        curves: Name of the system to its curve: rates over the ranks 1, ..., K.
         max_rank: Last rank drawn.
         theme: Colours.
         legend: Whether to draw the names into the figure.
@@ -376,14 +377,11 @@ def cmc_figure(
     styles = [_style(index, theme) for index in range(len(curves))]
     last = 1
     for curve, style in zip(curves.values(), styles, strict=True):
-        rates = _floats(curve.rates)[:max_rank]
-        ranks = np.arange(1, len(rates) + 1)
-        last = max(last, len(rates))
+        ranks, rates = _floats(curve.x), _floats(curve.y)
+        last = max(last, min(len(ranks), max_rank))
         axes.plot(ranks, rates, linewidth=2, **style)
         axes.plot(ranks[:1], rates[:1], marker='o', markersize=5, color=style['color'])
-        if curve.low is not None and curve.high is not None:
-            low, high = _floats(curve.low)[:max_rank], _floats(curve.high)[:max_rank]
-            axes.fill_between(ranks, low, high, color=style['color'], alpha=0.16, linewidth=0)
+        _band(axes, ranks, curve.low, curve.high, style['color'])
     axes.set_xscale('log')
     axes.set_xlim(0.94, max(last, 2) * 1.04)
     axes.xaxis.set_minor_locator(NullLocator())
@@ -398,6 +396,156 @@ def cmc_figure(
     if legend:
         _legend(axes, list(curves), styles, theme)
     return figure
+
+
+# Kind of curve -> labels of the false alarms, of the hits and of the misses.
+_RATE_LABELS = {
+    'open_set': (
+        'false positive identification rate (FPIR)',
+        'true positive identification rate (TPIR)',
+        'false negative identification rate (FNIR)',
+    ),
+    'verification': (
+        'false acceptance rate (FAR)',
+        'true acceptance rate (TAR)',
+        'false rejection rate (FRR)',
+    ),
+}
+
+
+def rates_figure(
+    curves: Mapping[str, Curve],
+    kind: Literal['open_set', 'verification'],
+    theme: Theme = LIGHT,
+    legend: bool = True,
+) -> 'Figure':
+    """Hits over false alarms, these on a logarithmic axis: TPIR over FPIR or TAR over FAR.
+
+    Args:
+        curves: Name of the system to its curve.
+        kind: Whether x and y are FPIR and TPIR, or FAR and TAR.
+        theme: Colours.
+        legend: Whether to draw the names into the figure.
+
+    Returns:
+        The figure.
+    """
+    from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+    figure, axes = new_figure(4.4, 3.3, theme)
+    styles = [_style(index, theme) for index in range(len(curves))]
+    lowest = 1.0
+    for curve, style in zip(curves.values(), styles, strict=True):
+        x = _floats(curve.x)
+        axes.plot(x, _floats(curve.y), linewidth=2, **style)
+        _band(axes, x, curve.low, curve.high, style['color'])
+        lowest = min([lowest, *x[x > 0]])
+    # A single comparison that can fail leaves one point at 1, which is no range.
+    lowest = lowest if lowest < 1 else 0.1
+    axes.set_xscale('log')
+    axes.set_xlim(lowest, 1)
+    axes.xaxis.set_minor_locator(NullLocator())
+    # Decades alone would leave a short axis with one label.
+    steps = (1, 2, 5) if lowest > 0.005 else (1,)
+    ticks = [step * 10.0**power for power in range(-9, 1) for step in steps]
+    ticks = [tick for tick in ticks if lowest * (1 - 1e-9) <= tick <= 1]
+    axes.xaxis.set_major_locator(FixedLocator(ticks))
+    axes.xaxis.set_major_formatter(
+        FuncFormatter(lambda value, _: np.format_float_positional(value, precision=9, trim='-'))
+    )
+    axes.set_ylim(0, 1)
+    _percent_axis(axes.yaxis)
+    # The labels of both axes meet in the corner.
+    axes.tick_params(axis='x', pad=8)
+    x_label, y_label, _ = _RATE_LABELS[kind]
+    axes.set_xlabel(x_label)
+    axes.set_ylabel(y_label)
+    if legend:
+        _legend(axes, list(curves), styles, theme)
+    return figure
+
+
+# Rates at which a DET axis may begin, end and be labelled, the most telling first: where labels
+# would run into each other, the earlier one stays.
+_DET_TICKS = (0.01, 0.1, 0.4, 0.8, 0.99, 0.001, 0.2, 0.6, 0.9, 0.999, 0.05, 1e-4, 1e-5)
+
+
+def det_figure(
+    curves: Mapping[str, Curve],
+    kind: Literal['open_set', 'verification'],
+    theme: Theme = LIGHT,
+    legend: bool = True,
+) -> 'Figure':
+    """Detection error trade-off: misses over false alarms, FNIR over FPIR or FRR over FAR.
+
+    Both axes are normal deviates, on which scores that are normally distributed give a straight
+    line (Martin et al., "The DET curve in assessment of detection task performance", 1997). What
+    is drawn are the deviates; the tick labels are rates. The axes end at round rates next to the
+    curves; misses beyond, such as 0 and 1, are drawn at the end of their axis. Points at which no
+    or every false alarm is allowed tell nothing of the system and are left out.
+
+    Args:
+        curves: Name of the system to its curve of hits, as in :func:`rates_figure`; a miss is
+            one minus it.
+        kind: Whether x and y are FPIR and TPIR, or FAR and TAR.
+        theme: Colours.
+        legend: Whether to draw the names into the figure.
+
+    Returns:
+        The figure.
+    """
+    from scipy.stats import norm
+
+    figure, axes = new_figure(4.4, 3.3, theme)
+    axes.grid(axis='x', color=theme.line, linewidth=0.8)
+    styles = [_style(index, theme) for index in range(len(curves))]
+    drawn = []
+    for curve in curves.values():
+        x = _floats(curve.x)
+        inside = (x > 0) & (x < 1)
+        ends = (None if end is None else _floats(end) for end in (curve.low, curve.high))
+        low, high = (None if end is None else 1 - end[inside] for end in ends)
+        # The lower end of the hits is the upper end of the misses.
+        drawn.append(Curve(x[inside], 1 - _floats(curve.y)[inside], high, low))
+    x_limits = _det_limits([curve.x for curve in drawn])
+    misses = [values for curve in drawn for values in (curve.y, curve.low, curve.high)]
+    y_limits = _det_limits([values for values in misses if values is not None])
+
+    def deviates(misses: np.ndarray | None) -> np.ndarray | None:
+        return None if misses is None else norm.ppf(np.clip(misses, *y_limits))
+
+    for curve, style in zip(drawn, styles, strict=True):
+        x = norm.ppf(curve.x)
+        axes.plot(x, deviates(curve.y), linewidth=2, **style)
+        _band(axes, x, deviates(curve.low), deviates(curve.high), style['color'])
+    axes.set_xlim(norm.ppf(x_limits))
+    axes.set_ylim(norm.ppf(y_limits))
+    # Labels are wider than they are high.
+    for axis, limits, most in ((axes.xaxis, x_limits, 8), (axes.yaxis, y_limits, 16)):
+        gap = np.diff(norm.ppf(limits))[0] / most
+        ticks: list[float] = []
+        for tick in _DET_TICKS:
+            apart = np.abs(norm.ppf(ticks) - norm.ppf(tick)) >= gap
+            if limits[0] <= tick <= limits[1] and apart.all():
+                ticks.append(tick)
+        axis.set_ticks(norm.ppf(ticks), [_percent(tick) for tick in ticks])
+    axes.tick_params(axis='x', pad=8)
+    x_label, _, y_label = _RATE_LABELS[kind]
+    axes.set_xlabel(x_label)
+    axes.set_ylabel(y_label)
+    if legend:
+        _legend(axes, list(curves), styles, theme)
+    return figure
+
+
+def _det_limits(rates: Sequence[np.ndarray]) -> tuple[float, float]:
+    """The ticks next to all rates other than 0 and 1; 40 % and 60 % are always in between."""
+    ticks = np.sort(_DET_TICKS)
+    values = np.concatenate([*rates, [0.4, 0.6]])
+    values = values[(values > 0) & (values < 1)]
+    first = np.searchsorted(ticks, values.min(), 'right') - 1
+    last = np.searchsorted(ticks, values.max(), 'left')
+    return float(ticks[max(first, 0)]), float(ticks[min(last, len(ticks) - 1)])
 
 
 def quality_figure(
@@ -477,7 +625,9 @@ def discard_figure(
         errors = np.broadcast_to(_floats(curve.errors), shares.shape)
         is_bound = style['color'] == theme.muted
         axes.plot(shares, errors, lw=1.4 if is_bound else 2, zorder=2 - is_bound, **style)
-        top = max([top, *errors[np.isfinite(errors)]])
+        _band(axes, shares, curve.low, curve.high, style['color'])
+        reached = errors if curve.high is None else np.append(errors, _floats(curve.high))
+        top = max([top, *reached[np.isfinite(reached)]])
     axes.set_ylim(0, min(1.0, top * 1.08) or 1.0)
     axes.set_xlim(left=0)
     _percent_axis(axes.xaxis)

@@ -18,8 +18,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import cv2
 import numpy as np
 
+from mmvlr.evaluation.functional import Curve
+
 from . import plots
-from .plots import CMCCurve, DiscardCurve, FaceCard, Theme
+from .plots import DiscardCurve, FaceCard, Theme
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -97,7 +99,9 @@ class ReportData:
         spectrum: Faces in order of rising RI, shown as a band in the header.
         scalars: Name to (steps (N,), values (N,)), as logged.
         epoch_steps: (E,) iterations at which epochs end.
-        cmc: System to its curve.
+        cmc: System to its curve: identification rate over the ranks 1, ..., K.
+        open_set: System to its curve: TPIR over FPIR.
+        verification: System to its curve: TAR over FAR.
         quality: Measure (``RI``, ``ERS``, ``norm``) to the set (``probe``, ``gallery``, ``ui``)
             to values (N,).
         discard: Measure to its curve of rank-1 error over the discarded share.
@@ -107,8 +111,10 @@ class ReportData:
         attention: Faces with attention maps, over the range of RI.
         failures: Probes that are identified wrongly.
         details: Heading to name to value.
-        omitted: Section (``headline``, ``training``, ``cmc``, ``quality``, ``discard``,
-            ``faces``, ``attention``, ``failures``, ``details``) to the reason why it is missing.
+        omitted: Section (``headline``, ``training``, ``cmc``, ``open_set``, ``verification``,
+            ``quality``, ``discard``, ``faces``, ``attention``, ``failures``, ``details``) to the
+            reason why it is missing. Without one the page does not mention ``open_set`` and
+            ``verification``, which few data sets have.
     """
 
     title: str
@@ -120,7 +126,9 @@ class ReportData:
     spectrum: Sequence[FaceCard] | None = None
     scalars: plots.Scalars | None = None
     epoch_steps: np.ndarray | None = None
-    cmc: Mapping[str, CMCCurve] | None = None
+    cmc: Mapping[str, Curve] | None = None
+    open_set: Mapping[str, Curve] | None = None
+    verification: Mapping[str, Curve] | None = None
     quality: Mapping[str, Mapping[str, np.ndarray]] | None = None
     discard: Mapping[str, DiscardCurve] | None = None
     discard_bounds: Mapping[str, DiscardCurve] | None = None
@@ -132,11 +140,14 @@ class ReportData:
     omitted: Mapping[str, str] = field(default_factory=dict)
 
 
-# Section -> (title, short title, reason given where the data do not say why it is missing).
-SECTIONS = {
+# Section -> (title, short title, reason given where the data do not say why it is missing). A
+# section whose reason is None then leaves no trace: a data set without it lacks nothing.
+SECTIONS: dict[str, tuple[str, str, str | None]] = {
     'headline': ('Results', 'Results', 'no metrics were given.'),
     'training': ('Training curves', 'Training', 'the run has no logged scalars.'),
     'cmc': ('Identification', 'Identification', 'no match ranks were computed.'),
+    'open_set': ('Open-set identification', 'Open set', None),
+    'verification': ('Verification', 'Verification', None),
     'quality': ('Quality scores', 'Quality', 'no quality scores were computed.'),
     'discard': ('Error versus discard', 'Discard', 'no ranks with quality scores were computed.'),
     'faces': ('Lowest and highest RI', 'Faces', 'no faces with an RI were given.'),
@@ -169,6 +180,11 @@ _SYMBOLS = {
 }
 _SET_NAMES = {'probe': 'probes', 'gallery': 'gallery', 'ui': 'UI faces'}
 _CMC_RANKS = (1, 5, 10, 20, 50)
+# Kind of curve -> (hits, false alarms, rates of false alarms at which the table tells the hits).
+_RATES = {
+    'open_set': ('TPIR', 'FPIR', (0.3, 0.2, 0.1, 0.01)),
+    'verification': ('TAR', 'FAR', (0.3, 0.1, 0.01, 0.001)),
+}
 _DISCARD_SHARES = (0.0, 0.1, 0.3, 0.5)
 _MISSING = '\u2013'
 _PERCENT = '\u202f%'
@@ -218,6 +234,8 @@ def report_html(data: ReportData) -> str:
         'headline': _headline(data.headline or ()),
         'training': _training(data),
         'cmc': _cmc(data.cmc or {}),
+        'open_set': _rates(data.open_set or {}, 'open_set'),
+        'verification': _rates(data.verification or {}, 'verification'),
         'quality': _quality(data.quality or {}),
         'discard': _discard(data.discard or {}, data.discard_bounds or {}),
         'faces': [
@@ -245,6 +263,7 @@ def report_html(data: ReportData) -> str:
                 'reason': data.omitted.get(key, reason),
             }
             for key, (title, short, reason) in SECTIONS.items()
+            if content[key] or data.omitted.get(key, reason) is not None
         },
         css=_css(),
     )
@@ -276,12 +295,12 @@ def _number(value: float | None, unit: str = 'rate') -> str:
     return f'{100 * value:.1f}{_PERCENT}' if unit == 'rate' else f'{value:.4g}'
 
 
-def _interval(metric: Metric) -> str:
-    if metric.low is None or metric.high is None:
+def _interval(low: float | None, high: float | None, unit: str = 'rate') -> str:
+    if low is None or high is None or not math.isfinite(low) or not math.isfinite(high):
         return ''
-    low, high = _number(metric.low, metric.unit), _number(metric.high, metric.unit)
     # One unit is enough for both ends.
-    return f'{low.removesuffix(_PERCENT)} {_MISSING} {high}'
+    first = _number(low, unit).removesuffix(_PERCENT)
+    return f'{first} {_MISSING} {_number(high, unit)}'
 
 
 def _uri(kind: str, data: bytes) -> str:
@@ -366,7 +385,7 @@ def _headline(metrics: Sequence[Metric]) -> dict[str, Any] | None:
             {
                 'name': metric.name,
                 'value': _number(metric.value, metric.unit),
-                'interval': _interval(metric),
+                'interval': _interval(metric.low, metric.high, metric.unit),
                 'baselines': [_number(metric.baselines.get(name), metric.unit) for name in columns],
                 'scale': _scale(metric) if metric.unit == 'rate' else None,
             }
@@ -421,22 +440,66 @@ def _training(data: ReportData) -> list[dict[str, Any]]:
     return panels
 
 
-def _cmc(curves: Mapping[str, CMCCurve]) -> dict[str, Any] | None:
+def _cmc(curves: Mapping[str, Curve]) -> dict[str, Any] | None:
     if not curves:
         return None
-    longest = max(len(np.atleast_1d(curve.rates)) for curve in curves.values())
+    longest = max(len(curve.x) for curve in curves.values())
     ranks = [rank for rank in _CMC_RANKS if rank <= longest]
     rows = []
     for index, (name, curve) in enumerate(curves.items()):
-        rates = np.atleast_1d(np.asarray(curve.rates, dtype=np.float64))
-        cells = [_number(rates[rank - 1]) if rank <= len(rates) else _MISSING for rank in ranks]
-        rows.append((_entry(name, index), cells))
+        rates = dict(zip(curve.x, curve.y, strict=True))
+        rows.append((_entry(name, index), [_number(rates.get(rank)) for rank in ranks]))
     return {
         'picture': _picture(
             lambda theme: plots.cmc_figure(curves, theme=theme, legend=False),
             f'Cumulative match characteristic of {", ".join(curves)}',
         ),
         'ranks': ranks,
+        'rows': rows,
+        'has_band': any(curve.low is not None for curve in curves.values()),
+    }
+
+
+def _read_off(targets: Any, x: Any, y: Any) -> np.ndarray:
+    """Values of a curve at the targets, between its points linearly; NaN outside of it."""
+    x = np.asarray(x, dtype=np.float64).reshape(-1)
+    y = np.broadcast_to(np.asarray(y, dtype=np.float64).reshape(-1), x.shape)
+    known = np.isfinite(x) & np.isfinite(y)
+    if not known.any():
+        return np.full(len(targets), np.nan)
+    return np.interp(targets, x[known], y[known], left=np.nan, right=np.nan)
+
+
+def _rates(
+    curves: Mapping[str, Curve], kind: Literal['open_set', 'verification']
+) -> dict[str, Any] | None:
+    if not curves:
+        return None
+    hits, false_alarms, targets = _RATES[kind]
+    rows = []
+    for index, (name, curve) in enumerate(curves.items()):
+        with np.errstate(divide='ignore'):
+            x = np.log(np.asarray(curve.x, dtype=np.float64))
+        ends = (np.nan if end is None else end for end in (curve.low, curve.high))
+        value, low, high = (_read_off(np.log(targets), x, y) for y in (curve.y, *ends))
+        cells = [(_number(v), _interval(a, b)) for v, a, b in zip(value, low, high, strict=True)]
+        rows.append((_entry(name, index), cells))
+    names = ', '.join(curves)
+    return {
+        'kind': kind,
+        'hits': hits,
+        'legend': [_entry(name, index) for index, name in enumerate(curves)],
+        'pictures': [
+            _picture(
+                lambda theme: plots.rates_figure(curves, kind, theme, legend=False),
+                f'{hits} over {false_alarms} of {names}',
+            ),
+            _picture(
+                lambda theme: plots.det_figure(curves, kind, theme, legend=False),
+                f'Detection error trade-off of {names}',
+            ),
+        ],
+        'targets': [f'{false_alarms} {target:g}' for target in targets],
         'rows': rows,
         'has_band': any(curve.low is not None for curve in curves.values()),
     }
@@ -501,18 +564,8 @@ def _discard(
         entries.append((_entry(name, None, '--' if index else ':'), curve))
     rows = []
     for entry, curve in entries:
-        shares = np.asarray(curve.shares, dtype=np.float64).reshape(-1)
-        errors = np.broadcast_to(
-            np.asarray(curve.errors, dtype=np.float64).reshape(-1), shares.shape
-        )
-        known = np.isfinite(errors)
-        # Outside the curve there is nothing to read off.
-        at = (
-            np.interp(_DISCARD_SHARES, shares[known], errors[known], left=np.nan, right=np.nan)
-            if known.any()
-            else np.full(len(_DISCARD_SHARES), np.nan)
-        )
-        cells = [_number(error) for error in at]
+        errors = _read_off(_DISCARD_SHARES, curve.shares, curve.errors)
+        cells = [_number(error) for error in errors]
         known_area = curve.auc is not None and math.isfinite(curve.auc)
         area = f'{curve.auc:.3f}' if known_area else _MISSING
         rows.append((entry, area, cells))
@@ -523,6 +576,7 @@ def _discard(
         ),
         'shares': [f'{100 * share:.0f}{_PERCENT}' for share in _DISCARD_SHARES],
         'rows': rows,
+        'has_band': any(curve.low is not None for _, curve in entries),
     }
 
 
@@ -628,6 +682,10 @@ picture img{display:block;width:100%;height:auto}
 .split .entry{padding-left:24px;text-indent:-24px;min-width:8em;overflow-wrap:break-word;
  line-height:1.3}
 .scroll{overflow-x:auto}
+.legend+.split{margin-top:10px}
+.split+.scroll{margin-top:18px}
+.rates .entry{min-width:7em;overflow-wrap:break-word}
+.rates small{display:block;font-size:.78rem;color:var(--muted);line-height:1.3}
 table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}
 th{font-weight:500;color:var(--muted);font-size:.82rem;text-align:left;vertical-align:bottom}
 th,td{padding:7px 10px;border-bottom:1px solid var(--line)}
@@ -709,7 +767,10 @@ footer{color:var(--muted);font-size:.82rem;padding-bottom:34px}
  .split table{font-size:.82rem}
  .split th,.split td{padding-left:3px;padding-right:3px}
  .split .entry{min-width:0;text-indent:0;padding-left:0}
- .split .swatch{width:10px;margin-right:4px}
+ .rates{font-size:.82rem}
+ .rates small{font-size:.68rem;white-space:normal}
+ .rates .entry{min-width:0}
+ .split .swatch,.rates .swatch{width:10px;margin-right:4px}
  .facts{gap:10px 24px}
  .faces{grid-template-columns:repeat(6,minmax(0,1fr));gap:10px 6px}
  .faces .caption{font-size:.72rem}
@@ -816,6 +877,28 @@ curve starts at the rank-1 rate, and higher is better
 {% endfor %}
 </table></div></div>
 {% endmacro %}
+{% macro rates(curves) %}
+<p class="how">How often {% if curves.kind == 'open_set' -%}
+a person of the gallery is found and accepted (TPIR), against how often a stranger is taken for
+somebody (FPIR)
+{%- else -%}
+two pictures of one person are accepted (TAR), against how often pictures of two people are (FAR)
+{%- endif %}: higher is better in the first picture, and lower in the second, the DET curve, which
+shows the misses on normal-deviate axes{% if curves.has_band %}; bands are 95 % intervals
+{%- endif %}.</p>
+{{ legend(curves.legend) }}
+<div class="split">{% for picture in curves.pictures %}{{ plot(picture) }}{% endfor %}</div>
+<div class="scroll"><table class="rates">
+<tr><th>{{ curves.hits }} at</th>
+{% for target in curves.targets %}<th class="num">{{ target }}</th>{% endfor %}</tr>
+{% for entry, cells in curves.rows %}
+<tr><td class="entry">{{ key(entry) }}</td>
+{% for value, interval in cells %}
+<td class="num">{{ value }}{% if interval %}<small>{{ interval }}</small>{% endif %}</td>
+{% endfor %}</tr>
+{% endfor %}
+</table></div>
+{% endmacro %}
 {% macro quality(panels) %}
 <p class="how">How the scores are spread over each set of faces. A good measure puts the
 unrecognizable faces (UI) to the left of the probes; AUC is the chance that a random probe scores
@@ -832,7 +915,7 @@ above a random UI face: 1 is perfect, 0.5 is guessing.</p>
 <p class="how">The rank-1 error of the probes that are left when the poorest are refused. The
 faster a curve falls, and the smaller the area below it, the better the measure knows which
 answers to trust. The random level is a measure that knows nothing; with perfect knowledge the
-wrong answers go first.</p>
+wrong answers go first.{% if curves.has_band %} Bands are 95 % intervals.{% endif %}</p>
 <div class="split">{{ plot(curves.picture) }}
 <div class="scroll"><table>
 <tr><th rowspan="2">Measure</th><th class="num" rowspan="2">Area</th>
@@ -934,9 +1017,9 @@ first match was a near miss, and a probe of low RI should have been refused.</p>
 {% endif %}
 </div></nav>
 <main>
-{% set renderers = {'headline': headline, 'training': training, 'cmc': cmc, 'quality': quality,
- 'discard': discard, 'faces': faces, 'attention': attention, 'failures': failures,
- 'details': details} %}
+{% set renderers = {'headline': headline, 'training': training, 'cmc': cmc, 'open_set': rates,
+ 'verification': rates, 'quality': quality, 'discard': discard, 'faces': faces,
+ 'attention': attention, 'failures': failures, 'details': details} %}
 {% for id, section in sections.items() %}
 {% if section.content %}
 <section id="{{ id }}"><h2>{{ section.title }}</h2>

@@ -14,6 +14,7 @@ from .bootstrap import (
     bootstrap_interval,
     bootstrap_intervals,
     paired_bootstrap,
+    paired_bootstraps,
 )
 from .curves import Curve, cmc_curve, discard_curve, open_set_curve, roc_curve
 from .identification import (
@@ -50,6 +51,7 @@ __all__ = [
     'open_set_scores',
     'pair_scores',
     'paired_bootstrap',
+    'paired_bootstraps',
     'rank1_error_versus_discard',
     'roc_area',
     'roc_curve',

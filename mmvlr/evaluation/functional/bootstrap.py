@@ -197,6 +197,71 @@ def paired_bootstrap(
         (0.25, True, True)
     """
     values_a, values_b = _as_values(values_a, 'values_a'), _as_values(values_b, 'values_b')
+    (difference,) = _differences(
+        values_a, values_b, groups, statistic, level, num_resamples, seed, strata
+    )
+    return difference
+
+
+def paired_bootstraps(
+    values_a: ArrayLike,
+    values_b: ArrayLike,
+    groups: ArrayLike,
+    statistics: Callable[[np.ndarray], Mapping[str, float]],
+    level: float = 0.95,
+    num_resamples: int = 1000,
+    seed: int = 0,
+    strata: ArrayLike | None = None,
+) -> dict[str, PairedDifference]:
+    """Compare two methods in several named statistics on the same resamples.
+
+    Args:
+        values_a: See :func:`paired_bootstrap`.
+        values_b: See there.
+        groups: See there.
+        statistics: Function of the values of the resampled probes to numbers by name, always the
+            same names.
+        level: Confidence level, in (0, 1).
+        num_resamples: Number of resamples.
+        seed: Seed of the random generator.
+        strata: See :func:`bootstrap_interval`.
+
+    Returns:
+        The difference in each.
+
+    Raises:
+        ValueError: If an input is malformed or there are fewer than two identities.
+
+    Example:
+        >>> from mmvlr.evaluation.functional import paired_bootstraps
+        >>> found = paired_bootstraps(
+        ...     [1, 1, 1, 1], [1, 0, 1, 0], [1, 2, 3, 4], lambda v: dict(mean=v.mean()))
+        >>> found['mean'].difference
+        0.5
+    """
+    values_a, values_b = _as_values(values_a, 'values_a'), _as_values(values_b, 'values_b')
+    names = list(statistics(values_a))
+
+    def vector(kept: np.ndarray) -> np.ndarray:
+        return np.array([float(value) for value in statistics(kept).values()])
+
+    differences = _differences(
+        values_a, values_b, groups, vector, level, num_resamples, seed, strata
+    )
+    return dict(zip(names, differences, strict=True))
+
+
+def _differences(
+    values_a: np.ndarray,
+    values_b: np.ndarray,
+    groups: ArrayLike,
+    statistic: Statistic,
+    level: float,
+    num_resamples: int,
+    seed: int,
+    strata: ArrayLike | None,
+) -> list[PairedDifference]:
+    """One difference for each entry of the statistic, (K,)."""
     if len(values_a) != len(values_b):
         raise ValueError(
             f'values_a and values_b must have as many entries, '
@@ -207,12 +272,17 @@ def paired_bootstrap(
         values_b, statistic
     )
     low, high = _ends(resampled, level)
-    difference = float(statistic(values_a)) - float(statistic(values_b))
-    defined = resampled[~np.isnan(resampled)]
+    difference = np.atleast_1d(statistic(values_a)) - np.atleast_1d(statistic(values_b))
+    resampled = resampled.reshape(num_resamples, -1)
+    defined = (~np.isnan(resampled)).sum(axis=0)
     # Rounding must not decide whether a departure is as large as the observed one.
-    as_far = np.abs(defined - difference) >= abs(difference) - 1e-12
-    p_value = (1 + int(as_far.sum())) / (1 + len(defined))
-    return PairedDifference(difference, float(low), float(high), level, p_value)
+    as_far = (np.abs(resampled - difference) >= np.abs(difference) - 1e-12).sum(axis=0)
+    p_value = (1 + as_far) / (1 + defined)
+    rows = zip(difference, np.atleast_1d(low), np.atleast_1d(high), p_value, strict=True)
+    return [
+        PairedDifference(float(value), float(a), float(b), level, float(p))
+        for value, a, b, p in rows
+    ]
 
 
 class _Resamples:

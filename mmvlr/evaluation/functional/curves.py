@@ -15,6 +15,8 @@ from .identification import OpenSetScores, cmc, lowest_thresholds
 from .quality import rank1_error_versus_discard
 
 _POINTS_PER_DECADE = 20
+# Read off a curve these are exact.
+_USUAL_RATES = (0.001, 0.01, 0.1, 0.2, 0.3)
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,6 +104,9 @@ def roc_curve(
         groups: The two identities of each pair, (N, 2), for the band.
         num_resamples: Number of resamples of the band.
 
+    Raises:
+        ValueError: If an input is malformed or all pairs are of one kind.
+
     Example:
         >>> from mmvlr.evaluation.functional import roc_curve
         >>> curve = roc_curve([0.9, 0.3, 0.4, 0.1], [1, 1, 0, 0])
@@ -110,6 +115,8 @@ def roc_curve(
     """
     score = as_scores(score, 'score')
     same = as_flags(same, 'same', len(score))
+    if same.all() or not same.any():
+        raise ValueError('same: needs pairs of one person and pairs of two')
     x = _rates_down_to(1 / (~same).sum())
 
     def rates(kept: np.ndarray) -> np.ndarray:
@@ -165,13 +172,13 @@ def split_kinds(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _rates_down_to(lowest: float) -> np.ndarray:
-    """Rates from ``lowest`` to 1, evenly on a logarithmic axis."""
-    if lowest >= 1:
-        return np.array([1.0])
+    """Rates from ``lowest`` to 1, evenly on a logarithmic axis, and the usual targets."""
     num = int(np.ceil(-np.log10(lowest) * _POINTS_PER_DECADE)) + 1
-    rates = np.geomspace(lowest, 1, num)
-    rates[[0, -1]] = lowest, 1.0
-    return rates
+    usual = np.array([rate for rate in _USUAL_RATES if rate > lowest])
+    even = np.geomspace(lowest, 1, num)[1:-1]
+    # A tenth that is a tenth but for rounding would stand beside it.
+    even = even[~np.isclose(even[:, None], usual).any(axis=1)]
+    return np.unique(np.concatenate([[lowest, 1.0], usual, even]))
 
 
 def _curve(

@@ -1,6 +1,7 @@
 """What every face metric shares: collecting predictions, over any number of ranks."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
@@ -8,19 +9,46 @@ import numpy as np
 from mmengine.dist import all_gather_object, broadcast_object_list, is_main_process
 from mmengine.evaluator import BaseMetric
 
-from ..functional import Curve, Interval, bootstrap_intervals
+from ..functional import (
+    Curve,
+    Interval,
+    PairedDifference,
+    bootstrap_intervals,
+    paired_bootstraps,
+)
 from ..table import FaceTable
 
 #: Name of a quality measure in results -> attribute of the data sample; higher is better.
 QUALITIES = dict(ri='recognizability', ers='ers', norm='embedding_norm')
 
 
+@dataclass(frozen=True, eq=False)
+class Observations:
+    """What was observed of every probe or pair, and the numbers that follow from it.
+
+    From this everything else follows: the numbers, their intervals, and the comparison of two
+    models on the same faces.
+
+    Attributes:
+        values: (N, ...) numbers, one row a probe.
+        groups: Person of every probe (N,), or both of every pair (N, 2).
+        statistics: Function of (resampled) values to numbers by name.
+        strata: Kind of every probe (N,), or None; see :func:`bootstrap_interval`.
+    """
+
+    values: np.ndarray
+    groups: np.ndarray
+    statistics: Callable[[np.ndarray], Mapping[str, float]]
+    strata: np.ndarray | None = None
+
+
 class FaceMetric(BaseMetric):
     """Base of the face metrics.
 
-    A subclass implements :meth:`compute` on a :class:`FaceTable`. Results of several ranks are
-    merged by ``sample_idx``: mmengine's own way, cutting the list to the data set's size, is right
-    only for samplers that pad at the end.
+    A subclass implements :meth:`compute` on a :class:`FaceTable`, or :meth:`observations`, from
+    which intervals and comparisons follow. Results of several ranks are merged by ``sample_idx``:
+    mmengine's own way, cutting the list to the data set's size, is right only for samplers that
+    pad at the end.
 
     Args:
         intervals: Also give 95 % intervals, resampling people: ``NAME_low`` and ``NAME_high``.
@@ -104,7 +132,7 @@ class FaceMetric(BaseMetric):
         }
         pairs = same = None
         known = self.dataset_meta or {}
-        if 'pairs' in known:
+        if len(known.get('pairs', ())):
             place = np.full(max(results) + 1, -1)
             place[indices] = np.arange(len(indices))
             pairs, same = place[known['pairs']], np.asarray(known['same'])
@@ -140,33 +168,63 @@ class FaceMetric(BaseMetric):
             self.drawn = self.draw(faces)
         return result
 
-    def compute(self, faces: FaceTable) -> dict[str, float | Interval]:
-        """Compute the metrics, with intervals where they are asked for."""
+    def observations(self, faces: FaceTable) -> dict[str, Observations]:
+        """Return what was observed, in parts with names of their own."""
         raise NotImplementedError
+
+    def compute(self, faces: FaceTable) -> dict[str, float | Interval]:
+        """Compute the metrics by their names without prefix, with intervals if asked for."""
+        result: dict[str, float | Interval] = {}
+        for part in self.observations(faces).values():
+            if self.intervals:
+                result |= bootstrap_intervals(
+                    part.values,
+                    part.groups,
+                    part.statistics,
+                    num_resamples=self.num_resamples,
+                    strata=part.strata,
+                )
+            else:
+                result |= part.statistics(part.values)
+        return result
+
+    def difference(self, faces: FaceTable, other: FaceTable) -> dict[str, PairedDifference]:
+        """Compare two models on the same faces, resampling people.
+
+        Args:
+            faces: Embeddings of the first model.
+            other: Embeddings of the second, of the same faces in the same order.
+
+        Returns:
+            First minus second for every number that both have, by its full name.
+
+        Raises:
+            ValueError: The tables are of different faces.
+        """
+        if self.roles is not None:
+            faces, other = faces.only(*self.roles), other.only(*self.roles)
+        alike = len(faces) == len(other) and (faces.role == other.role).all()
+        if not alike or (faces.identity != other.identity).any():
+            raise ValueError(
+                f'{type(self).__name__}: the two models were not tested on the same faces in the '
+                'same order (roles or identities differ)'
+            )
+        prefix = f'{self.prefix}/' if self.prefix else ''
+        result: dict[str, PairedDifference] = {}
+        theirs = self.observations(other)
+        for name, part in self.observations(faces).items():
+            if name in theirs:
+                found = paired_bootstraps(
+                    part.values,
+                    theirs[name].values,
+                    part.groups,
+                    part.statistics,
+                    num_resamples=self.num_resamples,
+                    strata=part.strata,
+                )
+                result |= {f'{prefix}{key}': value for key, value in found.items()}
+        return result
 
     def draw(self, faces: FaceTable) -> dict[str, dict[str, Curve]]:
         """Return the curves: ``cmc``, ``open_set``, ``roc`` or ``discard`` to name to curve."""
         return {}
-
-    def estimate(
-        self,
-        values: np.ndarray,
-        groups: np.ndarray,
-        statistics: Callable[[np.ndarray], Mapping[str, float]],
-        strata: np.ndarray | None = None,
-    ) -> dict[str, float | Interval]:
-        """Return named statistics of ``values``, with intervals if they are asked for.
-
-        Args:
-            values: (N, ...) values of the probes.
-            groups: (N,) or (N, 2) people.
-            statistics: Values to numbers by name.
-            strata: See :func:`bootstrap_interval`.
-        """
-        if not self.intervals:
-            return dict(statistics(values))
-        return dict(
-            bootstrap_intervals(
-                values, groups, statistics, num_resamples=self.num_resamples, strata=strata
-            )
-        )

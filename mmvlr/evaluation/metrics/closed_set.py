@@ -10,15 +10,15 @@ from mmvlr.registry import METRICS
 from ..functional import (
     ClosedSetRanks,
     Curve,
-    Interval,
     closed_set_ranks,
     cmc_curve,
     discard_curve,
     rank1_error_versus_discard,
     roc_area,
 )
+from ..functional.curves import split_kinds, stack_kinds
 from ..table import FaceTable
-from .base import FaceMetric
+from .base import FaceMetric, Observations
 
 #: Ranks of a CMC curve.
 MAX_RANK = 50
@@ -76,38 +76,44 @@ class ClosedSetMetric(FaceMetric):
         )
         return found, faces.only('probe')
 
-    def compute(self, faces: FaceTable) -> dict[str, float | Interval]:
+    def found_first(self, faces: FaceTable) -> np.ndarray:
+        """Say of every probe whether its person is found first, bool (P,)."""
+        return self.search(faces)[0].rank == 1
+
+    def observations(self, faces: FaceTable) -> dict[str, Observations]:
         """See :class:`FaceMetric`."""
         found, probes = self.search(faces)
-        return self.rates(found, probes) | self.judge(found.rank == 1, probes, faces)
+        return {'ranks': self.rates(found, probes)} | self.judge(found.rank == 1, probes, faces)
 
-    def rates(self, found: ClosedSetRanks, probes: FaceTable) -> dict[str, float | Interval]:
-        """Return rank-k and mAP."""
+    def rates(self, found: ClosedSetRanks, probes: FaceTable) -> Observations:
+        """Return what rank-k and mAP follow from."""
         within = [found.rank <= k for k in self.ranks]
         names = [*(f'rank{k}' for k in self.ranks), 'mAP']
         values = np.stack([*within, found.average_precision], axis=1)
-        return self.estimate(
-            values, probes.groups, lambda kept: dict(zip(names, kept.mean(axis=0), strict=True))
-        )
+        return Observations(values, probes.groups, lambda kept: means(names, kept))
 
     def judge(
         self, correct: np.ndarray, probes: FaceTable, faces: FaceTable
-    ) -> dict[str, float | Interval]:
+    ) -> dict[str, Observations]:
         """Return how well each quality foretells errors, and tells probes from UI faces."""
-        result: dict[str, float | Interval] = {}
-        ui = faces.role == 'ui'
+        parts: dict[str, Observations] = {}
+        ui = faces.only('ui')
         for name, quality in probes.qualities.items():
+
+            def area(kept: np.ndarray, name: str = name) -> dict[str, float]:
+                curve = rank1_error_versus_discard(kept[:, 0], kept[:, 1])
+                return {f'discard_auc_{name}': float(curve['auc'])}
+
+            def told(kept: np.ndarray, name: str = name) -> dict[str, float]:
+                return {f'ui_auc_{name}': roc_area(*split_kinds(kept))}
+
             values = np.stack([quality, correct], axis=1)
-            result |= self.estimate(
-                values,
-                probes.groups,
-                lambda kept, name=name: {
-                    f'discard_auc_{name}': rank1_error_versus_discard(kept[:, 0], kept[:, 1])['auc']
-                },
-            )
-            if ui.any():
-                result[f'ui_auc_{name}'] = roc_area(quality, faces.columns[name][ui])
-        return result
+            parts[f'discard_{name}'] = Observations(values, probes.groups, area)
+            if len(ui):
+                values, kind = stack_kinds(quality, ui.columns[name])
+                groups = np.concatenate([probes.groups, ui.groups])
+                parts[f'ui_{name}'] = Observations(values, groups, told, strata=kind)
+        return parts
 
     def draw(self, faces: FaceTable) -> dict[str, dict[str, Curve]]:
         """Return the CMC curve and error over discard by each quality."""
@@ -157,8 +163,8 @@ class SCfaceMetric(ClosedSetMetric):
     def __init__(self, ranks: Sequence[int] = (1,), **kwargs):
         super().__init__(ranks=ranks, **kwargs)
 
-    def rates(self, found: ClosedSetRanks, probes: FaceTable) -> dict[str, float | Interval]:
-        """Return rank-k by distance, their mean, and mAP."""
+    def rates(self, found: ClosedSetRanks, probes: FaceTable) -> Observations:
+        """Return what rank-k by distance, their mean, and mAP follow from."""
         distance = probes.columns.get('distance', np.zeros(len(probes)))
         if (distance == 0).any():
             raise ValueError('SCfaceMetric: there are probes without a distance')
@@ -174,7 +180,7 @@ class SCfaceMetric(ClosedSetMetric):
                 result[f'mean_rank{k}'] = float(np.mean(at))
             return result | {'mAP': float(kept[:, 1].mean())}
 
-        return self.estimate(values, probes.groups, rates)
+        return Observations(values, probes.groups, rates)
 
     def draw(self, faces: FaceTable) -> dict[str, dict[str, Curve]]:
         """Return a CMC curve for each distance, and error over discard."""
@@ -187,6 +193,11 @@ class SCfaceMetric(ClosedSetMetric):
                 found.rank[here], last, probes.groups[here], self.num_resamples
             )
         return curves
+
+
+def means(names: Sequence[str], values: np.ndarray) -> dict[str, float]:
+    """Return the means of the columns (N, K) by name."""
+    return {name: float(mean) for name, mean in zip(names, values.mean(axis=0), strict=True)}
 
 
 def _mean(values: np.ndarray) -> float:

@@ -8,15 +8,16 @@ from mmvlr.registry import METRICS
 
 from ..functional import (
     Curve,
-    Interval,
     OpenSetScores,
+    cmc_curve,
     open_set_curve,
     open_set_rates,
     open_set_scores,
 )
 from ..functional.curves import split_kinds, stack_kinds
 from ..table import FaceTable
-from .closed_set import ClosedSetMetric
+from .base import Observations
+from .closed_set import MAX_RANK, ClosedSetMetric, means
 
 
 @METRICS.register_module()
@@ -74,11 +75,14 @@ class OpenSetMetric(ClosedSetMetric):
         )
         return scores, faces.only('probe'), faces.only('unmated')
 
-    def compute(self, faces: FaceTable) -> dict[str, float | Interval]:
+    def found_first(self, faces: FaceTable) -> np.ndarray:
+        """Say of every mated probe whether its own template is first, bool (M,)."""
+        return self.open_search(faces)[0].rank == 1
+
+    def observations(self, faces: FaceTable) -> dict[str, Observations]:
         """See :class:`FaceMetric`."""
-        scores, mated, _ = self.open_search(faces)
+        scores, mated, unmated = self.open_search(faces)
         values, kind = stack_kinds(scores.mated_score, scores.unmated_score)
-        groups = np.concatenate([faces.groups[faces.role == r] for r in ('probe', 'unmated')])
 
         def rates(kept: np.ndarray) -> dict[str, float]:
             found = open_set_rates(*split_kinds(kept), self.fpirs, self.threshold_rule)
@@ -86,24 +90,21 @@ class OpenSetMetric(ClosedSetMetric):
             found[f'tpir{self.rank}_auc'] = found.pop('auc')
             return found
 
-        result = self.estimate(values, groups, rates, strata=kind)
+        groups = np.concatenate([mated.groups, unmated.groups])
         within = np.stack([scores.rank <= k for k in self.ranks], axis=1)
         names = [f'rank{k}' for k in self.ranks]
-        result |= self.estimate(
-            within, mated.groups, lambda kept: dict(zip(names, kept.mean(axis=0), strict=True))
-        )
-        return result | self.judge(scores.rank == 1, mated, faces)
+        return {
+            'rates': Observations(values, groups, rates, strata=kind),
+            'ranks': Observations(within, mated.groups, lambda kept: means(names, kept)),
+        } | self.judge(scores.rank == 1, mated, faces)
 
     def draw(self, faces: FaceTable) -> dict[str, dict[str, Curve]]:
-        """Return TPIR over FPIR, and error over discard of the mated probes."""
-        scores, mated, _ = self.open_search(faces)
-        curve = open_set_curve(
-            scores,
-            faces.groups[faces.role == 'probe'],
-            faces.groups[faces.role == 'unmated'],
-            self.num_resamples,
-        )
+        """Return CMC and TPIR over FPIR, and error over discard of the mated probes."""
+        scores, mated, unmated = self.open_search(faces)
+        curve = open_set_curve(scores, mated.groups, unmated.groups, self.num_resamples)
+        last = min(MAX_RANK, len(np.unique(faces.only('gallery').identity)))
         return dict(
+            cmc={'templates': cmc_curve(scores.rank, last, mated.groups, self.num_resamples)},
             open_set={f'rank {self.rank}': curve},
             discard=self.draw_discard(scores.rank == 1, mated),
         )

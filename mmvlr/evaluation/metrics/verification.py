@@ -8,14 +8,13 @@ from mmvlr.registry import METRICS
 
 from ..functional import (
     Curve,
-    Interval,
     error_versus_discard,
     pair_scores,
     roc_curve,
     verification_rates,
 )
 from ..table import FaceTable
-from .base import FaceMetric
+from .base import FaceMetric, Observations
 
 
 @METRICS.register_module()
@@ -37,7 +36,7 @@ class VerificationMetric(FaceMetric):
         **kwargs: See :class:`FaceMetric`.
 
     Raises:
-        ValueError: The data set has no pairs.
+        ValueError: The data set has no pairs, or pairs of one kind only.
     """
 
     default_prefix = 'verification'
@@ -66,22 +65,27 @@ class VerificationMetric(FaceMetric):
         first, second = faces.pairs.T
         return pair_scores(faces.unit[first], faces.unit[second]), faces.groups[faces.pairs]
 
-    def compute(self, faces: FaceTable) -> dict[str, float | Interval]:
+    def observations(self, faces: FaceTable) -> dict[str, Observations]:
         """See :class:`FaceMetric`."""
         score, people = self.compare(faces)
         same = np.asarray(faces.same, bool)
-        names = [f'{name}@far{far:g}' for far in self.fars for name in ('tar', 'threshold')]
-        names += ['verification_auc', 'verification_accuracy']
 
-        def rates(kept: np.ndarray) -> dict[str, float]:
-            if len(np.unique(kept[:, 1])) < 2:
-                return dict.fromkeys(names, np.nan)
-            found = verification_rates(kept[:, 0], kept[:, 1], self.fars, self.method, self.folds)
+        def all_rates(score: np.ndarray, same: np.ndarray) -> dict[str, float]:
+            found = verification_rates(score, same, self.fars, self.method, self.folds)
             for name in ('auc', 'accuracy'):
                 found[f'verification_{name}'] = found.pop(name)
             return found
 
-        result = self.estimate(np.stack([score, same], axis=1), people, rates)
+        # Pairs that define no rate are refused here, resamples of them are left out.
+        names = list(all_rates(score, same))
+
+        def rates(kept: np.ndarray) -> dict[str, float]:
+            if len(kept) < 3 or len(np.unique(kept[:, 1])) < 2:
+                return dict.fromkeys(names, np.nan)
+            return all_rates(*kept.T)
+
+        values = np.stack([score, same], axis=1)
+        parts = {'rates': Observations(values, people, rates)}
         for name, quality in faces.qualities.items():
             pair_quality = quality[faces.pairs].min(axis=1)
 
@@ -92,8 +96,8 @@ class VerificationMetric(FaceMetric):
                 return {f'fnmr_discard_{area}_{name}': curve[area] for area in ('auc', 'pauc')}
 
             values = np.stack([pair_quality, score, same], axis=1)
-            result |= self.estimate(values, people, areas)
-        return result
+            parts[f'discard_{name}'] = Observations(values, people, areas)
+        return parts
 
     def draw(self, faces: FaceTable) -> dict[str, dict[str, Curve]]:
         """Return the ROC curve."""

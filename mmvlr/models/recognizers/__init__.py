@@ -1,6 +1,6 @@
 """Recognizers: the models that a config names."""
 
-from .face_recognizer import FaceRecognizer, effective_rank
+from .face_recognizer import FaceRecognizer, effective_rank, predict_in_full_batches
 from .riface import RIFace
 
-__all__ = ['FaceRecognizer', 'RIFace', 'effective_rank']
+__all__ = ['FaceRecognizer', 'RIFace', 'effective_rank', 'predict_in_full_batches']

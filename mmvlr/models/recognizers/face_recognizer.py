@@ -1,6 +1,6 @@
 """FaceRecognizer: a backbone and a recognition module."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -29,6 +29,31 @@ def effective_rank(embeddings: torch.Tensor) -> torch.Tensor:
     total = (unit @ unit.T).square().sum()
     # Embeddings of length zero have no direction at all: the deepest collapse.
     return torch.where(total > 0, len(unit) ** 2 / total, torch.ones_like(total))
+
+
+#: Batches are filled up to a multiple of so many faces before a face is predicted for good.
+_FULL_BATCH = 32
+
+
+def predict_in_full_batches(
+    predict: Callable[[torch.Tensor], dict[str, torch.Tensor]], inputs: torch.Tensor
+) -> dict[str, torch.Tensor]:
+    """Call ``predict`` on a batch filled up to a multiple of 32 faces; cut the results.
+
+    The libraries below choose another kernel for a few rows than for many, which adds up in
+    another order: the last, short batch would depend in its last bits on how the faces were dealt
+    to batches, and so to ranks. With full batches it does not, and any number of ranks gives
+    bitwise the same embeddings.
+
+    Args:
+        predict: Maps (B, 3, H, W) to named tensors with leading dimension B.
+        inputs: (B, 3, H, W).
+    """
+    num = len(inputs)
+    missing = -num % _FULL_BATCH
+    if missing:
+        inputs = torch.cat([inputs, inputs[-1:].expand(missing, *inputs.shape[1:])])
+    return {name: values[:num] for name, values in predict(inputs).items()}
 
 
 @MODELS.register_module()
@@ -170,7 +195,7 @@ class FaceRecognizer(BaseModel):
         self, inputs: torch.Tensor, data_samples: Sequence[FaceDataSample] | None = None
     ) -> list[FaceDataSample]:
         """Return one data sample a face, with its :meth:`predictions`."""
-        result = self.predictions(inputs)
+        result = predict_in_full_batches(self.predictions, inputs)
         del result['backbone_embedding']
         if data_samples is None:
             data_samples = [FaceDataSample() for _ in range(len(inputs))]

@@ -1,0 +1,92 @@
+"""Curves of an evaluation as pictures and in TensorBoard."""
+
+from collections.abc import Iterable, Mapping
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mmvlr.evaluation.functional import Curve
+from mmvlr.evaluation.metrics import FaceMetric
+from mmvlr.utils.io import write_atomic
+from mmvlr.visualization import (
+    DiscardCurve,
+    cmc_figure,
+    det_figure,
+    discard_figure,
+    figure_pixels,
+    rates_figure,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+MEASURES = dict(ri='RI', ers='ERS', norm='norm')
+
+
+def all_curves(metrics: Iterable[FaceMetric]) -> dict[str, dict[str, Curve]]:
+    """Return the curves that metrics have drawn: kind to name to curve."""
+    curves: dict[str, dict[str, Curve]] = {}
+    for metric in metrics:
+        for kind, found in metric.drawn.items():
+            curves.setdefault(kind, {}).update(found)
+    return curves
+
+
+def draw_figures(curves: Mapping[str, Mapping[str, Curve]]) -> dict[str, 'Figure']:
+    """Return figures by name: cmc, tpir_fpir, open_set_det, roc, det, discard.
+
+    Args:
+        curves: Kind to name to curve, as :func:`all_curves` returns them.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+    """
+    figures = {}
+    if curves.get('cmc'):
+        figures['cmc'] = cmc_figure(curves['cmc'])
+    if curves.get('open_set'):
+        figures['tpir_fpir'] = rates_figure(curves['open_set'], 'open_set')
+        figures['open_set_det'] = det_figure(curves['open_set'], 'open_set')
+    if curves.get('roc'):
+        figures['roc'] = rates_figure(curves['roc'], 'verification')
+        figures['det'] = det_figure(curves['roc'], 'verification')
+    if curves.get('discard'):
+        discard = {
+            MEASURES.get(name, name): DiscardCurve(c.x, c.y, low=c.low, high=c.high)
+            for name, c in curves['discard'].items()
+        }
+        figures['discard'] = discard_figure(discard, {})
+    return figures
+
+
+def write_curves(metrics: Iterable[FaceMetric], folder: str | Path) -> list[Path]:
+    """Write the curves of metrics as PNG files, and as images for TensorBoard.
+
+    Args:
+        metrics: Metrics that were evaluated with ``curves=True``.
+        folder: Folder of the pictures; TensorBoard reads it too.
+
+    Returns:
+        The PNG files.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+        ValueError: The metrics have drawn no curve.
+    """
+    from PIL import Image
+    from torch.utils.tensorboard import SummaryWriter
+
+    folder = Path(folder)
+    figures = draw_figures(all_curves(metrics))
+    if not figures:
+        raise ValueError('the metrics have drawn no curve; build them with curves=True')
+    paths = []
+    with SummaryWriter(str(folder)) as board:
+        for name, figure in figures.items():
+            pixels = figure_pixels(figure)
+            board.add_image(f'curves/{name}', pixels, dataformats='HWC')
+            buffer = BytesIO()
+            Image.fromarray(pixels).save(buffer, 'png')
+            data = buffer.getvalue()
+            paths.append(write_atomic(folder / f'{name}.png', lambda p, d=data: p.write_bytes(d)))
+    return paths

@@ -1,0 +1,105 @@
+"""What the tests of the metrics share: samples of every role, and how they reach a metric."""
+
+import numpy as np
+import torch
+
+from mmvlr.evaluation import FaceTable
+from mmvlr.structures import FaceDataSample
+
+QUALITIES = dict(ri='recognizability', ers='ers', norm='embedding_norm')
+
+
+def make_faces(rows, centres, noise, rng):
+    """Samples of rows (role, identity) or (role, identity, distance), mixed, as dicts."""
+    samples = []
+    for index, place in enumerate(rng.permutation(len(rows))):
+        role, identity, *distance = rows[place]
+        info = dict(sample_idx=index, role=role, identity=identity)
+        if distance:
+            info['distance'] = distance[0]
+        sample = FaceDataSample(metainfo=info)
+        direction = centres[identity] if identity >= 0 else np.zeros(centres.shape[1])
+        embedding = direction + noise(*rows[place]) * rng.standard_normal(centres.shape[1])
+        sample.embedding = torch.tensor(embedding, dtype=torch.float32)
+        sample.embedding_norm = sample.embedding.norm()
+        sample.recognizability = torch.tensor(rng.standard_normal(), dtype=torch.float32)
+        samples.append(sample.to_dict())
+    return samples
+
+
+def evaluate(metric, samples, seed=0):
+    """Predict in shuffled order, some samples twice, as the samplers of several ranks do."""
+    rng = np.random.default_rng(seed)
+    order = [*rng.permutation(len(samples)), *rng.integers(0, len(samples), 9)]
+    for start in range(0, len(order), 7):
+        metric.process(None, [samples[index] for index in order[start : start + 7]])
+    return metric.evaluate(len(samples))
+
+
+def saved(samples, path, **pairs):
+    """All samples of all roles as a table that was written to a file and read again."""
+    columns = {
+        name: np.array([sample[key].item() for sample in samples])
+        for name, key in QUALITIES.items()
+        if all(key in sample for sample in samples)
+    }
+    if any('distance' in sample for sample in samples):
+        columns['distance'] = np.array([sample.get('distance', 0) for sample in samples])
+    table = FaceTable(
+        embedding=np.stack([sample['embedding'].numpy() for sample in samples]),
+        role=[sample['role'] for sample in samples],
+        identity=[sample['identity'] for sample in samples],
+        columns=columns,
+        **pairs,
+    )
+    return FaceTable.load(table.save(path))
+
+
+def unit(sample):
+    """The direction of a sample's embedding, in float64."""
+    embedding = sample['embedding'].double().numpy()
+    return embedding / np.linalg.norm(embedding)
+
+
+def of(samples, *roles):
+    """The samples of some roles, in order."""
+    return [sample for sample in samples if sample['role'] in roles]
+
+
+def ranks_and_precisions(gallery, probes):
+    """Rank of the first hit and trapezoidal AP of every probe, by sorting."""
+    ranks, precisions = [], []
+    for probe in probes:
+        scored = [(unit(g) @ unit(probe), g['identity'] == probe['identity']) for g in gallery]
+        hits = [hit for _, hit in sorted(scored)[::-1]]
+        ranks.append(hits.index(True) + 1)
+        area, recall_before, precision_before, found = 0.0, 0.0, 1.0, 0
+        for place, hit in enumerate(hits, start=1):
+            found += hit
+            recall, precision = found / sum(hits), found / place
+            area += (recall - recall_before) * (precision_before + precision) / 2
+            recall_before, precision_before = recall, precision
+        precisions.append(area)
+    return np.array(ranks), np.array(precisions)
+
+
+def discard_area(quality, wrong):
+    """Area under the error over the share of discarded probes, for distinct qualities."""
+    order = np.argsort(quality)
+    left = [order[int(len(order) * step / 20 + 1e-9) :] for step in range(20)]
+    return np.trapezoid([np.mean(np.asarray(wrong)[rows]) for rows in left], dx=0.05)
+
+
+def check_intervals(metric_type, samples, prepare=lambda metric: metric, **options):
+    """Intervals change no estimate, lie around it, and are named after it; return all."""
+    plain = evaluate(prepare(metric_type(**options)), samples)
+    metric = prepare(metric_type(intervals=True, num_resamples=200, **options))
+    full = evaluate(metric, samples, seed=1)
+    assert {name: full[name] for name in plain} == plain
+    with_ends = {name for name in plain if 'ui_auc' not in name}
+    ends = {f'{name}_{end}' for name in with_ends for end in ('low', 'high')}
+    assert set(full) == set(plain) | ends
+    for name in with_ends:
+        assert full[f'{name}_low'] <= full[name] <= full[f'{name}_high']
+        assert full[f'{name}_low'] < full[f'{name}_high'] or 'ui' in name, name
+    return full
