@@ -8,6 +8,7 @@ from mmengine.runner import Runner
 from torch import nn
 
 from mmvlr import registry
+from mmvlr.evaluation import FaceTable
 from mmvlr.models import FaceBackbone, FaceDataPreprocessor
 from mmvlr.models.losses import MarginSoftmaxLoss, Proximities
 from mmvlr.models.recognizers import FaceRecognizer
@@ -71,6 +72,8 @@ BUILD = {
     },
     'DATASETS': {
         'FaceFolder': lambda folder: dict(data_root=str(people_folder(folder))),
+        'SCface': lambda folder: dict(data_root=str(scface_folder(folder))),
+        'SurvFace': lambda folder: dict(data_root=str(survface_folder(folder))),
         'SyntheticFaces': dict(num_people=2, pictures_per_person=2),
         'SyntheticUIFaces': dict(num_pictures=3),
         'TinyFace': lambda folder: dict(data_root=str(tinyface_folder(folder))),
@@ -114,7 +117,14 @@ BUILD = {
             data_preprocessor=dict(type='FaceDataPreprocessor', size=(32, 32)),
         ),
     },
-    'METRICS': {'ClosedSetMetric': dict(), 'TinyFaceMetric': dict()},
+    'METRICS': {
+        'ClosedSetMetric': dict(),
+        'EmbeddingDump': lambda folder: dict(out=str(folder / 'kept.npz')),
+        'OpenSetMetric': dict(),
+        'SCfaceMetric': dict(),
+        'TinyFaceMetric': dict(),
+        'VerificationMetric': dict(),
+    },
 }
 
 
@@ -124,6 +134,23 @@ def people_folder(folder):
     for person in ('1', '2'):
         (folder / person).mkdir()
         Image.new('RGB', (9, 9)).save(folder / person / f'{person}_1.png')
+    return folder
+
+
+def scface_folder(folder):
+    from PIL import Image
+
+    for distance in (1, 2, 3):
+        for camera in (1, 2, 3, 4, 5):
+            inner = folder / f'surveillance_cameras_distance_{distance}' / f'cam_{camera}'
+            inner.mkdir(parents=True)
+            Image.new('RGB', (9, 9)).save(inner / f'001_cam{camera}_{distance}.jpg')
+    return folder
+
+
+def survface_folder(folder):
+    (folder / 'training_set').mkdir()
+    people_folder(folder / 'training_set')
     return folder
 
 
@@ -252,12 +279,19 @@ def test_hook_builds(key, tmp_path):
 @pytest.mark.parametrize('key', cases('METRICS'))
 def test_metric_evaluates(key, tmp_path):
     metric = build('METRICS', key, tmp_path)
-    for index, (role, identity) in enumerate([('gallery', 1), ('distractor', -100), ('probe', 1)]):
-        sample = dict(sample_idx=index, role=role, identity=identity, embedding=torch.ones(2))
-        sample['embedding'][0] = -1 if role == 'distractor' else 1
-        metric.process(None, [sample])
-    result = metric.evaluate(3)
-    assert result[f'{metric.prefix}/rank1'] == 1
+    roles = [('gallery', 1), ('distractor', -100), ('probe', 1), ('unmated', 7)]
+    roles += [('pair', person) for person in (1, 1, 2, 2)]
+    metric.dataset_meta = dict(pairs=[(4, 5), (6, 7), (4, 6), (5, 7)], same=[1, 1, 0, 0])
+    for index, (role, identity) in enumerate(roles):
+        sample = dict(sample_idx=index, role=role, identity=identity, distance=1)
+        first = -1.0 if role in ('distractor', 'unmated') or identity == 2 else 1.0
+        metric.process(None, [{**sample, 'embedding': torch.tensor([first, 1.0])}])
+    result = metric.evaluate(len(roles))
+    first = dict(SCfaceMetric='d1_rank1', VerificationMetric='tar@far0.1')
+    if key == 'EmbeddingDump':
+        assert len(FaceTable.load(metric.out)) == len(roles)
+    else:
+        assert result[f'{metric.prefix}/{first.get(key, "rank1")}'] == 1
 
 
 def test_optim_parts_build(tmp_path):

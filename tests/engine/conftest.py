@@ -48,7 +48,7 @@ def make_model(tiny_backbone, tiny_preprocessor):
 @pytest.fixture
 def make_runner():
     def make(model, **kwargs):
-        values = dict(epoch=0, iter=0, seed=0, _load_from=None, _resume=False)
+        values = dict(epoch=0, iter=0, seed=0, _load_from=None, _resume=False, cfg={})
         return SimpleNamespace(model=model, **{**values, **kwargs})
 
     return make

@@ -1,5 +1,5 @@
-# What all benchmarks share: the paper's augmentation, loaders, the UI set, hooks that need data. The
-# file of a benchmark fills in its data sets.
+# What all data sets share: the paper's augmentation, loaders, the UI set, hooks that need data.
+# The file of a data set fills in the data.
 ui_root = '{{$UI_ROOT:data/ui}}'
 
 load = dict(type='LoadFace')
@@ -17,7 +17,8 @@ test_pipeline = [load, resize, pack]
 degraded_pipeline = [load, dict(type='DegradeFace'), resize, pack]
 
 collate = dict(num_workers=2, collate_fn=dict(type='mmvlr.face_collate'))
-in_order = dict(batch_size=64, sampler=dict(type='DefaultSampler', shuffle=False), **collate)
+in_order = dict(type='DefaultSampler', shuffle=False)
+plain = dict(batch_size=64, sampler=in_order, **collate)
 
 train_dataloader = dict(
     batch_size=64,
@@ -30,16 +31,16 @@ train_dataloader = dict(
 val_dataloader = dict(
     persistent_workers=True,
     dataset=dict(type='ValidationSubset', fraction=0.2, size=16, pipeline=test_pipeline),
-    **in_order,
+    **plain,
 )
 val_evaluator = dict(type='ClosedSetMetric', prefix='val', ranks=(1, 5))
-test_dataloader = dict(dataset=dict(pipeline=test_pipeline), **in_order)
+test_dataloader = dict(dataset=dict(pipeline=test_pipeline), **plain)
 
 # Loaders of the hooks: the training set without augmentation and degraded, and the UI set.
-prototype_dataloader = dict(dataset=dict(pipeline=test_pipeline, test_mode=True), **in_order)
-degraded_dataloader = dict(dataset=dict(pipeline=degraded_pipeline, test_mode=True), **in_order)
+prototype_dataloader = dict(dataset=dict(pipeline=test_pipeline, test_mode=True), **plain)
+degraded_dataloader = dict(dataset=dict(pipeline=degraded_pipeline, test_mode=True), **plain)
 ui_dataloader = dict(
-    dataset=dict(type='UIFaces', data_root=ui_root, pipeline=test_pipeline), **in_order
+    dataset=dict(type='UIFaces', data_root=ui_root, pipeline=test_pipeline), **plain
 )
 
 # Nothing of ArcFace is trained with the UI centre; ERS, the quality measure to compare with, needs

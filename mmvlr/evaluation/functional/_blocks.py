@@ -28,7 +28,8 @@ def as_embeddings(
     memory-mapped one stays on disk, and the rows are visited one block at a time.
 
     Args:
-        embeddings: Matrix (N, D), numpy or torch, on any device.
+        embeddings: Matrix (N, D), numpy or torch, on any device; or any object with ``shape``,
+            ``dtype``, ``ndim``, a length and rows by slice or integers, as files of arrays have.
         name: Name of the argument, for the messages.
         unit: Whether every row must have length one (up to 1e-3, or the precision of the
             storage if that is coarser). Otherwise rows must only not be zero.
@@ -46,7 +47,9 @@ def as_embeddings(
         is_real = not (matrix.is_complex() or matrix.dtype == torch.bool)
         coarseness = torch.finfo(matrix.dtype).eps if matrix.is_floating_point() else 0.0
     else:
-        matrix = np.asarray(embeddings)
+        # What reads its rows on demand (a file, a generator) must not be read as a whole.
+        on_demand = all(hasattr(embeddings, name) for name in ('shape', 'dtype', 'ndim'))
+        matrix = embeddings if on_demand else np.asarray(embeddings)
         is_real = matrix.dtype.kind in 'fiu'
         coarseness = np.finfo(matrix.dtype).eps if matrix.dtype.kind == 'f' else 0.0
     if matrix.ndim != 2:

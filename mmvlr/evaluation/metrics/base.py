@@ -209,6 +209,13 @@ class FaceMetric(BaseMetric):
                 f'{type(self).__name__}: the two models were not tested on the same faces in the '
                 'same order (roles or identities differ)'
             )
+        names = [table.columns.get('name') for table in (faces, other)]
+        if names[0] is not None and names[1] is not None and (names[0] != names[1]).any():
+            raise ValueError(
+                f'{type(self).__name__}: the two files name their pictures in another order'
+            )
+        if not np.array_equal(faces.pairs, other.pairs):
+            raise ValueError(f'{type(self).__name__}: the two models were tested on other pairs')
         prefix = f'{self.prefix}/' if self.prefix else ''
         result: dict[str, PairedDifference] = {}
         theirs = self.observations(other)

@@ -9,6 +9,8 @@ from mmvlr.evaluation.metrics import ClosedSetMetric, TinyFaceMetric
 from mmvlr.evaluation.metrics import base as metrics_base
 from mmvlr.structures import FaceDataSample
 
+from .faces import check_intervals
+
 DIMS = 6
 
 
@@ -128,6 +130,11 @@ def test_length_of_embeddings_does_not_matter(faces):
         sample['embedding'] = sample['embedding'] * (1 + index)
     found = evaluate(ClosedSetMetric(), faces)
     assert found['closed_set/mAP'] == pytest.approx(expected['closed_set/mAP'])
+
+
+def test_intervals(faces):
+    found = check_intervals(ClosedSetMetric, faces, ranks=(1, 5))
+    assert {'closed_set/ui_auc_ri_low', 'closed_set/discard_auc_norm_high'} < set(found)
 
 
 def test_tinyface(faces):

@@ -203,6 +203,18 @@ def test_pairs_of_other_faces_are_no_pairs(problem, tmp_path):
         VerificationMetric().report(table)
 
 
+def test_difference_is_of_the_same_pairs(problem, tmp_path):
+    faces, pairs, same = problem
+    table = saved(faces, tmp_path / 'faces.npz', pairs=pairs, same=same)
+    metric = VerificationMetric(num_resamples=20)
+    assert all(found.difference == 0 for found in metric.difference(table, table).values())
+    turned = saved(faces, tmp_path / 'turned.npz', pairs=pairs[::-1], same=same[::-1])
+    none = saved(faces, tmp_path / 'none.npz')
+    for other in (turned, none):
+        with pytest.raises(ValueError, match='the two models were tested on other pairs'):
+            metric.difference(table, other)
+
+
 def test_no_faces_of_pairs(problem):
     rest = [{**f, 'sample_idx': i} for i, f in enumerate(of(problem[0], 'gallery', 'unmated'))]
     with pytest.raises(ValueError, match=r"no face has one of the roles .*'pair'"):
