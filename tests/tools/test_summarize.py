@@ -30,3 +30,16 @@ def test_missing_file_is_named(root, tmp_path):
     assert found.returncode == 1
     assert 'absent.json' in found.stderr
     assert not found.stdout
+
+
+def test_intervals_stand_with_their_number(tool, tmp_path, capsys):
+    files = []
+    for seed, value in enumerate((0.5, 0.7)):
+        result = {'tinyface/rank1': value, 'tinyface/rank1_low': value - 0.2}
+        result['tinyface/rank1_high'] = value + 0.1
+        files.append(tmp_path / f'{seed}.json')
+        files[-1].write_text(json.dumps(result))
+    assert tool('analysis/summarize.py').main([f'ours={files[0]},{files[1]}']) == 0
+    rows = capsys.readouterr().out.splitlines()
+    assert len(rows) == 3
+    assert rows[2] == '| tinyface/rank1 (%) | 60.00 (50.00 to 70.00) [40.00, 70.00] |'

@@ -2,7 +2,9 @@
 
 ``python tools/analysis/summarize.py NAME=FILE[,FILE...] ...``, with the files that
 ``tools/test.py --out`` writes. Prints a Markdown table: mean over the files of a name and, where
-there are several, the lowest and highest value.
+there are several, the lowest and highest value in round brackets. Where the files hold intervals
+(``--intervals``), their ends stand in square brackets, averaged over the files: how far another
+draw of test people would move the number, not how far another seed would.
 """
 
 import argparse
@@ -29,31 +31,41 @@ def read_group(text: str) -> tuple[str, list[dict[str, float]]]:
     return name, results
 
 
-def cell(values: list[float], rate: bool) -> str:
-    """Return mean and range of a metric's values as text."""
+def cell(values: list[float], rate: bool, ends: tuple[list[float], list[float]] | None) -> str:
+    """Return mean, range and interval of a metric's values as text."""
     factor, digits = (100, 2) if rate else (1, 3)
-    values = [factor * value for value in values]
-    mean = sum(values) / len(values)
-    if len(values) == 1:
-        return f'{mean:.{digits}f}'
-    return f'{mean:.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})'
+
+    def mean(numbers: list[float]) -> str:
+        return f'{factor * sum(numbers) / len(numbers):.{digits}f}'
+
+    text = mean(values)
+    if len(values) > 1:
+        text += f' ({factor * min(values):.{digits}f} to {factor * max(values):.{digits}f})'
+    if ends is not None:
+        text += f' [{mean(ends[0])}, {mean(ends[1])}]'
+    return text
 
 
 def table(groups: list[tuple[str, list[dict[str, float]]]], metrics: list[str] | None) -> str:
     """Return a Markdown table, a row for each metric and a column for each group."""
-    names = metrics or list(
-        dict.fromkeys(key for _, results in groups for r in results for key in r)
-    )
+    found = list(dict.fromkeys(key for _, results in groups for r in results for key in r))
+    of_intervals = {f'{name}_{end}' for name in found for end in ('low', 'high')}
+    names = metrics or [name for name in found if name not in of_intervals]
     rows = [
         '| metric | ' + ' | '.join(f'{name} ({len(results)})' for name, results in groups) + ' |',
         '|---|' + '---:|' * len(groups),
     ]
     for metric in names:
-        rate = 'discard_auc' not in metric
+        rate = 'discard' not in metric and 'threshold@' not in metric
         cells = []
         for _, results in groups:
             values = [result[metric] for result in results if metric in result]
-            cells.append(cell(values, rate) if values else '-')
+            low, high = (
+                [result[f'{metric}_{end}'] for result in results if f'{metric}_{end}' in result]
+                for end in ('low', 'high')
+            )
+            complete = len(low) == len(high) == len(values)
+            cells.append(cell(values, rate, (low, high) if complete else None) if values else '-')
         rows.append(f'| {metric}{" (%)" if rate else ""} | ' + ' | '.join(cells) + ' |')
     return '\n'.join(rows)
 
