@@ -3,21 +3,38 @@
 from .backbones import FaceBackbone, IResNet, MobileFaceNet
 from .data_preprocessor import FaceDataPreprocessor
 from .heads import PerceptibilityAttention, PerceptibilityRegression, RecognitionModule
-from .losses import ArcFaceLoss, AttentionLoss, IndexDiversionLoss, IndexRegressionLoss
+from .losses import (
+    AdaFaceLoss,
+    ArcFaceLoss,
+    AttentionLoss,
+    CosFaceLoss,
+    CurricularFaceLoss,
+    IndexDiversionLoss,
+    IndexRegressionLoss,
+    MagFaceLoss,
+    NormFaceLoss,
+    SoftmaxLoss,
+)
 from .recognizers import FaceRecognizer, RIFace
 
 __all__ = [
+    'AdaFaceLoss',
     'ArcFaceLoss',
     'AttentionLoss',
+    'CosFaceLoss',
+    'CurricularFaceLoss',
     'FaceBackbone',
     'FaceDataPreprocessor',
     'FaceRecognizer',
     'IResNet',
     'IndexDiversionLoss',
     'IndexRegressionLoss',
+    'MagFaceLoss',
     'MobileFaceNet',
+    'NormFaceLoss',
     'PerceptibilityAttention',
     'PerceptibilityRegression',
     'RIFace',
     'RecognitionModule',
+    'SoftmaxLoss',
 ]

@@ -1,4 +1,4 @@
-"""RM: the recognition module, prototypes and a margin loss."""
+"""RM: the recognition module, prototypes and a loss on the similarities with them."""
 
 import torch
 import torch.nn.functional as F
@@ -7,23 +7,25 @@ from torch import nn
 
 from mmvlr.registry import MODELS
 
-from ..losses import cosine_matrix
-
 
 @MODELS.register_module()
 class RecognitionModule(BaseModule):
     """One prototype w_j for each identity and a margin softmax over the cosines with them.
 
+    How an embedding is compared with the prototypes is the loss's affair
+    (:meth:`MarginSoftmaxLoss.similarities`): cosines, and inner products for :class:`SoftmaxLoss`.
+
     Args:
         num_classes: Number of identities C; ``tools/train.py`` fills it in from the training set.
         embed_dims: Size D of the embedding.
-        dropout: Dropout on the embedding in front of the cosines.
+        dropout: Dropout on the embedding in front of the comparison.
         loss: Config of the margin loss.
         init_cfg: See :class:`mmengine.model.BaseModule`.
 
     Attributes:
-        weight: The prototypes (C, D). Their length does not matter for the loss, but with Adam,
-            whose steps have a fixed length, it sets how fast they turn: unit length here.
+        weight: The prototypes (C, D). Their length does not matter for losses on cosines, but with
+            Adam, whose steps have a fixed length, it sets how fast they turn: they start at unit
+            length.
     """
 
     def __init__(
@@ -61,10 +63,10 @@ class RecognitionModule(BaseModule):
 
     def loss(self, embeddings: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
         """Return ``loss_cls`` of raw embeddings (B, D) with labels (B,)."""
-        cosines = cosine_matrix(self.dropout(embeddings), self.weight)
+        similarities = self.loss_module.similarities(self.dropout(embeddings), self.weight)
         norms = embeddings.float().norm(dim=1)
-        return dict(loss_cls=self.loss_module(cosines, labels, norms))
+        return dict(loss_cls=self.loss_module(similarities, labels, norms))
 
     def forward(self, embeddings: torch.Tensor) -> torch.Tensor:
-        """Return the cosines (B, C) of embeddings (B, D) with all prototypes."""
-        return cosine_matrix(embeddings, self.weight)
+        """Return the similarities (B, C) of embeddings (B, D) with all prototypes."""
+        return self.loss_module.similarities(embeddings, self.weight)

@@ -1,20 +1,35 @@
 """Losses: cosines or predictions in, a scalar out."""
 
-from .arcface import ArcFaceLoss
+from .adaface import AdaFaceLoss
+from .arcface import ArcFaceLoss, add_angle
+from .cosface import CosFaceLoss
+from .curricularface import CurricularFaceLoss
 from .index_diversion import IndexDiversionLoss
+from .magface import MagFaceLoss
 from .margin import MarginSoftmaxLoss, cosine_matrix
+from .moments import batch_moments
+from .normface import NormFaceLoss
 from .recognizability import Proximities, RecognizabilityIndex, proximities
 from .regression import AttentionLoss, IndexRegressionLoss, attention_target
+from .softmax import SoftmaxLoss
 
 __all__ = [
+    'AdaFaceLoss',
     'ArcFaceLoss',
     'AttentionLoss',
+    'CosFaceLoss',
+    'CurricularFaceLoss',
     'IndexDiversionLoss',
     'IndexRegressionLoss',
+    'MagFaceLoss',
     'MarginSoftmaxLoss',
+    'NormFaceLoss',
     'Proximities',
     'RecognizabilityIndex',
+    'SoftmaxLoss',
+    'add_angle',
     'attention_target',
+    'batch_moments',
     'cosine_matrix',
     'proximities',
 ]

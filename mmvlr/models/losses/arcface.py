@@ -9,6 +9,21 @@ from mmvlr.registry import MODELS
 from .margin import MarginSoftmaxLoss
 
 
+def add_angle(cosine: torch.Tensor, margin: float | torch.Tensor) -> torch.Tensor:
+    """Return cos(theta + m), or its falling continuation c - m * sin(pi - m) beyond pi.
+
+    Args:
+        cosine: (B,) cos(theta), strictly within -1 and 1.
+        margin: The angle m in radians, one for all or (B,).
+
+    Returns:
+        (B,), differentiable in both arguments.
+    """
+    shifted = torch.acos(cosine) + margin
+    beyond = cosine - margin * torch.sin(torch.as_tensor(margin))
+    return torch.where(shifted < math.pi, torch.cos(shifted), beyond)
+
+
 @MODELS.register_module()
 class ArcFaceLoss(MarginSoftmaxLoss):
     """Additive angular margin: cos(theta + m).
@@ -33,7 +48,5 @@ class ArcFaceLoss(MarginSoftmaxLoss):
         self.margin = margin
 
     def target_cosine(self, cosine: torch.Tensor, norms: torch.Tensor | None) -> torch.Tensor:
-        """Return cos(theta + m), or its linear continuation beyond pi."""
-        shifted = torch.cos(torch.acos(cosine) + self.margin)
-        beyond = cosine - self.margin * math.sin(math.pi - self.margin)
-        return torch.where(cosine > math.cos(math.pi - self.margin), shifted, beyond)
+        """Return cos(theta + m), or its continuation beyond pi."""
+        return add_angle(cosine, self.margin)

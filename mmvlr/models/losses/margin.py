@@ -1,8 +1,10 @@
 """The margin core: what every margin-based softmax loss shares.
 
 A subclass says what becomes of the target's cosine (``target_cosine``) and, rarely, of the others
-(``negative_cosines``). The core owns the numerics: float32 also under autocast, cosines clamped
-before any ``acos``, and ``acos`` on the target column only, (B,) instead of (B, C).
+(``negative_cosines``), what it remembers of a batch (``update_statistics``) or that it compares
+embeddings with prototypes in another way (``similarities``). The core owns the numerics: float32
+also under autocast, cosines clamped before any ``acos``, and ``acos`` on the target column only,
+(B,) instead of (B, C).
 """
 
 import torch
@@ -41,6 +43,18 @@ class MarginSoftmaxLoss(nn.Module):
         self.scale = scale
         self.loss_weight = loss_weight
 
+    def similarities(self, embeddings: torch.Tensor, prototypes: torch.Tensor) -> torch.Tensor:
+        """Return what the loss is called with: (B, C) of embeddings (B, D), prototypes (C, D)."""
+        return cosine_matrix(embeddings, prototypes)
+
+    def update_statistics(self, target: torch.Tensor, norms: torch.Tensor | None) -> None:
+        """Take in a batch: cosines of the targets and norms, both (B,).
+
+        Called in training only, without gradient and before the batch's loss. Statistics belong in
+        buffers, which checkpoints carry, and must become the same on every rank; see
+        :func:`.moments.batch_moments`.
+        """
+
     def target_cosine(self, cosine: torch.Tensor, norms: torch.Tensor | None) -> torch.Tensor:
         """Return the target's cosine (B,) after the margin; ``cosine`` is clamped."""
         return cosine
@@ -58,6 +72,9 @@ class MarginSoftmaxLoss(nn.Module):
         cosines = cosines.float()
         column = labels.view(-1, 1)
         target = cosines.gather(1, column).squeeze(1).clamp(-1 + COSINE_EPS, 1 - COSINE_EPS)
+        if self.training:
+            with torch.no_grad():
+                self.update_statistics(target, norms)
         others = self.negative_cosines(cosines, target, labels)
         with_margin = self.target_cosine(target, norms)
         return self.scale * others.scatter(1, column, with_margin.view(-1, 1))
@@ -68,7 +85,7 @@ class MarginSoftmaxLoss(nn.Module):
         """Return the mean loss, a scalar.
 
         Args:
-            cosines: (B, C), as :func:`cosine_matrix` makes them.
+            cosines: (B, C), as :meth:`similarities` makes them.
             labels: (B,) int64 class indices.
             norms: (B,) lengths of the raw embeddings, for losses that use them.
         """

@@ -33,6 +33,16 @@ def test_loss_sees_the_norms_in_front_of_the_dropout():
     torch.testing.assert_close(seen[0], embeddings.norm(dim=1))
 
 
+def test_the_loss_says_how_embeddings_are_compared():
+    head = RecognitionModule(4, 6, dropout=0.5).eval()
+    head.loss_module.similarities = lambda v, w: -torch.cdist(v, w) / 10
+    embeddings, labels = torch.randn(5, 6), torch.tensor([0, 1, 2, 3, 0])
+    similarities = -torch.cdist(embeddings, head.weight) / 10
+    torch.testing.assert_close(head(embeddings), similarities)
+    expected = ArcFaceLoss()(similarities, labels)
+    torch.testing.assert_close(head.loss(embeddings, labels)['loss_cls'], expected)
+
+
 def test_prototypes_start_as_unit_vectors():
     head = RecognitionModule(7, 6)
     torch.testing.assert_close(head.weight.norm(dim=1), torch.ones(7))

@@ -1,0 +1,3 @@
+_base_ = ['../arcface/mobilefacenet_tinyface.py']
+
+model = dict(head=dict(loss=dict(_delete_=True, type='SoftmaxLoss')))

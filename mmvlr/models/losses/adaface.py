@@ -1,0 +1,84 @@
+"""AdaFace."""
+
+import math
+
+import torch
+
+from mmvlr.registry import MODELS
+
+from .margin import MarginSoftmaxLoss
+from .moments import batch_moments
+
+
+@MODELS.register_module()
+class AdaFaceLoss(MarginSoftmaxLoss):
+    """Margin by quality: hard faces count where the embedding is long, easy ones where it is short.
+
+    Kim et al., *AdaFace*, CVPR 2022 (arXiv 2204.00964), section 3.3. The quality of a face is its
+    norm among those of late, z = clip(h * (norm - mu) / (sigma + eps), -1, 1), without gradient;
+    its target becomes cos(clip(theta - m * z, eps, pi - eps)) - (m + m * z). That is CosFace at
+    z = 0 and ArcFace at z = -1. mu and sigma are running means of the batch's mean and standard
+    deviation, and take in a batch before they are used on it.
+
+    Args:
+        margin: m.
+        h: How much of z's range one standard deviation of the norms takes.
+        scale: The factor s in front of the cosines.
+        momentum: Weight of a batch in mu and sigma (t_alpha in the authors' code).
+        max_norm: Longer embeddings count as this long.
+        eps: Keeps norms and sigma above 0 and theta' off 0 and pi.
+        initial_mean: mu at the start.
+        initial_std: sigma at the start. It is left slowly: after 100 batches 0.37 of it are there.
+        loss_weight: Factor of the whole loss.
+
+    Attributes:
+        norm_mean, norm_std: mu and sigma, scalar buffers. They follow training batches only, those
+            of all ranks.
+
+    Example:
+        >>> loss = AdaFaceLoss(h=0.5, momentum=0.0, initial_mean=20.0, initial_std=10.0, eps=0.0)
+        >>> loss.quality(torch.tensor([10.0, 20.0, 50.0]))
+        tensor([-0.5000,  0.0000,  1.0000])
+    """
+
+    def __init__(
+        self,
+        margin: float = 0.4,
+        h: float = 0.333,
+        scale: float = 64.0,
+        momentum: float = 0.01,
+        max_norm: float = 100.0,
+        eps: float = 1e-3,
+        initial_mean: float = 20.0,
+        initial_std: float = 100.0,
+        loss_weight: float = 1.0,
+    ):
+        super().__init__(scale=scale, loss_weight=loss_weight)
+        self.margin = margin
+        self.h = h
+        self.momentum = momentum
+        self.max_norm = max_norm
+        self.eps = eps
+        self.register_buffer('norm_mean', torch.tensor(float(initial_mean)))
+        self.register_buffer('norm_std', torch.tensor(float(initial_std)))
+
+    def clamped(self, norms: torch.Tensor) -> torch.Tensor:
+        """Return the norms (B,) within bounds, float32 and without gradient."""
+        return norms.detach().float().clamp(self.eps, self.max_norm)
+
+    def update_statistics(self, target: torch.Tensor, norms: torch.Tensor) -> None:
+        """Take mean and standard deviation of the norms (B,) into mu and sigma."""
+        mean, std = batch_moments(self.clamped(norms))
+        self.norm_mean.lerp_(mean, self.momentum)
+        self.norm_std.lerp_(std, self.momentum)
+
+    def quality(self, norms: torch.Tensor) -> torch.Tensor:
+        """Return z (B,) in [-1, 1] of the norms (B,) of raw embeddings, without gradient."""
+        deviation = (self.clamped(norms) - self.norm_mean) / (self.norm_std + self.eps)
+        return (self.h * deviation).clamp(-1, 1)
+
+    def target_cosine(self, cosine: torch.Tensor, norms: torch.Tensor) -> torch.Tensor:
+        """Return cos(theta - m * z) - (m + m * z)."""
+        shift = self.margin * self.quality(norms)
+        angle = (torch.acos(cosine) - shift).clamp(self.eps, math.pi - self.eps)
+        return torch.cos(angle) - (self.margin + shift)
