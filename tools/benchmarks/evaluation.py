@@ -7,8 +7,8 @@ random unit embeddings and in processes of their own:
 - ``product``: the bare blocked matrix product, its scores thrown away;
 - ``argsort`` (TinyFace only): product and argsort of the full score matrix, the usual way.
 
-The ways take turns, ``--repeats`` times. The table gives medians, ratios of each turn, and the peak
-memory above that of the inputs. The last line is one JSON object.
+The ways take turns, ``--repeats`` times. The table gives medians, ratios of each turn, the peak
+memory above that of the inputs, and that of the whole process. The last line is one JSON object.
 """
 
 import argparse
@@ -125,7 +125,7 @@ def measure(size: str, way: str, dim: int, device: str, threads: int) -> dict[st
         if device != 'cpu':
             torch.cuda.synchronize()
         seconds = time.perf_counter() - start
-    return dict(seconds=seconds, peak_mib=memory.rise)
+    return dict(seconds=seconds, peak_mib=memory.rise, process_mib=memory.peak)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -142,7 +142,7 @@ def main(argv: list[str] | None = None) -> int:
         print(json.dumps(measure(*args.one, args.dim, args.device, args.threads)))
         return 0
     result: dict[str, float] = {}
-    print(f'{"size":10} {"way":8} {"seconds":>8} {"peak MiB":>9} {"over product":>13}')
+    print(f'{"size":10} {"way":8} {"seconds":>8} {"peak MiB":>9} {"process":>8} over product')
     for size in args.sizes:
         found: dict[str, list[dict[str, float]]] = {way: [] for way in WAYS[size]}
         for _ in range(args.repeats):
@@ -155,13 +155,15 @@ def main(argv: list[str] | None = None) -> int:
         seconds = {way: [turn['seconds'] for turn in turns] for way, turns in found.items()}
         for way, turns in found.items():
             ratios = [a / b for a, b in zip(seconds[way], seconds['product'], strict=True)]
-            peak = max(turn['peak_mib'] for turn in turns)
-            print(
-                f'{size:10} {way:8} {statistics.median(seconds[way]):8.2f} {peak:9,.0f} '
-                f'{statistics.median(ratios):6.2f} ({min(ratios):.2f} to {max(ratios):.2f})'
+            peak, whole = (
+                max(turn[f'{name}_mib'] for turn in turns) for name in ('peak', 'process')
             )
+            ratio = f'{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})'
+            row = f'{size:10} {way:8} {statistics.median(seconds[way]):8.2f}'
+            print(f'{row} {peak:9,.0f} {whole:8,.0f} {ratio}', flush=True)
             result[f'{size}_{way}_seconds'] = statistics.median(seconds[way])
             result[f'{size}_{way}_peak_mib'] = peak
+            result[f'{size}_{way}_process_mib'] = whole
             if way == 'engine':
                 result[f'{size}_own_over_bare'] = statistics.median(ratios)
             if way == 'argsort':
