@@ -1,6 +1,6 @@
 """Models: preprocessor, backbones, heads, losses and the recognizers made of them."""
 
-from .backbones import FaceBackbone, IResNet, MobileFaceNet
+from .backbones import FaceBackbone, InceptionResnetV1, IResNet, MobileFaceNet
 from .data_preprocessor import FaceDataPreprocessor
 from .heads import PerceptibilityAttention, PerceptibilityRegression, RecognitionModule
 from .losses import (
@@ -27,6 +27,7 @@ __all__ = [
     'FaceDataPreprocessor',
     'FaceRecognizer',
     'IResNet',
+    'InceptionResnetV1',
     'IndexDiversionLoss',
     'IndexRegressionLoss',
     'MagFaceLoss',

@@ -5,6 +5,10 @@ Architecture: Deng et al., *ArcFace*, CVPR 2019 (arXiv 1801.07698), with the imp
 112x112 face keeps 7x7 positions at the end. Parameter names are those of insightface's public
 ``backbone.pth`` files, which therefore load unchanged. Depth 50 has 43,590,848 parameters at 512
 dimensions.
+
+AdaFace (Kim et al., CVPR 2022, arXiv 2204.00964) and face.evoLVe (github.com/ZhaoJ9014/face.evoLVe)
+publish networks of the same family, called IR, that differ in three places; each is a variant here.
+``tools/model_converters/convert.py`` brings their files to the names of this module.
 """
 
 from collections.abc import Iterator
@@ -27,18 +31,30 @@ class IBasicBlock(nn.Module):
         out_channels: Channels of the output.
         stride: Stride of the second convolution and of the shortcut.
         bn_eps: Epsilon of the BN layers (1e-5 in insightface, 2e-5 in MagFace).
+        inner_bn: BN between the first convolution and the PReLU.
+        conv_shortcut: The shortcut is a 1x1 convolution and a BN wherever the map shrinks. Without
+            it, a shortcut that keeps its channels takes every ``stride``-th position instead.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, stride: int, bn_eps: float):
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        stride: int,
+        bn_eps: float,
+        inner_bn: bool = True,
+        conv_shortcut: bool = True,
+    ):
         super().__init__()
         self.bn1 = nn.BatchNorm2d(in_channels, eps=bn_eps)
         self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False)
-        self.bn2 = nn.BatchNorm2d(out_channels, eps=bn_eps)
+        self.bn2 = nn.BatchNorm2d(out_channels, eps=bn_eps) if inner_bn else None
         self.prelu = nn.PReLU(out_channels)
         self.conv2 = nn.Conv2d(out_channels, out_channels, 3, stride, padding=1, bias=False)
         self.bn3 = nn.BatchNorm2d(out_channels, eps=bn_eps)
+        self.stride = stride
         self.downsample = None
-        if stride != 1 or in_channels != out_channels:
+        if in_channels != out_channels or (stride != 1 and conv_shortcut):
             self.downsample = nn.Sequential(
                 nn.Conv2d(in_channels, out_channels, 1, stride, bias=False),
                 nn.BatchNorm2d(out_channels, eps=bn_eps),
@@ -46,9 +62,13 @@ class IBasicBlock(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map (B, in, h, w) to (B, out, h / stride, w / stride)."""
-        out = self.prelu(conv_bn(self.conv1, self.bn2, self.bn1(x)))
-        out = conv_bn(self.conv2, self.bn3, out)
-        return out + (x if self.downsample is None else conv_bn(*self.downsample, x))
+        out = self.bn1(x)
+        out = self.conv1(out) if self.bn2 is None else conv_bn(self.conv1, self.bn2, out)
+        out = conv_bn(self.conv2, self.bn3, self.prelu(out))
+        if self.downsample is not None:
+            return out + conv_bn(*self.downsample, x)
+        # The sources write MaxPool2d(1, stride), which picks the same positions.
+        return out + (x if self.stride == 1 else x[..., :: self.stride, :: self.stride])
 
 
 @contextmanager
@@ -89,8 +109,15 @@ class IResNet(FaceBackbone):
         dropout: Dropout probability in front of the last linear layer.
         bn_eps: Epsilon of all BN layers.
         with_checkpoint: Recompute the blocks in the backward pass: less memory, more time.
+        variant: ``'insightface'`` (MagFace too, with ``bn_eps=2e-5``), ``'adaface'`` or
+            ``'faceevolve'``: whose network this is.
         frozen_bn: See :class:`FaceBackbone`.
         init_cfg: See :class:`mmengine.model.BaseModule`.
+
+    Against insightface's network, ``'adaface'`` starts its first stage without a convolution in the
+    shortcut and has no scale and offset in the last BN (43,585,600 parameters at depth 50);
+    ``'faceevolve'`` has no convolution there either and no BN between the first convolution of a
+    block and its PReLU (43,574,976).
 
     Example:
         >>> import torch
@@ -101,6 +128,11 @@ class IResNet(FaceBackbone):
     """
 
     arch_settings = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 14, 3), 100: (3, 13, 30, 3)}
+    variants: dict[str, dict] = {
+        'insightface': dict(inner_bn=True, conv_shortcut=True, last_affine=True),
+        'adaface': dict(inner_bn=True, conv_shortcut=False, last_affine=False),
+        'faceevolve': dict(inner_bn=False, conv_shortcut=False, last_affine=True),
+    }
 
     def __init__(
         self,
@@ -110,13 +142,19 @@ class IResNet(FaceBackbone):
         dropout: float = 0.0,
         bn_eps: float = 1e-5,
         with_checkpoint: bool = False,
+        variant: str = 'insightface',
         frozen_bn: bool = False,
         init_cfg: dict | None = None,
     ):
         super().__init__(frozen_bn=frozen_bn, init_cfg=init_cfg)
         if depth not in self.arch_settings:
             raise ValueError(f'depth must be one of {sorted(self.arch_settings)}, not {depth}')
+        if variant not in self.variants:
+            raise ValueError(f'variant must be one of {sorted(self.variants)}, not {variant!r}')
+        block_settings = dict(self.variants[variant])
+        last_affine = block_settings.pop('last_affine')
         self.depth = depth
+        self.variant = variant
         self.embed_dims = embed_dims
         self.feat_channels = 512
         self.with_checkpoint = with_checkpoint
@@ -130,13 +168,13 @@ class IResNet(FaceBackbone):
             blocks = []
             for block in range(num_blocks):
                 stride = 2 if block == 0 else 1
-                blocks.append(IBasicBlock(in_channels, channels, stride, bn_eps))
+                blocks.append(IBasicBlock(in_channels, channels, stride, bn_eps, **block_settings))
                 in_channels = channels
             setattr(self, f'layer{index}', nn.Sequential(*blocks))
         self.bn2 = nn.BatchNorm2d(512, eps=bn_eps)
         self.dropout = nn.Dropout(dropout)
         self.fc = nn.Linear(512 * conv_output_size(input_size, 4) ** 2, embed_dims)
-        self.features = nn.BatchNorm1d(embed_dims, eps=bn_eps)
+        self.features = nn.BatchNorm1d(embed_dims, eps=bn_eps, affine=last_affine)
         self._init_parameters()
 
     def _init_parameters(self) -> None:
@@ -148,8 +186,9 @@ class IResNet(FaceBackbone):
             # A residual branch that starts at zero lets a deep network train from scratch.
             if isinstance(module, IBasicBlock):
                 nn.init.zeros_(module.bn3.weight)
-        # A learnable scale in front of a cosine is redundant; insightface's files hold ones here.
-        self.features.weight.requires_grad_(False)
+        if self.variant == 'insightface':
+            # As insightface trains it: its files hold ones here.
+            self.features.weight.requires_grad_(False)
 
     def forward(self, inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Map faces (B, 3, H, W) to ((B, 512, H/16, W/16), (B, D))."""

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from mmvlr.models import IResNet, MobileFaceNet
+from mmvlr.models.backbones import InceptionResnetV1, IResNet, MobileFaceNet
 from mmvlr.models.backbones.base import conv_bn, conv_output_size
 
 SMALL = dict(
@@ -16,6 +16,13 @@ SMALL = dict(
 )
 BACKBONES = {
     'iresnet': lambda **kwargs: IResNet(18, input_size=32, embed_dims=16, **kwargs),
+    'iresnet-adaface': lambda **kwargs: IResNet(
+        18, input_size=32, embed_dims=16, variant='adaface', **kwargs
+    ),
+    'iresnet-faceevolve': lambda **kwargs: IResNet(
+        18, input_size=32, embed_dims=16, variant='faceevolve', **kwargs
+    ),
+    'inception-resnet': lambda **kwargs: InceptionResnetV1(embed_dims=16, **kwargs),
     'mobilefacenet': lambda **kwargs: MobileFaceNet(**SMALL, **kwargs),
     'mobilefacenet-conv': lambda **kwargs: MobileFaceNet(
         **SMALL, tail='conv', padding='tf_same', stem_pointwise=True, **kwargs
@@ -24,21 +31,27 @@ BACKBONES = {
 each_backbone = pytest.mark.parametrize('make', BACKBONES.values(), ids=BACKBONES)
 
 
+def random_faces(backbone, number, **kwargs):
+    side = getattr(backbone, 'min_size', 32)
+    return torch.randn(number, 3, side, side, **kwargs)
+
+
 def scramble_bn(module):
     """Give BN layers statistics that matter; fresh ones are the identity."""
     for layer in module.modules():
         if isinstance(layer, nn.modules.batchnorm._BatchNorm):
             layer.running_mean.normal_()
             layer.running_var.uniform_(0.5, 2)
-            nn.init.normal_(layer.weight, 1, 0.2)
-            nn.init.normal_(layer.bias, 0, 0.2)
+            if layer.affine:
+                nn.init.normal_(layer.weight, 1, 0.2)
+                nn.init.normal_(layer.bias, 0, 0.2)
     return module
 
 
 @each_backbone
 def test_output(make):
     backbone = make().eval()
-    feature_map, embedding = backbone(torch.randn(3, 3, 32, 32))
+    feature_map, embedding = backbone(random_faces(backbone, 3))
     assert embedding.shape == (3, backbone.embed_dims) == (3, 16)
     assert feature_map.shape[:2] == (3, backbone.feat_channels)
     assert feature_map.ndim == 4
@@ -48,7 +61,7 @@ def test_output(make):
 @each_backbone
 def test_faces_do_not_influence_each_other_in_eval_mode(make):
     backbone = make().eval()
-    faces = torch.randn(3, 3, 32, 32)
+    faces = random_faces(backbone, 3)
     together = backbone(faces)[1]
     alone = torch.cat([backbone(face[None])[1] for face in faces])
     torch.testing.assert_close(alone, together, rtol=1e-4, atol=1e-5)
@@ -70,7 +83,7 @@ def test_frozen_bn_keeps_statistics_and_affine(make):
     before = {name: value.clone() for name, value in backbone.state_dict().items()}
     for _ in range(3):
         optimizer.zero_grad()
-        backbone(torch.randn(4, 3, 32, 32))[1].sin().sum().backward()
+        backbone(random_faces(backbone, 4))[1].sin().sum().backward()
         optimizer.step()
         # A switch to validation and back must not thaw anything.
         backbone.eval()
@@ -82,15 +95,24 @@ def test_frozen_bn_keeps_statistics_and_affine(make):
     assert not torch.equal(after[first], before[first])
 
 
-@pytest.mark.parametrize('name', ['iresnet', 'mobilefacenet'])
-def test_last_bn_learns_where_the_others_are_frozen(name):
+@pytest.mark.parametrize(
+    ('name', 'layer'),
+    [
+        ('iresnet', 'features'),
+        ('iresnet-faceevolve', 'features'),
+        ('inception-resnet', 'last_bn'),
+        ('mobilefacenet', 'features'),
+    ],
+)
+def test_last_bn_learns_where_the_others_are_frozen(name, layer):
     backbone = BACKBONES[name](frozen_bn=True).train()
     optimizer = torch.optim.SGD(backbone.parameters(), lr=0.1)
-    bias, mean = backbone.features.bias.clone(), backbone.features.running_mean.clone()
-    backbone(torch.randn(4, 3, 32, 32))[1].sin().sum().backward()
+    last = getattr(backbone, layer)
+    bias, mean = last.bias.clone(), last.running_mean.clone()
+    backbone(random_faces(backbone, 4))[1].sin().sum().backward()
     optimizer.step()
-    assert not torch.equal(backbone.features.bias, bias)
-    assert not torch.equal(backbone.features.running_mean, mean)
+    assert not torch.equal(last.bias, bias)
+    assert not torch.equal(last.running_mean, mean)
 
 
 @each_backbone
@@ -98,7 +120,7 @@ def test_unfrozen_bn_learns(make):
     backbone = make().train()
     layers = [m for m in backbone.modules() if isinstance(m, nn.BatchNorm2d)]
     before = [layer.running_mean.clone() for layer in layers]
-    backbone(torch.randn(4, 3, 32, 32))[1].sum().backward()
+    backbone(random_faces(backbone, 4))[1].sum().backward()
     assert all(not torch.equal(m.running_mean, b) for m, b in zip(layers, before, strict=True))
     assert all(layer.weight.grad is not None for layer in layers)
 
@@ -111,7 +133,7 @@ def test_folding_changes_nothing(make):
     frozen.load_state_dict(plain.state_dict())
     frozen.train()
     frozen.eval()
-    faces = torch.randn(2, 3, 32, 32, dtype=torch.float64)
+    faces = random_faces(plain, 2, dtype=torch.float64)
     for one, other in zip(plain(faces), frozen(faces), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
 

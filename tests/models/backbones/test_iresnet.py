@@ -75,6 +75,44 @@ def test_unknown_depth():
         IResNet(49)
 
 
+@pytest.mark.parametrize(
+    ('variant', 'count'), [('adaface', 43_585_600), ('faceevolve', 43_574_976)]
+)
+def test_parameter_count_of_variants(variant, count):
+    with torch.device('meta'):
+        backbone = IResNet(50, variant=variant)
+    assert sum(parameter.numel() for parameter in backbone.parameters()) == count
+
+
+def test_unknown_variant():
+    with pytest.raises(ValueError, match='variant must be one of'):
+        IResNet(18, variant='arcface')
+
+
+def test_last_scale_is_fixed_in_insightface_only():
+    with torch.device('meta'):
+        assert not IResNet(18).features.weight.requires_grad
+        assert IResNet(18, variant='faceevolve').features.weight.requires_grad
+        assert IResNet(18, variant='adaface').features.weight is None
+
+
+@pytest.mark.parametrize('variant', ['adaface', 'faceevolve'])
+def test_blocks_of_variants_by_hand(variant):
+    layers = IResNet(18, input_size=32, embed_dims=8, variant=variant).double().eval()
+    x = torch.randn(2, 64, 9, 9, dtype=torch.float64)
+    # The first block keeps its channels and halves the map; the one behind it changes neither.
+    for block, stride in zip(layers.layer1, (2, 1), strict=True):
+        torch.nn.init.normal_(block.bn3.weight)
+        out = block.conv1(block.bn1(x))
+        out = block.bn2(out) if variant == 'adaface' else out
+        out = torch.where(out > 0, out, out * block.prelu.weight.view(1, -1, 1, 1))
+        expected = block.bn3(block.conv2(out)) + torch.nn.functional.max_pool2d(x, 1, stride)
+        x = block(x)
+        torch.testing.assert_close(x, expected)
+    assert x.shape[-2:] == (5, 5)
+    assert layers.layer2[0].downsample is not None
+
+
 def test_block_by_hand():
     block = IResNet(18, input_size=32, embed_dims=8).eval().layer2[0].double()
     torch.nn.init.normal_(block.bn3.weight)
