@@ -46,6 +46,7 @@ PACKAGES = {
     'mmvlr.evaluation': 'Evaluation',
     'mmvlr.evaluation.functional': 'Functional metrics',
     'mmvlr.evaluation.metrics': 'Metrics of mmengine',
+    'mmvlr.quality': 'Quality measures',
     'mmvlr.structures': 'Structures',
     'mmvlr.visualization': 'Visualization',
     'mmvlr.utils': 'Utilities',

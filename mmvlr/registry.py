@@ -6,7 +6,7 @@ at least one, and ``tests/test_registry.py`` walks all of them.
 
 ``MODELS`` holds backbones, heads, losses, recognizability formulas and recognizers alike, as in
 every OpenMMLab project: a config names a type, and the argument it is given to says which kind it
-must be.
+must be. ``QUALITIES`` has no root: mmengine knows nothing like a quality measure.
 """
 
 from mmengine.registry import DATA_SAMPLERS as MMENGINE_DATA_SAMPLERS
@@ -64,7 +64,7 @@ TRANSFORMS = Registry(
 )
 FUNCTIONS = Registry('function', parent=MMENGINE_FUNCTIONS, locations=['mmvlr.datasets'])
 
-MODELS = Registry('model', parent=MMENGINE_MODELS, locations=['mmvlr.models'])
+MODELS = Registry('model', parent=MMENGINE_MODELS, locations=['mmvlr.models', 'mmvlr.quality'])
 MODEL_WRAPPERS = Registry(
     'model wrapper', parent=MMENGINE_MODEL_WRAPPERS, locations=['mmvlr.models']
 )
@@ -81,3 +81,5 @@ VISBACKENDS = Registry(
     'visualizer backend', parent=MMENGINE_VISBACKENDS, locations=['mmvlr.visualization']
 )
 INFERENCERS = Registry('inferencer', parent=MMENGINE_INFERENCERS, locations=['mmvlr.apis'])
+
+QUALITIES = Registry('quality measure', locations=['mmvlr.quality'])

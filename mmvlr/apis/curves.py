@@ -20,7 +20,7 @@ from mmvlr.visualization import (
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-MEASURES = dict(ri='RI', ers='ERS', norm='norm')
+MEASURES = dict(ri='RI', ers='ERS', norm='norm', crfiqa='CR-FIQA')
 
 
 def all_curves(metrics: Iterable[FaceMetric]) -> dict[str, dict[str, Curve]]:

@@ -45,7 +45,7 @@ from .curves import all_curves
 from .evaluation import build_metrics, evaluate_faces
 from .runner import build_tester, load_config
 
-MEASURES = dict(ri='RI', ers='ERS', norm='norm')
+MEASURES = dict(ri='RI', ers='ERS', norm='norm', crfiqa='CR-FIQA')
 #: The pixel baseline reads every picture again; beyond so many it is left out.
 MAX_PIXEL_PICTURES = 20_000
 NUM_FACES, NUM_SPECTRUM, NUM_ATTENTION, NUM_FAILURES, NUM_MATCHES = 24, 16, 10, 6, 5

@@ -15,7 +15,7 @@ from mmvlr.utils.io import write_atomic
 #: Identity of faces that belong to nobody in the gallery.
 NO_IDENTITY = -100
 #: Names of quality measures, higher is better.
-QUALITIES = ('ri', 'ers', 'norm')
+QUALITIES = ('ri', 'ers', 'norm', 'crfiqa')
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,8 +26,9 @@ class FaceTable:
         embedding: (N, D) float, raw; metrics normalise.
         role: (N,) text: ``gallery``, ``distractor``, ``probe``, ``unmated``, ``pair``, ``ui``.
         identity: (N,) int64; -100 where nobody knows.
-        columns: Further values by name, (N,) each: the quality measures ``ri``, ``ers`` and
-            ``norm``, and what the data set tells, such as ``distance``, ``camera``, ``name``.
+        columns: Further values by name, (N,) each: the quality measures ``ri``, ``ers``,
+            ``norm`` and ``crfiqa``, and what the data set tells, such as ``distance``, ``camera``
+            and ``name``.
         pairs: (P, 2) rows that are compared in verification, or None.
         same: (P,) bool, whether a pair shows one person, or None.
         meta: Plain values: where the embeddings come from.

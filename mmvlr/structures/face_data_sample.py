@@ -10,7 +10,8 @@ class FaceDataSample(BaseDataElement):
 
     - ``sample_idx`` (int): index in its data set; results of several ranks are merged by it.
     - ``img_path`` (str): file, or a name such as ``synthetic:12/3`` where there is none.
-    - ``role`` (str): ``train``, ``gallery``, ``probe``, ``distractor``, ``unmated`` or ``ui``.
+    - ``role`` (str): ``train``, ``gallery``, ``probe``, ``distractor``, ``unmated``,
+      ``pair`` or ``ui``.
     - ``identity`` (int): the data set's own number of the person; -100 for distractors and UI.
     - ``ori_shape`` ((int, int)): native height and width in pixels, before any resizing.
     - ``template``, ``camera``, ``distance``: for data sets that have them.
@@ -22,6 +23,7 @@ class FaceDataSample(BaseDataElement):
     - ``recognizability`` (float32, ()): predicted recognizability index, higher is better.
     - ``ers`` (float32, ()): embedding recognizability score, min(1 - cos(v, u), 1).
     - ``embedding_norm`` (float32, ()): length of the backbone's embedding.
+    - ``crfiqa`` (float32, ()): quality predicted by CR-FIQA.
 
     Example:
         >>> import torch

@@ -19,7 +19,7 @@ from ..functional import (
 from ..table import FaceTable
 
 #: Name of a quality measure in results -> attribute of the data sample; higher is better.
-QUALITIES = dict(ri='recognizability', ers='ers', norm='embedding_norm')
+QUALITIES = dict(ri='recognizability', ers='ers', norm='embedding_norm', crfiqa='crfiqa')
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,0 +1,27 @@
+"""Face quality: every measure is one number a face, higher is better, called in one way."""
+
+from .base import FaceBatch, QualityMeasure
+from .calibration import IsotonicCalibration
+from .crfiqa import CRFIQA, CRFIQAQuality, relative_classifiability
+from .embedding import ERSQuality, NormQuality, RecognizabilityQuality
+from .measuring import measure_quality, native_picture
+from .picture import SharpnessQuality, SizeQuality
+from .serfiq import SERFIQQuality, split_at_dropout
+
+__all__ = [
+    'CRFIQA',
+    'CRFIQAQuality',
+    'ERSQuality',
+    'FaceBatch',
+    'IsotonicCalibration',
+    'NormQuality',
+    'QualityMeasure',
+    'RecognizabilityQuality',
+    'SERFIQQuality',
+    'SharpnessQuality',
+    'SizeQuality',
+    'measure_quality',
+    'native_picture',
+    'relative_classifiability',
+    'split_at_dropout',
+]

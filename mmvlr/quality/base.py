@@ -1,0 +1,110 @@
+"""What every quality measure shares: the faces it sees and the one way it is called."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+
+from mmvlr.models.recognizers import FaceRecognizer
+
+
+@dataclass(frozen=True, eq=False)
+class FaceBatch:
+    """B faces as measures see them; the backbone runs once, whoever asks first.
+
+    Attributes:
+        model: A recognizer in eval mode, not wrapped; None where no measure needs one.
+        inputs: (B, 3, H, W), as the model's data preprocessor makes them.
+        pictures: B uint8 RGB arrays (h, w, 3) in native size, before any resizing.
+    """
+
+    model: FaceRecognizer | None = None
+    inputs: torch.Tensor | None = None
+    pictures: Sequence[np.ndarray] | None = None
+
+    def __len__(self) -> int:
+        faces = self.pictures if self.inputs is None else self.inputs
+        return 0 if faces is None else len(faces)
+
+    @cached_property
+    def features(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Feature map (B, C, h, w) and embedding (B, D) of the backbone, without gradient.
+
+        Raises:
+            ValueError: The model is in training mode, where BN and dropout would make the quality
+                of a face depend on the batch it is in.
+        """
+        if self.model.training:
+            raise ValueError('the model is in training mode; call model.eval() first')
+        with torch.no_grad():
+            return self.model.extract_feat(self.inputs)
+
+    @property
+    def feature_map(self) -> torch.Tensor:
+        """Feature map (B, C, h, w)."""
+        return self.features[0]
+
+    @property
+    def embedding(self) -> torch.Tensor:
+        """Raw embedding (B, D)."""
+        return self.features[1]
+
+
+class QualityMeasure:
+    """Base of the quality measures: faces in, one number a face out, higher is better.
+
+    A subclass names itself and implements :meth:`measure`. What it returns for a face must not
+    depend on the other faces of the batch; :func:`measure_quality` relies on it.
+
+    Args:
+        name: Name in results; the class's own if not given. Two measures of one kind, say with
+            different rates, need different names.
+
+    Attributes:
+        name: Name in results.
+        needs_model: Whether ``model`` and ``inputs`` are looked at.
+        needs_pictures: Whether ``pictures`` are looked at.
+
+    Example:
+        >>> class BrightnessQuality(QualityMeasure):
+        ...     name, needs_model, needs_pictures = 'brightness', False, True
+        ...
+        ...     def measure(self, faces):
+        ...         return torch.tensor([picture.mean() for picture in faces.pictures])
+        >>> BrightnessQuality()(FaceBatch(pictures=[np.full((9, 9, 3), 7, np.uint8)]))
+        tensor([7.])
+    """
+
+    name: str
+    needs_model: bool = True
+    needs_pictures: bool = False
+
+    def __init__(self, name: str | None = None):
+        if name is not None:
+            self.name = name
+
+    def measure(self, faces: FaceBatch) -> torch.Tensor:
+        """Return the quality (B,) of a batch of faces."""
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def __call__(self, faces: FaceBatch) -> torch.Tensor:
+        """Return the quality of each face, float32 (B,), higher is better.
+
+        Raises:
+            ValueError: The batch or its model lacks what the measure needs, or the measure did not
+                return one number a face.
+        """
+        if self.needs_model and (faces.model is None or faces.inputs is None):
+            raise ValueError(f'the quality measure {self.name!r} needs a model and its inputs')
+        if self.needs_pictures and faces.pictures is None:
+            raise ValueError(f'the quality measure {self.name!r} needs pictures in native size')
+        quality = self.measure(faces).float()
+        if quality.shape != (len(faces),):
+            raise ValueError(
+                f'the quality measure {self.name!r} returned {tuple(quality.shape)} '
+                f'for {len(faces)} faces'
+            )
+        return quality
