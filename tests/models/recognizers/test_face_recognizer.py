@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional as F
 
 from mmvlr.models import FaceRecognizer
-from mmvlr.models.recognizers import effective_rank
+from mmvlr.models.recognizers import effective_rank, predict_in_full_batches
 
 
 @pytest.fixture
@@ -168,3 +168,16 @@ def test_effective_rank_at_its_ends():
     assert effective_rank(torch.ones(9, 5)).item() == pytest.approx(1)
     assert effective_rank(3 * torch.eye(7)).item() == pytest.approx(7)
     assert not effective_rank(torch.randn(3, 3, requires_grad=True)).requires_grad
+
+
+@pytest.mark.parametrize('num', [1, 2, 8, 33])
+def test_a_face_does_not_depend_on_its_batch(num):
+    """Bit for bit: the share of a rank ends in another short batch than the whole does."""
+    model = FaceRecognizer(dict(type='MobileFaceNet', variant='tfjs')).eval()
+    faces = torch.randn(40, 3, 112, 112)
+    with torch.no_grad():
+        whole = predict_in_full_batches(model.predictions, faces)
+        part = predict_in_full_batches(model.predictions, faces[:num])
+    for name, values in part.items():
+        assert len(values) == num
+        assert torch.equal(values, whole[name][:num]), name
