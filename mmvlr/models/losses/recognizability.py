@@ -5,6 +5,7 @@ prototype, far from the nearest other prototype and far from the centre of the u
 identities (UI).
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -57,21 +58,40 @@ class RecognizabilityIndex(nn.Module):
     Args:
         eps: Keeps xi finite for an embedding on its prototype.
         log: Return log(xi) instead: the ratio has a long upper tail, its logarithm has not.
+        factors: Which proximities count, to see what each of them is worth; what is left out
+            counts as 1.
 
     Example:
         >>> import torch
         >>> d = [torch.tensor([x]) for x in (0.5, 0.8, 0.9)]
         >>> round(RecognizabilityIndex(eps=0.0)(Proximities(*d)).item(), 4)
         1.44
+        >>> round(RecognizabilityIndex(eps=0.0, factors=('d_p',))(Proximities(*d)).item(), 4)
+        2.0
     """
 
-    def __init__(self, eps: float = 1e-3, log: bool = False):
+    def __init__(
+        self,
+        eps: float = 1e-3,
+        log: bool = False,
+        factors: Sequence[str] = Proximities._fields,
+    ):
         super().__init__()
+        if not factors or not set(factors) <= set(Proximities._fields):
+            raise ValueError(f'factors must be some of {Proximities._fields}, not {factors!r}')
         self.eps = eps
         self.log = log
+        self.factors = tuple(factors)
 
     def forward(self, distances: Proximities) -> torch.Tensor:
         """Map proximities (B,) to xi (B,), without gradient."""
-        xi = distances.d_ui * distances.d_n / (distances.d_p.clamp_min(0) + self.eps)
+        one = torch.ones_like(distances.d_p)
+        d_p, d_n, d_ui = (
+            getattr(distances, name) if name in self.factors else one
+            for name in Proximities._fields
+        )
+        if 'd_p' in self.factors:
+            d_p = d_p.clamp_min(0) + self.eps
+        xi = d_ui * d_n / d_p
         xi = xi.clamp_min(self.eps).log() if self.log else xi
         return xi.detach()

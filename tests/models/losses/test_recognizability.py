@@ -99,6 +99,28 @@ def test_index_is_finite_where_a_distance_vanishes(log):
     assert xi[0] == xi[1] == xi.max()
 
 
+@pytest.mark.parametrize('log', [False, True])
+@pytest.mark.parametrize(
+    'factors', [('d_p', 'd_n'), ('d_ui', 'd_p'), ('d_n', 'd_ui'), ('d_p',), ('d_ui',)]
+)
+def test_index_of_some_factors(factors, log):
+    distances = Proximities(*(2 * torch.rand(7) for _ in range(3)))
+    xi = RecognizabilityIndex(log=log, factors=factors)(distances)
+    for i in range(7):
+        expected = 1.0
+        for name in factors:
+            distance = float(getattr(distances, name)[i])
+            expected = expected / (distance + 1e-3) if name == 'd_p' else expected * distance
+        expected = math.log(max(expected, 1e-3)) if log else expected
+        assert xi[i].item() == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize('factors', [(), ('d_p', 'd_x')])
+def test_index_of_unknown_factors_is_refused(factors):
+    with pytest.raises(ValueError, match='factors must be some of'):
+        RecognizabilityIndex(factors=factors)
+
+
 def test_index_has_no_gradient():
     d = torch.rand(3, requires_grad=True)
     assert not RecognizabilityIndex()(Proximities(d, d, d)).requires_grad
