@@ -24,7 +24,7 @@ help: ## list the targets
 venv: $(STAMP) ## make .venv with the versions of requirements/tested.txt and mmvlr itself
 
 # The stamp is written last, so that whatever is interrupted is done again.
-$(STAMP): requirements/tested.txt setup.py
+$(STAMP): requirements/tested.txt requirements/tested-no-deps.txt setup.py
 	@rm -f $@
 	@command -v "$(PYTHON3)" > /dev/null \
 	  || { echo 'make: $(PYTHON3) is not installed; Python 3.11 or newer is needed' >&2; exit 1; }
@@ -38,6 +38,7 @@ $(STAMP): requirements/tested.txt setup.py
 	@$(PYTHON) -m pip --version > /dev/null 2>&1 || "$(PYTHON3)" -m venv --clear $(VENV)
 	@echo 'Installing requirements/tested.txt into $(VENV): 2 to 5 minutes and 6 GB the first time.'
 	@$(PIP) install --quiet --requirement requirements/tested.txt
+	@$(PIP) install --quiet --no-deps --requirement requirements/tested-no-deps.txt
 	@$(PIP) install --quiet --no-deps --no-build-isolation --editable .
 	@$(PYTHON) -c 'import cv2' || { \
 	  echo 'make: OpenCV lacks libraries of the system (Debian: apt-get install libgl1' \

@@ -14,7 +14,8 @@ VERSION = re.search(
 
 DEMO = ['scikit-image>=0.22', 'matplotlib>=3.8']
 ALIGN = ['facenet-pytorch>=2.5.3,<2.6']
-TESTS = ['pytest>=8', 'pytest-timeout', 'hypothesis', 'ruff', *DEMO]
+CAM = ['grad-cam>=1.5']
+TESTS = ['pytest>=8', 'pytest-timeout', 'hypothesis', 'ruff', *DEMO, *ALIGN, *CAM]
 DOCS = ['sphinx>=7', 'myst-parser', 'furo']
 
 
@@ -65,9 +66,10 @@ setup(
     extras_require={
         'demo': DEMO,
         'align': ALIGN,
+        'cam': CAM,
         'tests': TESTS,
         'docs': DOCS,
-        'all': [*DEMO, *ALIGN, *TESTS, *DOCS],
+        'all': [*DEMO, *ALIGN, *CAM, *TESTS, *DOCS],
     },
     cmdclass={'build_py': BuildWithConfigs},
     zip_safe=False,
