@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from mmvlr.evaluation.functional import Curve
 from mmvlr.evaluation.metrics import FaceMetric
+from mmvlr.evaluation.table import MEASURES
 from mmvlr.utils.io import write_atomic
 from mmvlr.visualization import (
     DiscardCurve,
@@ -19,8 +20,6 @@ from mmvlr.visualization import (
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-MEASURES = dict(ri='RI', ers='ERS', norm='norm', crfiqa='CR-FIQA')
 
 
 def all_curves(metrics: Iterable[FaceMetric]) -> dict[str, dict[str, Curve]]:

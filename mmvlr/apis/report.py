@@ -20,7 +20,6 @@ from mmengine.runner import Runner
 from mmvlr.datasets.synthesis import pixel_correlation_embedding
 from mmvlr.datasets.transforms import read_picture
 from mmvlr.engine import build_loader, extract_predictions, unwrap
-from mmvlr.evaluation import FaceTable
 from mmvlr.evaluation.functional import (
     PairedDifference,
     closed_set_ranks,
@@ -30,6 +29,7 @@ from mmvlr.evaluation.functional import (
     roc_area,
 )
 from mmvlr.evaluation.metrics import QUALITIES, ClosedSetMetric
+from mmvlr.evaluation.table import MEASURES
 from mmvlr.version import __version__
 from mmvlr.visualization import (
     AttentionCard,
@@ -44,8 +44,8 @@ from mmvlr.visualization import (
 from .curves import all_curves
 from .evaluation import build_metrics, evaluate_faces
 from .runner import build_tester, load_config
+from .scoring import table_of
 
-MEASURES = dict(ri='RI', ers='ERS', norm='norm', crfiqa='CR-FIQA')
 #: The pixel baseline reads every picture again; beyond so many it is left out.
 MAX_PIXEL_PICTURES = 20_000
 NUM_FACES, NUM_SPECTRUM, NUM_ATTENTION, NUM_FAILURES, NUM_MATCHES = 24, 16, 10, 6, 5
@@ -132,21 +132,7 @@ class TestRun:
         self.loader = Runner.build_dataloader(config.test_dataloader)
         self.runner.call_hook('before_test')
         self.result = extract_predictions(self.model, self.loader)
-        samples = self.result['samples']
-        columns = {
-            q: self.result[key].numpy() for q, key in QUALITIES.items() if key in self.result
-        }
-        if any('distance' in sample for sample in samples):
-            columns['distance'] = np.array([sample.get('distance', 0) for sample in samples])
-        known = self.loader.dataset.metainfo
-        self.faces = FaceTable(
-            embedding=self.result['embedding'].float().numpy(),
-            role=np.array([sample.role for sample in samples]),
-            identity=np.array([sample.identity for sample in samples]),
-            columns=columns,
-            pairs=known.get('pairs'),
-            same=known.get('same'),
-        )
+        self.faces = table_of(self.result, self.loader)
         self.role, self.identity = self.faces.role, self.faces.identity
         self.gallery = np.flatnonzero(np.isin(self.role, ('gallery', 'distractor')))
         self.probe = np.flatnonzero(self.role == 'probe')

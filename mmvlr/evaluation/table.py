@@ -14,8 +14,16 @@ from mmvlr.utils.io import write_atomic
 
 #: Identity of faces that belong to nobody in the gallery.
 NO_IDENTITY = -100
-#: Names of quality measures, higher is better.
-QUALITIES = ('ri', 'ers', 'norm', 'crfiqa')
+#: Quality measures, higher is better: name of the column -> name for a reader.
+MEASURES = dict(
+    ri='RI',
+    ers='ERS',
+    norm='norm',
+    crfiqa='CR-FIQA',
+    serfiq='SER-FIQ',
+    size='size',
+    sharpness='sharpness',
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,8 +35,8 @@ class FaceTable:
         role: (N,) text: ``gallery``, ``distractor``, ``probe``, ``unmated``, ``pair``, ``ui``.
         identity: (N,) int64; -100 where nobody knows.
         columns: Further values by name, (N,) each: the quality measures ``ri``, ``ers``,
-            ``norm`` and ``crfiqa``, and what the data set tells, such as ``distance``, ``camera``
-            and ``name``.
+            ``norm``, ``crfiqa``, ``serfiq``, ``size`` and ``sharpness``, and what the data set
+            tells, such as ``distance``, ``camera`` and ``name``.
         pairs: (P, 2) rows that are compared in verification, or None.
         same: (P,) bool, whether a pair shows one person, or None.
         meta: Plain values: where the embeddings come from.
@@ -112,7 +120,7 @@ class FaceTable:
     @property
     def qualities(self) -> dict[str, np.ndarray]:
         """The quality measures that are there, (N,) each."""
-        return {name: self.columns[name] for name in QUALITIES if name in self.columns}
+        return {name: self.columns[name] for name in MEASURES if name in self.columns}
 
     @cached_property
     def groups(self) -> np.ndarray:

@@ -18,11 +18,13 @@ class FaceBatch:
         model: A recognizer in eval mode, not wrapped; None where no measure needs one.
         inputs: (B, 3, H, W), as the model's data preprocessor makes them.
         pictures: B uint8 RGB arrays (h, w, 3) in native size, before any resizing.
+        passed: What ``model.extract_feat(inputs)`` returned, if that was already asked for.
     """
 
     model: FaceRecognizer | None = None
     inputs: torch.Tensor | None = None
     pictures: Sequence[np.ndarray] | None = None
+    passed: tuple[torch.Tensor, torch.Tensor] | None = None
 
     def __len__(self) -> int:
         faces = self.pictures if self.inputs is None else self.inputs
@@ -36,6 +38,8 @@ class FaceBatch:
             ValueError: The model is in training mode, where BN and dropout would make the quality
                 of a face depend on the batch it is in.
         """
+        if self.passed is not None:
+            return self.passed
         if self.model.training:
             raise ValueError('the model is in training mode; call model.eval() first')
         with torch.no_grad():

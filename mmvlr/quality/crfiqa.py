@@ -116,9 +116,10 @@ class CRFIQA(FaceRecognizer):
             )
         return losses
 
-    def plain_predictions(self, inputs: torch.Tensor) -> dict[str, torch.Tensor]:
+    def feature_predictions(
+        self, feature_map: torch.Tensor, embeddings: torch.Tensor
+    ) -> dict[str, torch.Tensor]:
         """Add ``crfiqa`` (B,) to what a :class:`FaceRecognizer` predicts."""
-        feature_map, embeddings = self.extract_feat(inputs)
         result = self.embedding_predictions(embeddings)
         result['crfiqa'] = self.regression(feature_map, embeddings).float()
         return result

@@ -174,8 +174,18 @@ class FaceRecognizer(BaseModel):
         return result
 
     def plain_predictions(self, inputs: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Return :meth:`predictions` without flip fusion; what a subclass extends."""
-        _, embeddings = self.extract_feat(inputs)
+        """Return :meth:`predictions` without flip fusion."""
+        return self.feature_predictions(*self.extract_feat(inputs))
+
+    def feature_predictions(
+        self, feature_map: torch.Tensor, embeddings: torch.Tensor
+    ) -> dict[str, torch.Tensor]:
+        """Return what follows from the backbone's pass; what a subclass extends.
+
+        Args:
+            feature_map: (B, C, h, w).
+            embeddings: (B, D).
+        """
         return self.embedding_predictions(embeddings)
 
     def embedding_predictions(self, embeddings: torch.Tensor) -> dict[str, torch.Tensor]:

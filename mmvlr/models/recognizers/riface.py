@@ -139,9 +139,10 @@ class RIFace(FaceRecognizer):
             )
         return losses
 
-    def plain_predictions(self, inputs: torch.Tensor) -> dict[str, torch.Tensor]:
+    def feature_predictions(
+        self, feature_map: torch.Tensor, embeddings: torch.Tensor
+    ) -> dict[str, torch.Tensor]:
         """Add ``recognizability`` (xi_hat, (B,)) to what a :class:`FaceRecognizer` predicts."""
-        feature_map, embeddings = self.extract_feat(inputs)
         result = self.embedding_predictions(embeddings)
         result['recognizability'] = self.regression(feature_map, embeddings).float()
         if self.inference_embedding != 'backbone':
