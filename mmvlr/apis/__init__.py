@@ -1,5 +1,6 @@
 """What tools and users call."""
 
+from .activation import activation_maps
 from .evaluation import (
     build_metrics,
     compare_faces,
@@ -11,6 +12,7 @@ from .evaluation import (
 from .runner import build_tester, build_trainer, load_config, resolve_num_classes
 
 __all__ = [
+    'activation_maps',
     'build_metrics',
     'build_tester',
     'build_trainer',

@@ -1,8 +1,17 @@
-"""Pictures of a run: figures, contact sheets and the report page.
+"""Pictures of runs: figures, contact sheets, the report page and the comparison page.
 
 Nothing is drawn, and matplotlib is not imported, until one of the functions is called.
 """
 
+from .comparison import (
+    ActivationRow,
+    ComparisonData,
+    Score,
+    ScoreRow,
+    ScoreTable,
+    comparison_html,
+    render_comparison,
+)
 from .plots import (
     DARK,
     LIGHT,
@@ -32,14 +41,20 @@ from .report import (
 __all__ = [
     'DARK',
     'LIGHT',
+    'ActivationRow',
     'AttentionCard',
+    'ComparisonData',
     'DiscardCurve',
     'FaceCard',
     'Failure',
     'Metric',
     'ReportData',
+    'Score',
+    'ScoreRow',
+    'ScoreTable',
     'Theme',
     'cmc_figure',
+    'comparison_html',
     'contact_sheet',
     'det_figure',
     'discard_figure',
@@ -48,6 +63,7 @@ __all__ = [
     'overlay_attention',
     'quality_figure',
     'rates_figure',
+    'render_comparison',
     'render_report',
     'report_html',
     'training_figure',

@@ -1,0 +1,203 @@
+"""Class-activation maps of face embeddings: which parts of a face carry its similarity."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from mmvlr.models.recognizers import FaceRecognizer
+
+METHODS = ('gradcam', 'gradcam++', 'eigencam')
+# A cosine as a logit of the margin losses. The scale moves Grad-CAM++ alone: its weights come from
+# exp(target), and gradients of a plain cosine are so small that the library's epsilon drowns them.
+_SCALE = 64.0
+
+
+def activation_maps(
+    model: FaceRecognizer,
+    inputs: torch.Tensor,
+    references: torch.Tensor | np.ndarray | None = None,
+    method: str = 'gradcam',
+    layer: str | None = None,
+) -> np.ndarray:
+    """Return where in each face its similarity to a reference comes from.
+
+    The target of a face is the cosine of its embedding v to its reference r, such as the mean of
+    its person's gallery embeddings. v is what the model predicts as ``embedding`` of the face as it
+    is, without flip fusion; with RI-Face's ``inference_embedding='attention'`` that is v_attn.
+
+    Without references the target is the dot product of v with its own direction, held constant,
+    which is its length. (The cosine of v to itself is at its maximum, where the gradient vanishes.)
+    The map then shows what makes the embedding long, not what tells the person from others.
+
+    Grad-CAM (Selvaraju et al., ICCV 2017): channels weighted with the spatial mean of the target's
+    gradient, summed, negative values set to 0. Grad-CAM++ (Chattopadhay et al., WACV 2018) weights
+    with positions of positive gradient alone; the cosine counts 64 times, as in a margin loss.
+    Eigen-CAM (Muhammad and Yeasin, IJCNN 2020), the first principal component of the activations,
+    knows neither target nor reference; its sign, which is arbitrary, is chosen so that the value
+    farthest from 0 is positive. All three are computed by ``pytorch_grad_cam``.
+
+    The model runs in eval mode. Its modes, parameters and gradients are left as they were.
+
+    Args:
+        model: A recognizer, on any device.
+        inputs: (B, 3, H, W), as the data preprocessor makes it. Memory grows with B.
+        references: (B, D), of any length but 0. None: see above.
+        method: ``'gradcam'``, ``'gradcam++'`` or ``'eigencam'``.
+        layer: Name of a module of the model, such as ``'backbone.layer3'``, whose output
+            (B, C, h, w) is weighted. None for the backbone's feature map.
+
+    Returns:
+        (B, H, W) float32 in [0, 1]. Every map is scaled to its own range; where no position speaks
+        for the reference it is 0 throughout.
+
+    Raises:
+        ImportError: ``pytorch_grad_cam`` is not installed.
+        ValueError: Method, layer or references do not fit, the embeddings are not finite, or they
+            are unit vectors and there are no references.
+    """
+    library_class = _library_class(method)
+    if inputs.ndim != 4 or not len(inputs):
+        raise ValueError(f'inputs must be (B, 3, H, W) with B > 0, got {tuple(inputs.shape)}')
+    modules = dict(model.named_modules())
+    if layer is not None and layer not in modules:
+        raise ValueError(
+            f'the model has no layer {layer!r}; give a name of model.named_modules(), or None for '
+            'the feature map'
+        )
+    # Gradients are on in here, even if the caller is in inference mode or under no_grad.
+    with _left_as_found(model), torch.inference_mode(False):
+        device = next(model.parameters()).device
+        targets = _targets(references, (len(inputs), model.embed_dims), device)
+        # Parameters are frozen, so the gradient must come by way of the input.
+        inputs = inputs.detach().to(device, copy=True).requires_grad_()
+        embedder = _Embedder(model, None if layer is None else modules[layer])
+        cam = library_class(embedder, [embedder.layer])
+        try:
+            maps = cam(inputs, targets)
+            embeddings = cam.outputs.detach()
+        finally:
+            cam.activations_and_grads.release()
+            embedder.release()
+    if not embeddings.isfinite().all():
+        raise ValueError('the embeddings are not finite: check the inputs and the checkpoint')
+    if references is None and method != 'eigencam' and _is_unit(embeddings):
+        raise ValueError(
+            'the model makes embeddings of length 1 whatever the face: give references'
+        )
+    return maps
+
+
+def _library_class(method: str) -> type:
+    if method not in METHODS:
+        raise ValueError(f'method must be one of {METHODS}, not {method!r}')
+    try:
+        from pytorch_grad_cam import EigenCAM, GradCAM, GradCAMPlusPlus
+    except ImportError as error:
+        raise ImportError(
+            'activation maps need pytorch_grad_cam, which is not installed: '
+            "pip install 'mmvlr[cam]'"
+        ) from error
+
+    class OrientedEigenCAM(EigenCAM):
+        """Eigen-CAM whose sign does not depend on the linear algebra library."""
+
+        def get_cam_image(self, *args) -> np.ndarray:
+            projections = super().get_cam_image(*args)
+            lowest, highest = projections.min((1, 2)), projections.max((1, 2))
+            return projections * np.where(-lowest > highest, -1, 1)[:, None, None]
+
+    return dict(zip(METHODS, (GradCAM, GradCAMPlusPlus, OrientedEigenCAM), strict=True))[method]
+
+
+@contextmanager
+def _left_as_found(model: nn.Module) -> Iterator[None]:
+    """Put a model into eval mode without trainable parameters, and back."""
+    modes = [(module, module.training) for module in model.modules()]
+    learning = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    try:
+        model.eval()
+        model.requires_grad_(False)
+        yield
+    finally:
+        # One by one: parts of a model may be in another mode than the whole.
+        for module, mode in modes:
+            module.training = mode
+        for parameter, learns in learning:
+            parameter.requires_grad_(learns)
+
+
+class _Embedder(nn.Module):
+    """Faces to embeddings, with a module whose output is the map, as the library wants it.
+
+    The backbone hands its feature map through an identity. That works for any backbone, whatever
+    the module that makes the map; and as the identity returns the very tensor from which the
+    embedding is computed, its gradient is complete.
+    """
+
+    def __init__(self, model: FaceRecognizer, layer: nn.Module | None):
+        super().__init__()
+        self.model = model
+        self.feature_map = nn.Identity()
+        self.layer = self.feature_map if layer is None else layer
+        self.layer_was_run = False
+        self.handles = [
+            model.backbone.register_forward_hook(self._show_feature_map),
+            self.layer.register_forward_hook(self._check_layer),
+        ]
+
+    def _show_feature_map(self, module: nn.Module, args: tuple, output: tuple) -> None:
+        self.feature_map(output[0])
+
+    def _check_layer(self, module: nn.Module, args: tuple, output: object) -> None:
+        if not isinstance(output, torch.Tensor) or output.ndim != 4:
+            kind = tuple(output.shape) if isinstance(output, torch.Tensor) else type(output)
+            raise ValueError(f'the output of the layer must be a map (B, C, h, w), not {kind}')
+        self.layer_was_run = True
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        embeddings = self.model.plain_predictions(inputs)['embedding']
+        if not self.layer_was_run:
+            raise ValueError("the layer takes no part in computing the model's embedding")
+        return embeddings
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Do nothing: the library would clear the gradients of a training under way."""
+
+    def release(self) -> None:
+        for handle in self.handles:
+            handle.remove()
+
+
+def _targets(
+    references: torch.Tensor | np.ndarray | None, shape: tuple[int, int], device: torch.device
+) -> list[Callable[[torch.Tensor], torch.Tensor]]:
+    """Return for every face the function from its embedding (D,) to the target."""
+    if references is None:
+        return [_length] * shape[0]
+    references = torch.as_tensor(references).detach().to(device, torch.float32)
+    if tuple(references.shape) != shape:
+        raise ValueError(
+            f'references must be {shape}, one for every face, got {tuple(references.shape)}'
+        )
+    lengths = references.norm(dim=1)
+    if not (lengths.isfinite() & (lengths > 0)).all():
+        raise ValueError('every reference must be finite and other than 0')
+    return [partial(_scaled_cosine, reference) for reference in references]
+
+
+def _scaled_cosine(reference: torch.Tensor, embedding: torch.Tensor) -> torch.Tensor:
+    return _SCALE * F.cosine_similarity(reference, embedding, dim=0)
+
+
+def _is_unit(embeddings: torch.Tensor) -> bool:
+    return bool(((embeddings.norm(dim=1) - 1).abs() < 1e-5).all())
+
+
+def _length(embedding: torch.Tensor) -> torch.Tensor:
+    """The dot product with the embedding's own direction, held constant."""
+    return embedding @ F.normalize(embedding.detach(), dim=0)
