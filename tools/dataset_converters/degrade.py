@@ -1,0 +1,198 @@
+"""Make a high-resolution face set very low-resolution.
+
+    python tools/dataset_converters/degrade.py SRC OUT --preset tinyface
+
+Folders and names are kept. A picture depends on (preset, seed, its name below SRC, copy) alone, not
+on the others or their order. A run that was stopped goes on where it was: finished pictures are
+kept. ``OUT/degradation.json`` records the settings, and a run with others is refused.
+"""
+
+import argparse
+import hashlib
+import json
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from rich.console import Console
+from rich.progress import track
+
+from mmvlr.datasets.degradation_statistics import find_pictures
+from mmvlr.datasets.transforms import PictureError, VLRDegradation, read_picture
+from mmvlr.datasets.transforms.degradation import PRESETS
+from mmvlr.utils.io import write_atomic
+from mmvlr.version import __version__
+
+RECORD = 'degradation.json'
+
+#: How a suffix is written. A preset compresses already, so JPEG here loses as little as it can.
+FORMATS = dict(
+    png=dict(format='PNG'),
+    bmp=dict(format='BMP'),
+    jpg=dict(format='JPEG', quality=100, subsampling='4:4:4'),
+)
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """Return the command line's values."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('src', type=Path, metavar='SRC', help='high-resolution faces')
+    parser.add_argument('out', type=Path, metavar='OUT', help='folder of the degraded faces')
+    parser.add_argument(
+        '--preset', required=True, help=f'{", ".join(PRESETS)}, or a .json file of a fit'
+    )
+    parser.add_argument('--seed', type=int, default=0, help='default: 0')
+    parser.add_argument(
+        '--copies', type=int, default=1, help='degraded faces a source: NAME, NAME-2, NAME-3, ...'
+    )
+    parser.add_argument('--suffix', choices=sorted(FORMATS), default='png', help='default: png')
+    args = parser.parse_args(argv)
+    if args.copies < 1:
+        parser.error('--copies must be at least 1')
+    if args.seed < 0:
+        parser.error('--seed must not be negative')
+    return args
+
+
+def rng_of(seed: int, name: str, copy: int) -> np.random.Generator:
+    """Return the generator of one picture.
+
+    Args:
+        seed: Seed of the run.
+        name: Path below the source folder, with slashes.
+        copy: 1 for the first.
+    """
+    digest = hashlib.sha256(name.encode()).digest()
+    return np.random.default_rng((seed, copy, int.from_bytes(digest, 'big')))
+
+
+def plan(src: Path, pictures: list[Path], copies: int, suffix: str) -> dict[str, tuple[str, int]]:
+    """Return output name -> (source name, copy), all below their folders.
+
+    Raises:
+        ValueError: Two sources would be written to one file.
+    """
+    outputs: dict[str, tuple[str, int]] = {}
+    for path in pictures:
+        source = path.relative_to(src)
+        for copy in range(1, copies + 1):
+            name = source.stem + (f'-{copy}' if copy > 1 else '') + f'.{suffix}'
+            output = source.with_name(name).as_posix()
+            if output in outputs:
+                raise ValueError(
+                    f'{src / outputs[output][0]} and {path} would both become {output}; rename one'
+                )
+            outputs[output] = source.as_posix(), copy
+    return outputs
+
+
+def claim(out: Path, settings: dict[str, Any]) -> None:
+    """Record the settings in ``out``, or see that those recorded there are the same.
+
+    Raises:
+        ValueError: They differ, or ``out`` holds files but no record.
+    """
+    record = out / RECORD
+    # As JSON gives them back: tuples become lists.
+    settings = json.loads(json.dumps(settings))
+    if record.is_file():
+        try:
+            found = json.loads(record.read_text(encoding='utf-8'))['settings']
+            different = [key for key in settings if found.get(key) != settings[key]]
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f'{record} is damaged ({error}); choose an empty OUT') from error
+        if different:
+            raise ValueError(
+                f'{record}: this folder was made with other settings ({", ".join(different)}); '
+                'repeat those, or choose an empty OUT'
+            )
+        return
+    if out.is_dir() and any(out.iterdir()):
+        raise ValueError(f'{out} holds files but no {RECORD}; choose an empty OUT')
+    text = json.dumps(dict(settings=settings, mmvlr=__version__), indent=1) + '\n'
+    write_atomic(record, lambda file: file.write_text(text, encoding='utf-8'))
+
+
+def degrade_folder(args: argparse.Namespace) -> None:
+    """Degrade all pictures of a folder; print what was done and left out.
+
+    Raises:
+        FileNotFoundError: Source folder or preset is missing.
+        ValueError: Preset, folders or recorded settings do not fit; or no picture is readable.
+    """
+    src, out = args.src.resolve(), args.out.resolve()
+    if src == out or src in out.parents or out in src.parents:
+        raise ValueError(f'SRC {src} and OUT {out} must not lie in one another')
+    degrade = VLRDegradation(args.preset)
+    pictures, others = find_pictures(src)
+    outputs = plan(src, pictures, args.copies, args.suffix)
+    settings = dict(
+        source=str(src),
+        parameters=degrade.parameters,
+        seed=args.seed,
+        copies=args.copies,
+        suffix=args.suffix,
+    )
+    claim(out, settings)
+
+    counts: Counter[str] = Counter()
+    damaged: dict[str, str] = {}
+    for output, (source, copy) in track(
+        outputs.items(), description='Degrading', console=Console(stderr=True)
+    ):
+        if (out / output).is_file():
+            counts['kept'] += 1
+            continue
+        if source in damaged:
+            continue
+        try:
+            image = read_picture(str(src / source))
+        except PictureError as error:
+            damaged[source] = str(error)
+            continue
+        results = degrade(dict(img=image, rng=rng_of(args.seed, source, copy)))
+        face = Image.fromarray(results['img'])
+        write_atomic(out / output, lambda file, f=face: f.save(file, **FORMATS[args.suffix]))
+        counts['written'] += 1
+        sides = zip(image.shape[:2], results['img'].shape[:2], strict=True)
+        counts['not smaller'] += any(before <= after for before, after in sides)
+    print(
+        f'{out}: {counts["written"]:,} pictures written, {counts["kept"]:,} kept of an earlier run'
+    )
+    if counts['not smaller']:
+        print(
+            f'  noticed: {counts["not smaller"]:,} not smaller than their source, which has the '
+            'drawn native size or less: give larger faces'
+        )
+    if others:
+        print(f'  left out: {len(others):,} files that are no pictures ({names(others)})')
+    if damaged:
+        print(f'  left out: {len(damaged):,} damaged pictures')
+        print('\n'.join(f'    {message}' for message in damaged.values()))
+    if not counts['written'] + counts['kept']:
+        raise ValueError(f'{src}: all pictures are damaged')
+
+
+def names(paths: list[Path]) -> str:
+    """Return the first names of a list as text."""
+    return ', '.join(path.name for path in paths[:3]) + (', ...' if len(paths) > 3 else '')
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Degrade a folder; return the exit code."""
+    args = parse_args(argv)
+    try:
+        degrade_folder(args)
+    except (OSError, ValueError) as error:
+        print(f'degrade.py: {error}', file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
