@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 from mmengine.config import DictAction
+from mmengine.logging import MMLogger
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -80,6 +81,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> int:
     """Compare; return the exit code."""
     args = parse_args(argv)
+    # The configs of all runs are read here; what mmengine says of each would bury the plan.
+    MMLogger.get_instance('mmengine', log_level='WARNING')
     console = Console(soft_wrap=True)
     try:
         runs = plan(

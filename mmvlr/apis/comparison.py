@@ -448,7 +448,9 @@ def activations(run: Run, faces: FaceTable, rows: np.ndarray) -> dict[str, np.nd
         The method's name to maps (R, h, w) in [0, 1]; of a network with spatial attention also
         that, under the method's name and ``attention``.
     """
-    runner = build_tester(run.config.copy(), str(run.checkpoint()))
+    config = run.config.copy()
+    config.update(work_dir=str(run.scores.parent / 'test'), log_level='WARNING')
+    runner = build_tester(config, str(run.checkpoint()))
     runner.load_or_resume()
     model = unwrap(runner.model).eval()
     dataset = Pictures(run).dataset
@@ -513,6 +515,7 @@ def write_comparison(
     scores: list[dict[str, Any]] = []
     reading: list[str] = []
     activation: list[ActivationRow] = []
+    timed: set[Path] = set()
     for (data, test), its_runs in by_test.items():
         tests = TestSet(its_runs)
         where = {'trained on': data, 'tested on': test}
@@ -541,7 +544,11 @@ def write_comparison(
             progress(f'{tests.title}: activation maps')
             activation = tests.activation()
         for run in its_runs:
-            facts = run.training.facts() if run.training else {}
+            # Runs may share a training, whose time counts once.
+            facts = {}
+            if run.training and run.training.folder not in timed:
+                facts = run.training.facts()
+                timed.add(run.training.folder)
             rows.append(
                 where
                 | dict(table=run.group, method=run.method, seed=run.seed)
@@ -606,8 +613,9 @@ def measure_tables(found: Mapping[str, Mapping[str, Score]]) -> list[ScoreTable]
 
 
 def in_words(title: str, found: Mapping[str, Mapping[str, Score]]) -> str:
-    """Say who is first in the first rate of a test set, and who cannot be told from it."""
-    name, scores = next(iter(found.items()))
+    """Say who is first in the main rate of a test set, and who cannot be told from it."""
+    name = 'mean_rank1' if 'mean_rank1' in found else next(iter(found))
+    scores = found[name]
     best = next(system for system, score in scores.items() if score.best)
     level = [shown(s) for s, one in scores.items() if one.p is not None and one.p >= ALPHA]
     text = (

@@ -120,7 +120,9 @@ def number_text(value: float | None, unit: str = 'rate') -> str:
     """A rate in percent, or a number as it is; a dash where there is none."""
     if value is None or not math.isfinite(value):
         return MISSING
-    return f'{100 * value:.1f}{PERCENT}' if unit == 'rate' else f'{value:.4g}'
+    if unit == 'rate':
+        return f'{100 * value:.1f}{PERCENT}'
+    return f'{value:.3f}' if 0.001 <= abs(value) < 10 else f'{value:.4g}'
 
 
 def interval_text(low: float | None, high: float | None, unit: str = 'rate') -> str:

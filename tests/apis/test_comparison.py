@@ -149,7 +149,9 @@ def runs(tmp_path):
     made = []
     for method, noise in (('riface', 2.0), ('magface', 3.0), ('mine', 9.0)):
         for seed in (0, 1):
-            facts = SimpleNamespace(facts=lambda: dict(seconds=60.0, resumed=False))
+            facts = SimpleNamespace(
+                folder=Path(f'{method}{seed}'), facts=lambda: dict(seconds=60.0, resumed=False)
+            )
             file = tmp_path / f'{method}{seed}.npz'
             faces_of(seed, noise, method == 'riface').save(file)
             made.append(Run('synthetic', 'synthetic', method, 'method', seed, facts, config, file))

@@ -166,7 +166,7 @@ def test_cells_hold_mean_interval_seeds_and_mark(page):
     assert 'title="p = 0.05 against the best"' in section(page, 'recognition')
     assert '<p>Fine-tuned.</p>' in section(page, 'recognition')
     rows = rows_of(section(page, 'discard')[section(page, 'discard').index('Areas') :])
-    assert rows == [[('', 'Method'), ('', 'rank-1 ↓')], [('', 'method 0'), ('best', '0.1234')]]
+    assert rows == [[('', 'Method'), ('', 'rank-1 ↓')], [('', 'method 0'), ('best', '0.123')]]
 
 
 @pytest.mark.parametrize(

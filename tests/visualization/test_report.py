@@ -178,7 +178,7 @@ def test_full_page_holds_the_numbers(page):
         '79.0 \u2013 83.0\u202f%',
         'pixel correlation',
         '42.0\u202f%',
-        '0.1234',
+        '0.123',
     ):
         assert text in headline
     assert '0.200' in section(page, 'discard') and '0.380' in section(page, 'discard')
