@@ -1,5 +1,7 @@
 """Every registered name can be found, built and, if it is a network, run."""
 
+import pickle
+
 import numpy as np
 import pytest
 import torch
@@ -14,6 +16,8 @@ from mmvlr.models.losses import MarginSoftmaxLoss, Proximities
 from mmvlr.models.recognizers import FaceRecognizer
 from mmvlr.quality import FaceBatch
 from mmvlr.structures import FaceDataSample
+
+from .datasets.test_recordio import encode, insightface_records, pixels, write_records
 
 REGISTRIES = {
     name: value
@@ -73,6 +77,8 @@ BUILD = {
     },
     'DATASETS': {
         'FaceFolder': lambda folder: dict(data_root=str(people_folder(folder))),
+        'LFWBin': lambda folder: dict(data_root=str(bin_file(folder))),
+        'RecordIOFaces': lambda folder: dict(data_root=str(record_folder(folder))),
         'SCface': lambda folder: dict(data_root=str(scface_folder(folder))),
         'SurvFace': lambda folder: dict(data_root=str(survface_folder(folder))),
         'SyntheticFaces': dict(num_people=2, pictures_per_person=2),
@@ -157,6 +163,16 @@ BUILD = {
         'VerificationMetric': dict(),
     },
 }
+
+
+def bin_file(folder):
+    path = folder / 'lfw.bin'
+    path.write_bytes(pickle.dumps(([encode(pixels(n)) for n in range(4)], [True, False])))
+    return path
+
+
+def record_folder(folder):
+    return write_records(folder, insightface_records([0, 0, 1])).parent
 
 
 def people_folder(folder):

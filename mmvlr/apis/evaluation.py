@@ -13,6 +13,7 @@ from mmengine.logging import print_log
 from mmengine.registry import DefaultScope
 from mmengine.runner import CheckpointLoader
 
+from mmvlr.datasets.storage import file_status
 from mmvlr.evaluation import FaceTable
 from mmvlr.evaluation.metrics import FaceMetric
 from mmvlr.evaluation.metrics.dump import relative_name
@@ -22,7 +23,7 @@ from mmvlr.utils.checkpoint import state_dict_of
 from mmvlr.utils.io import sha256_of
 from mmvlr.version import __version__
 
-from .runner import build_tester, prepare
+from .runner import build_tester, prepare, state_alignment
 
 
 def evaluate_checkpoint(
@@ -85,6 +86,7 @@ def cache_key(config: Config, checkpoint: str) -> tuple[str, dict[str, Any]]:
     state = state_dict_of(CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu'))
     with DefaultScope.overwrite_default_scope('mmvlr'):
         dataset = DATASETS.build(config.test_dataloader.dataset)
+        state_alignment(config, config.test_dataloader.dataset)
         preprocessor = config.model.get('data_preprocessor') or dict(type='FaceDataPreprocessor')
         contract = MODELS.build(preprocessor).contract
         pictures = {'test': fingerprint(dataset)}
@@ -113,10 +115,10 @@ def fingerprint(dataset: Any) -> str:
     """Return a digest of names, roles, identities, sizes and times of a data set's pictures."""
     digest = hashlib.sha256(json.dumps(plain(dataset.metainfo), sort_keys=True).encode())
     for info in dataset.infos():
-        path = Path(info.get('img_path', ''))
-        facts = [relative_name(str(path), dataset.data_root), info['role'], info['identity']]
-        if path.is_file():
-            status = path.stat()
+        name = info.get('img_path', '')
+        facts = [relative_name(name, dataset.data_root), info['role'], info['identity']]
+        status = file_status(name)
+        if status is not None:
             facts += [status.st_size, status.st_mtime_ns]
         else:
             # A picture without a file is made by the data set; its settings are what counts.

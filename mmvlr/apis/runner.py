@@ -1,5 +1,6 @@
 """From a config file to a Runner that is ready to train or test."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ from mmengine.config import Config
 from mmengine.logging import print_log
 from mmengine.runner import CheckpointLoader, Runner
 
+from mmvlr.datasets import alignment_of
 from mmvlr.registry import DATASETS
 from mmvlr.utils import compat
 from mmvlr.utils.checkpoint import state_dict_of
@@ -71,6 +73,7 @@ def build_trainer(config: Config) -> Runner:
         ValueError: ``num_classes`` of the config contradicts the training set.
     """
     prepare(config)
+    state_alignment(config, config.train_dataloader.dataset)
     dataset = DATASETS.build(config.train_dataloader.dataset)
     resolve_num_classes(config, getattr(dataset, 'num_classes', None))
     return Runner.from_cfg(config)
@@ -85,6 +88,7 @@ def build_tester(config: Config, checkpoint: str) -> Runner:
     """
     prepare(config)
     state = state_dict_of(CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu'))
+    state_alignment(config, config.test_dataloader.dataset)
     weight = state.get('head.weight')
     if weight is None:
         # A bare backbone is tested as it is; without a head nothing is trained by mistake.
@@ -104,6 +108,21 @@ def build_tester(config: Config, checkpoint: str) -> Runner:
         if hook['type'].split('.')[-1] not in training_only
     ]
     return Runner.from_cfg(config)
+
+
+def state_alignment(config: Config, dataset: Mapping[str, Any]) -> None:
+    """Put how a data set's folder was aligned into the preprocessing contract.
+
+    Args:
+        config: Changed in place, unless it states an alignment itself.
+        dataset: Config of the data set; one inside a wrapper is found.
+    """
+    while dataset.get('data_root') is None and 'dataset' in dataset:
+        dataset = dataset['dataset']
+    found = alignment_of(dataset['data_root']) if dataset.get('data_root') else None
+    preprocessor = config.model.get('data_preprocessor') or dict(type='FaceDataPreprocessor')
+    if found is not None and preprocessor.get('alignment', 'none') == 'none':
+        config.model.data_preprocessor = {**preprocessor, 'alignment': found.recipe.name}
 
 
 def prepare(config: Config) -> None:

@@ -1,10 +1,12 @@
 """Data sets, transforms and collation."""
 
 from . import transforms
+from .alignment import Aligner, Alignment, AlignmentRecipe, FaceDetector, align_face, alignment_of
 from .base import NO_IDENTITY, FaceDataset, set_epoch
 from .collate import face_collate
 from .face_folder import FaceFolder
 from .scface import SCface
+from .storage.faces import LFWBin, RecordIOFaces
 from .survface import SurvFace
 from .synthetic import SyntheticFaces, SyntheticUIFaces
 from .tinyface import TinyFace
@@ -13,9 +15,15 @@ from .validation import PeopleSubset, ValidationSubset
 
 __all__ = [
     'NO_IDENTITY',
+    'Aligner',
+    'Alignment',
+    'AlignmentRecipe',
     'FaceDataset',
+    'FaceDetector',
     'FaceFolder',
+    'LFWBin',
     'PeopleSubset',
+    'RecordIOFaces',
     'SCface',
     'SurvFace',
     'SyntheticFaces',
@@ -23,6 +31,8 @@ __all__ = [
     'TinyFace',
     'UIFaces',
     'ValidationSubset',
+    'align_face',
+    'alignment_of',
     'face_collate',
     'set_epoch',
     'transforms',

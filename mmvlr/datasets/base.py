@@ -52,7 +52,7 @@ class FaceDataset(BaseDataset):
     resumed run equal to an unbroken one.
 
     Args:
-        data_root: Folder of the data set.
+        data_root: Folder of the data set, or a pack of it (:mod:`mmvlr.datasets.storage.pack`).
         pipeline: Transforms, as configs or callables.
         seed: Seed of the augmentation; a training run puts its own there (``EpochSeedHook``).
         test_mode: See :class:`mmengine.dataset.BaseDataset`.
@@ -195,6 +195,13 @@ class FaceDataset(BaseDataset):
                 if names:
                     shown = ', '.join(names[:3]) + (', ...' if len(names) > 3 else '')
                     lines.append(f'  {verb}: {len(names):,} {reason} ({shown})')
+        # Here, not above: alignment needs this module.
+        from .alignment import alignment_of
+
+        alignment = alignment_of(self.data_root) if self.data_root else None
+        if alignment is not None:
+            paths = [info['img_path'] for info in self.infos() if 'img_path' in info]
+            lines.append(f'  {alignment.describe(paths)}')
         return '\n'.join(lines)
 
 

@@ -6,6 +6,7 @@ from typing import Any
 from mmvlr.registry import DATASETS
 
 from .base import FaceDataset, person_key, require_folder
+from .storage import data_path
 
 LAYOUT = 'one folder a person with pictures in it'
 
@@ -19,7 +20,7 @@ class FaceFolder(FaceDataset):
     only, and counted.
 
     Args:
-        data_root: Folder that holds the folders of the people.
+        data_root: Folder that holds the folders of the people, or a pack of it.
         split: ``'train'`` or ``'test'``.
         gallery_per_person: Gallery pictures a person in the test split.
         **kwargs: See :class:`FaceDataset`.
@@ -47,7 +48,7 @@ class FaceFolder(FaceDataset):
 
     def load_data_list(self) -> list[dict]:
         """Return the records of all pictures."""
-        root = require_folder(Path(self.data_root), 'FaceFolder', LAYOUT)
+        root = require_folder(data_path(self.data_root), 'FaceFolder', LAYOUT)
         records = self.scan_people(root)
         return records if self.split == 'train' else self.split_gallery(records)
 

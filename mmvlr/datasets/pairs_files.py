@@ -1,5 +1,6 @@
 """Data sets whose labels stand in MATLAB files beside folders of pictures."""
 
+import io
 import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -20,7 +21,7 @@ def read_mat(path: Path, *keys: str) -> list[Any]:
         ValueError: The file is no .mat file or lacks a variable.
     """
     try:
-        content = loadmat(path)
+        content = loadmat(io.BytesIO(path.read_bytes()))
     except Exception as error:  # scipy raises a dozen types for damaged files
         raise ValueError(
             f'{path} is not a readable .mat file ({error}); unpack it again'

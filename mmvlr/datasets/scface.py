@@ -8,6 +8,7 @@ from typing import Any
 from mmvlr.registry import DATASETS
 
 from .base import FaceDataset, list_pictures, require_folder
+from .storage import data_path
 
 LAYOUT = (
     'mugshot_frontal_cropped_all/NNN_frontal.JPG and '
@@ -65,7 +66,8 @@ class SCface(FaceDataset):
     mugshots; the two are not comparable.
 
     Args:
-        data_root: Folder of the database, or the one that holds ``SCface_database``.
+        data_root: Folder of the database, or the one that holds ``SCface_database``; or a
+            pack of it.
         split: ``'train'`` or ``'test'``.
         train_subjects: Numbers of the training subjects, as text (``'1-50'``) or as numbers.
         test_subjects: Those of the probed subjects.
@@ -115,7 +117,7 @@ class SCface(FaceDataset):
 
     def load_data_list(self) -> list[dict]:
         """Return the records of the split."""
-        root = require_folder(Path(self.data_root), 'SCface', LAYOUT)
+        root = require_folder(data_path(self.data_root), 'SCface', LAYOUT)
         if (root / 'SCface_database').is_dir():
             root /= 'SCface_database'
         if self.split == 'train':

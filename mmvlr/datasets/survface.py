@@ -10,6 +10,8 @@ from mmvlr.registry import DATASETS
 
 from .base import NO_IDENTITY
 from .pairs_files import PairsFileDataset, has_prefix, prefix_identity, read_name_pairs
+from .storage import data_path
+from .transforms import read_picture
 
 SPLITS = ('train', 'test', 'identification', 'verification')
 
@@ -28,7 +30,7 @@ class SurvFace(PairsFileDataset):
     - ``split='test'``: identification and verification together.
 
     Args:
-        data_root: The folder ``QMUL-SurvFace``, or the one that holds it.
+        data_root: The folder ``QMUL-SurvFace``, or the one that holds it; or a pack of it.
         split: See above.
         **kwargs: See :class:`FaceDataset`.
 
@@ -57,7 +59,7 @@ class SurvFace(PairsFileDataset):
 
     def load_data_list(self) -> list[dict]:
         """Return the records of the split."""
-        root = self.require(Path(self.data_root))
+        root = self.require(data_path(self.data_root))
         if (root / 'QMUL-SurvFace').is_dir():
             root /= 'QMUL-SurvFace'
         if self.split == 'train':
@@ -110,7 +112,10 @@ class SurvFace(PairsFileDataset):
         unused = max(r['identity'] for r in matched) + 1
         records = []
         for path in self.pictures(folder / 'unmated_probe'):
-            if any(same.read_bytes() == path.read_bytes() for same in files[path.name]):
+            if any(
+                np.array_equal(read_picture(str(same)), read_picture(str(path)))
+                for same in files[path.name]
+            ):
                 # It would match its own copy with a cosine of 1: a false alarm of the data.
                 self.left_out['unmated pictures that are also in gallery or mated_probe'].append(
                     path.name

@@ -1,12 +1,12 @@
 """TinyFace: 15,975 native low-resolution faces (Cheng et al., ACCV 2018)."""
 
-from pathlib import Path
 from typing import Any
 
 from mmvlr.registry import DATASETS
 
 from .base import NO_IDENTITY
 from .pairs_files import PairsFileDataset
+from .storage import data_path
 
 
 @DATASETS.register_module()
@@ -18,7 +18,7 @@ class TinyFace(PairsFileDataset):
       come from the .mat files; where one is missing, all from the file names, with a warning.
 
     Args:
-        data_root: Folder with ``Training_Set`` and ``Testing_Set``.
+        data_root: Folder with ``Training_Set`` and ``Testing_Set``, or a pack of it.
         split: ``'train'`` or ``'test'``.
         with_distractors: Put the distractors into the gallery, as the protocol does.
         **kwargs: See :class:`FaceDataset`.
@@ -54,7 +54,7 @@ class TinyFace(PairsFileDataset):
 
     def load_data_list(self) -> list[dict]:
         """Return the records of the split."""
-        root = self.require(Path(self.data_root))
+        root = self.require(data_path(self.data_root))
         if self.split == 'train':
             records = self.scan_people(self.require(root / 'Training_Set'))
             people = len({record['gt_label'] for record in records})

@@ -6,6 +6,7 @@ from typing import Any
 from mmvlr.registry import DATASETS
 
 from .base import NO_IDENTITY, FaceDataset, list_pictures, require_folder
+from .storage import data_path
 
 LAYOUT = 'a folder of pictures, or folders of pictures inside it'
 
@@ -18,7 +19,7 @@ class UIFaces(FaceDataset):
     ``data_root`` and the folders in it, in name order.
 
     Args:
-        data_root: The folder.
+        data_root: The folder, or a pack of it.
         max_pictures: Use at most so many, spread evenly over the set; None for all.
         **kwargs: See :class:`FaceDataset`.
 
@@ -36,9 +37,15 @@ class UIFaces(FaceDataset):
 
     def load_data_list(self) -> list[dict]:
         """Return one record a picture."""
-        root = require_folder(Path(self.data_root), 'UIFaces', LAYOUT)
+        root = require_folder(data_path(self.data_root), 'UIFaces', LAYOUT)
         pictures: list[Path] = []
-        for folder in [root, *sorted(entry for entry in root.rglob('*') if entry.is_dir())]:
+        inside = sorted(entry for entry in root.rglob('*') if entry.is_dir())
+        hidden = {
+            folder
+            for folder in inside
+            if any(part.startswith('.') for part in folder.relative_to(root).parts)
+        }
+        for folder in [root, *(folder for folder in inside if folder not in hidden)]:
             found, others = list_pictures(folder)
             pictures += found
             self.left_out['entries that are no pictures'].extend(

@@ -1,5 +1,7 @@
 """From a config file to a Runner."""
 
+import json
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -7,7 +9,8 @@ import torch
 from mmengine.config import Config
 
 from mmvlr.apis import build_tester, load_config, resolve_num_classes
-from mmvlr.apis.runner import prepare
+from mmvlr.apis.runner import prepare, state_alignment
+from mmvlr.datasets import AlignmentRecipe
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = sorted(
@@ -105,3 +108,40 @@ def test_configs_build_their_model(name):
     build_optim_wrapper(model, config.optim_wrapper)
     for hook in [*config.custom_hooks, *config.default_hooks.values()]:
         HOOKS.build(hook)
+
+
+@pytest.fixture
+def aligned(tmp_path):
+    """A folder that says it was aligned, and the name of its recipe."""
+    recipe = AlignmentRecipe(detector='a detector 1.0')
+    folder = tmp_path / 'aligned'
+    (folder / 'part').mkdir(parents=True)
+    facts = dict(recipe=asdict(recipe), digest=recipe.digest, pictures=7, fallbacks=2)
+    (folder / 'alignment.json').write_text(json.dumps(facts))
+    return folder, recipe.name
+
+
+def test_alignment_of_the_data_enters_the_contract(aligned, tmp_path):
+    folder, name = aligned
+    for dataset in (
+        dict(data_root=str(folder)),
+        dict(data_root=str(folder / 'part')),
+        dict(type='PeopleSubset', dataset=dict(data_root=str(folder))),
+    ):
+        config = Config(dict(model=dict(type='FaceRecognizer')))
+        state_alignment(config, dataset)
+        assert config.model.data_preprocessor == dict(type='FaceDataPreprocessor', alignment=name)
+
+
+def test_alignment_that_the_config_states_stays(aligned):
+    folder, _ = aligned
+    config = Config(dict(model=dict(data_preprocessor=dict(alignment='mine'))))
+    state_alignment(config, dict(data_root=str(folder)))
+    assert config.model.data_preprocessor.alignment == 'mine'
+
+
+@pytest.mark.parametrize('dataset', [dict(), dict(data_root='gone'), dict(data_root=None)])
+def test_data_that_were_not_aligned_change_nothing(dataset):
+    config = Config(dict(model=dict(data_preprocessor=dict(size=(32, 32)))))
+    state_alignment(config, dataset)
+    assert config.model.data_preprocessor == dict(size=(32, 32))

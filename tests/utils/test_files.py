@@ -143,6 +143,15 @@ def test_contract():
     # A key that only one side has is a difference too.
     with pytest.raises(ContractMismatchError, match='alignment'):
         check_contract(contract, {k: v for k, v in contract.items() if k != 'alignment'})
+
+
+def test_alignment_of_a_checkpoint_that_names_none_fits_all():
+    contract = FaceDataPreprocessor().contract
+    aligned, others = (dict(contract, alignment=name) for name in ('arcface112-a', 'arcface112-b'))
+    check_contract(aligned, contract)
+    for expected in (contract, others):
+        with pytest.raises(ContractMismatchError, match="alignment: checkpoint 'arcface112-a'"):
+            check_contract(expected, aligned)
     with pytest.raises(ContractMismatchError, match='crop: checkpoint 3, config None'):
         check_contract(contract, {**contract, 'crop': 3})
 

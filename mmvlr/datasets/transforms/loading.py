@@ -6,13 +6,11 @@ from PIL import Image, UnidentifiedImageError
 
 from mmvlr.registry import TRANSFORMS
 
-
-class PictureError(ValueError):
-    """A picture cannot be read; the message names the file."""
+from ..storage import PictureError, locate
 
 
 def read_picture(path: str) -> np.ndarray:
-    """Read a picture as RGB uint8 (H, W, 3).
+    """Read a picture as RGB uint8 (H, W, 3), from a file or out of a .pack, .rec or .bin file.
 
     Pillow rather than OpenCV decodes: OpenCV fills the missing part of a truncated JPEG with grey
     and says nothing.
@@ -21,6 +19,13 @@ def read_picture(path: str) -> np.ndarray:
         FileNotFoundError: There is no such file.
         PictureError: It is damaged, truncated or no picture.
     """
+    stored = locate(path)
+    if stored is not None:
+        reader, name = stored
+        try:
+            return reader.picture(name)
+        except KeyError as error:
+            raise FileNotFoundError(error.args[0]) from None
     try:
         with Image.open(path) as picture:
             return np.asarray(picture.convert('RGB'))

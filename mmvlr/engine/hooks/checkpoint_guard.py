@@ -50,5 +50,13 @@ class CheckpointGuardHook(Hook):
                 level=logging.WARNING,
             )
         else:
-            check_contract(model.data_preprocessor.contract, found, source)
+            expected = model.data_preprocessor.contract
+            check_contract(expected, found, source)
+            if found.get('alignment') != expected['alignment']:
+                print_log(
+                    f'{source} does not say how its faces were aligned; those here are '
+                    f'{expected["alignment"]}',
+                    logger='current',
+                    level=logging.WARNING,
+                )
         check_architecture(model, checkpoint, source)

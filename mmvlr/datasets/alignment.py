@@ -1,0 +1,845 @@
+"""Face detection and alignment of very-low-resolution pictures, and work that survives a kill.
+
+:class:`Aligner` turns a picture of one face into a face in the ArcFace position: MTCNN (Zhang et
+al., *Joint Face Detection and Alignment Using Multi-task Cascaded Convolutional Networks*, 2016)
+finds five landmarks, a similarity transform moves them to the template. :func:`align_tree` does so
+for a folder, and :func:`alignment_of` tells later how the pictures of a folder were aligned.
+
+MTCNN comes from facenet-pytorch (``pip install 'mmvlr[align]'``), whose wheel holds the weights.
+"""
+
+import contextlib
+import csv
+import hashlib
+import importlib.metadata
+import json
+import os
+import re
+import shutil
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass, field
+from functools import cached_property, partial
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from PIL import Image
+
+from mmvlr.utils.io import sha256_of, write_atomic
+
+from .base import PICTURE_SUFFIXES, require_folder
+from .transforms.geometric import resize
+from .transforms.loading import PictureError, read_picture
+
+#: ArcFace's five points in a face of 112 x 112: the person's right eye (left in the picture), the
+#: other eye, nose, corners of the mouth; (x, y) in pixels.
+TEMPLATE = np.array(
+    [
+        (38.2946, 51.6963),
+        (73.5318, 51.5014),
+        (56.0252, 71.7366),
+        (41.5493, 92.3655),
+        (70.7299, 92.2041),
+    ]
+)
+#: Counted up whenever the same recipe gives other pictures than before.
+VERSION = 1
+RECIPE_FILE = 'alignment.json'
+TABLE_FILE = 'alignment.csv'
+JOURNAL_FILE = '.alignment.jsonl'
+COLUMNS = ['file', 'fallback', 'confidence', *(f'{a}{i}' for i in range(1, 6) for a in 'xy')]
+COLUMNS += ['sha256']
+LEFTOVER = re.compile(r'\..+\.[a-z0-9_]{8}(\.\w+)?')
+#: Grey level around the picture while faces are sought: MTCNN's input is centred at 127.5.
+GREY = 127
+
+
+def detector_version() -> str:
+    """Return name and version of the installed detector.
+
+    Raises:
+        ImportError: It is not installed.
+    """
+    try:
+        return f'facenet-pytorch {importlib.metadata.version("facenet-pytorch")}'
+    except importlib.metadata.PackageNotFoundError as error:
+        raise _not_installed() from error
+
+
+def _not_installed() -> ImportError:
+    return ImportError("MTCNN needs facenet-pytorch: pip install 'mmvlr[align]'")
+
+
+@dataclass(frozen=True)
+class AlignmentRecipe:
+    """All that decides what an aligned face looks like.
+
+    MTCNN finds no face below 12 pixels and few below 20, and its windows must fit into the
+    picture. So a picture is scaled, up or down, into a grey square of ``detection_side`` pixels
+    with an edge around it, and faces are sought from ``min_face`` of that square upwards.
+
+    Args:
+        size: Side of the aligned face in pixels.
+        detection_side: Side of the square in pixels.
+        padding: Width of the edge, as a share of the longer side of the picture.
+        min_face: Smallest face, as a share of the square.
+        thresholds: MTCNN's scores that a candidate must reach in its three stages.
+        detector: Name and version of the detector; the installed one.
+        version: Version of the method.
+
+    Raises:
+        ValueError: A number is out of range.
+    """
+
+    size: int = 112
+    detection_side: int = 160
+    padding: float = 0.25
+    min_face: float = 0.2
+    thresholds: tuple[float, float, float] = (0.6, 0.7, 0.7)
+    detector: str = field(default_factory=detector_version)
+    version: int = VERSION
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, 'thresholds', tuple(float(t) for t in self.thresholds))
+        if self.size < 8:
+            raise ValueError(f'size must be at least 8 pixels, not {self.size}')
+        _check_detector(self.detection_side, self.padding, self.min_face, self.thresholds)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the recipe as 64 hexadecimal digits."""
+        text = json.dumps(asdict(self), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    @property
+    def name(self) -> str:
+        """What the preprocessing contract says under ``alignment``."""
+        return f'arcface{self.size}-{self.digest[:12]}'
+
+
+@dataclass(frozen=True)
+class Detection:
+    """A face that was found.
+
+    Attributes:
+        box: (x1, y1, x2, y2) in pixels of the picture; may reach over its edge.
+        confidence: MTCNN's score in (0, 1).
+        landmarks: (5, 2) as in :data:`TEMPLATE`, in pixels; (0, 0) is the centre of the first.
+    """
+
+    box: tuple[float, float, float, float]
+    confidence: float
+    landmarks: np.ndarray
+
+    @property
+    def size(self) -> float:
+        """Shorter side of the box in pixels."""
+        return min(self.box[2] - self.box[0], self.box[3] - self.box[1])
+
+
+def _check_detector(
+    side: int, padding: float, min_face: float, thresholds: Sequence[float]
+) -> None:
+    if side < 12:
+        raise ValueError(f'the side for detection must be at least 12 pixels, not {side}')
+    if not 0 <= padding <= 4:
+        raise ValueError(f'padding must be in [0, 4], not {padding}')
+    if not 0 < min_face <= 1 or min_face * side < 12:
+        raise ValueError(
+            f'min_face must be in (0, 1] and at least 12 pixels of the {side} of the square, '
+            f'that is {12 / side:.3f}, not {min_face}: MTCNN sees nothing smaller'
+        )
+    if len(thresholds) != 3 or not all(0 <= threshold < 1 for threshold in thresholds):
+        raise ValueError(f'thresholds must be three numbers in [0, 1), not {thresholds}')
+
+
+class FaceDetector:
+    """MTCNN for pictures of any size; the arguments are those of :class:`AlignmentRecipe`.
+
+    Pictures go through the network one by one: in a batch the numbers of a picture would change
+    with its neighbours in the sixth digit, and on one processor core a batch is not faster.
+
+    Raises:
+        ImportError: facenet-pytorch is not installed.
+        ValueError: A number is out of range.
+    """
+
+    def __init__(
+        self,
+        side: int = 160,
+        padding: float = 0.25,
+        min_face: float = 0.2,
+        thresholds: Sequence[float] = (0.6, 0.7, 0.7),
+    ):
+        _check_detector(side, padding, min_face, thresholds)
+        try:
+            from facenet_pytorch import MTCNN
+        except ImportError as error:
+            raise _not_installed() from error
+        self.side, self.padding = side, padding
+        self.mtcnn = MTCNN(
+            min_face_size=min_face * side, thresholds=list(thresholds), keep_all=True
+        ).eval()
+
+    def detect(self, pictures: Iterable[np.ndarray]) -> list[list[Detection]]:
+        """Find the faces of each picture, the largest first.
+
+        Args:
+            pictures: RGB uint8 arrays (H, W, 3).
+        """
+        return [self._detect(picture) for picture in pictures]
+
+    def _detect(self, picture: np.ndarray) -> list[Detection]:
+        canvas, scale, shift = on_square(picture, self.side, self.padding)
+        boxes, scores, points = self.mtcnn.detect(canvas[None], landmarks=True)
+        if boxes[0] is None:
+            return []
+        # facenet-pytorch wraps its results into arrays of objects.
+        boxes, scores = np.asarray(boxes[0], float), np.asarray(scores[0], float)
+        points = np.asarray(points[0], float)
+        boxes = to_picture(boxes.reshape(-1, 2, 2), scale, shift).reshape(-1, 4)
+        points = to_picture(points, scale, shift)
+        return [
+            Detection(tuple(box.tolist()), float(score), landmarks)
+            for box, score, landmarks in zip(boxes, scores, points, strict=True)
+        ]
+
+
+def on_square(
+    picture: np.ndarray, side: int, padding: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Scale a picture into the middle of a grey square, with its aspect ratio.
+
+    Args:
+        picture: (H, W, 3) uint8.
+        side: Side of the square in pixels.
+        padding: Width of the edge at the longer side, as a share of it.
+
+    Returns:
+        The square, and ``scale`` (2,) and ``shift`` (2,) for :func:`to_picture`.
+    """
+    height, width = picture.shape[:2]
+    factor = side / (max(height, width) * (1 + 2 * padding))
+    new = max(1, round(height * factor)), max(1, round(width * factor))
+    inner = resize(picture, new, 'bicubic' if factor > 1 else 'area')
+    top, left = (side - new[0]) // 2, (side - new[1]) // 2
+    square = np.full((side, side, 3), GREY, np.uint8)
+    square[top : top + new[0], left : left + new[1]] = inner
+    return square, np.array([new[1] / width, new[0] / height]), np.array([left, top])
+
+
+def to_picture(points: np.ndarray, scale: np.ndarray, shift: np.ndarray) -> np.ndarray:
+    """Map points (..., 2) of a square of :func:`on_square` back to the picture."""
+    return (points - shift + 0.5) / scale - 0.5
+
+
+def main_face(detections: Sequence[Detection], shape: Sequence[int]) -> Detection | None:
+    """Return the face a picture is about, or None without any.
+
+    It is the one with the largest area less twice the squared distance from the middle, as is
+    customary since David Sandberg's facenet.
+
+    Args:
+        detections: Faces of the picture.
+        shape: (height, width, ...) of the picture in pixels.
+    """
+    middle = np.array([shape[1], shape[0]]) / 2
+
+    def weight(face: Detection) -> float:
+        x1, y1, x2, y2 = face.box
+        offset = np.array([x1 + x2, y1 + y2]) / 2 - middle
+        return (x2 - x1) * (y2 - y1) - 2 * float(offset @ offset)
+
+    return max(detections, key=weight, default=None)
+
+
+def similarity_transform(source: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """Return the similarity transform that moves points closest to others.
+
+    Minimises sum ||target - (s R source + t)||^2 over scale s, rotation R without reflection, and
+    shift t: Umeyama, *Least-squares estimation of transformation parameters between two point
+    patterns*, TPAMI 1991, in the plane.
+
+    Args:
+        source: (N, 2).
+        target: (N, 2).
+
+    Returns:
+        (2, 3): [s R | t].
+
+    Raises:
+        ValueError: The source points coincide, or a number is not finite.
+
+    Example:
+        >>> import numpy as np
+        >>> square = np.array([(0, 0), (1, 0), (1, 1), (0, 1)])
+        >>> similarity_transform(square, 2 * square + 3).round(6) + 0
+        array([[2., 0., 3.],
+               [0., 2., 3.]])
+    """
+    source, target = np.asarray(source, float), np.asarray(target, float)
+    mean, goal = source.mean(0), target.mean(0)
+    centred, aim = source - mean, target - goal
+    spread = (centred**2).sum() / len(source)
+    if not (np.isfinite(source).all() and np.isfinite(target).all()) or spread < 1e-12:
+        raise ValueError(f'no similarity transform from the points {source.tolist()}')
+    left, singular, right = np.linalg.svd(aim.T @ centred / len(source))
+    # Without this sign a mirrored face would be met by a reflection.
+    signs = np.array([1.0, np.sign(np.linalg.det(left) * np.linalg.det(right))])
+    matrix = (singular * signs).sum() / spread * (left * signs) @ right
+    return np.hstack([matrix, (goal - matrix @ mean)[:, None]])
+
+
+def align_face(picture: np.ndarray, landmarks: np.ndarray, size: int = 112) -> np.ndarray:
+    """Move the landmarks of a face to the ArcFace template, bicubically.
+
+    What the picture does not show is its mirror image, as in :class:`RotateFace`: very small
+    faces are cropped tightly, and black corners would be a cue that no camera gives.
+
+    Args:
+        picture: (H, W, 3) uint8.
+        landmarks: (5, 2) as in :data:`TEMPLATE`, in pixels of the picture.
+        size: Side of the result in pixels.
+
+    Returns:
+        (size, size, 3) uint8.
+
+    Raises:
+        ValueError: The landmarks coincide.
+    """
+    target = (TEMPLATE + 0.5) * size / 112 - 0.5
+    landmarks = np.asarray(landmarks, float)
+    matrix = similarity_transform(landmarks, target)
+    shrink = int(1 / np.hypot(*matrix[:, 0]))
+    if shrink > 1:
+        # A warp reads single pixels; a large picture is averaged down first.
+        height, width = picture.shape[:2]
+        new = max(1, height // shrink), max(1, width // shrink)
+        picture = resize(picture, new, 'area')
+        scale = np.array([new[1] / width, new[0] / height])
+        matrix = similarity_transform((landmarks + 0.5) * scale - 0.5, target)
+    return cv2.warpAffine(
+        picture,
+        matrix,
+        (size, size),
+        flags=cv2.INTER_CUBIC,
+        borderMode=cv2.BORDER_REFLECT_101,
+    )
+
+
+def fallback_face(picture: np.ndarray, size: int = 112) -> np.ndarray:
+    """Return the whole picture as a face: its shorter side is repeated outwards to a square.
+
+    Args:
+        picture: (H, W, 3) uint8.
+        size: Side of the result in pixels.
+
+    Returns:
+        (size, size, 3) uint8, resized bicubically (by averaging where it shrinks).
+    """
+    height, width = picture.shape[:2]
+    side = max(height, width)
+    top, left = (side - height) // 2, (side - width) // 2
+    square = cv2.copyMakeBorder(
+        picture, top, side - height - top, left, side - width - left, cv2.BORDER_REPLICATE
+    )
+    return resize(square, (size, size), 'bicubic' if size > side else 'area')
+
+
+@dataclass(frozen=True)
+class AlignedFace:
+    """What :class:`Aligner` returns.
+
+    Attributes:
+        image: (size, size, 3) uint8 RGB.
+        detection: The face that was found; None if ``image`` is :func:`fallback_face`.
+    """
+
+    image: np.ndarray
+    detection: Detection | None
+
+
+class Aligner:
+    """Aligns pictures of one face each.
+
+    Args:
+        recipe: The recipe.
+
+    Raises:
+        ImportError: facenet-pytorch is not installed.
+        ValueError: The recipe asks for another detector or method than the installed one.
+    """
+
+    def __init__(self, recipe: AlignmentRecipe | None = None):
+        self.recipe = recipe = AlignmentRecipe() if recipe is None else recipe
+        if (recipe.detector, recipe.version) != (detector_version(), VERSION):
+            raise ValueError(
+                f'the recipe is of {recipe.detector}, version {recipe.version}; installed is '
+                f'{detector_version()}, version {VERSION}: align the pictures again with it'
+            )
+        self.detector = FaceDetector(
+            recipe.detection_side, recipe.padding, recipe.min_face, recipe.thresholds
+        )
+
+    def __call__(self, picture: np.ndarray) -> AlignedFace:
+        """Align one picture, RGB uint8 (H, W, 3)."""
+        found = main_face(self.detector.detect([picture])[0], picture.shape)
+        if found is None:
+            return AlignedFace(fallback_face(picture, self.recipe.size), None)
+        return AlignedFace(align_face(picture, found.landmarks, self.recipe.size), found)
+
+
+# ----------------------------------------------------------------------------------------------
+# How a folder was aligned
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """How the pictures of a folder were aligned.
+
+    Attributes:
+        root: The folder with ``alignment.json``.
+        recipe: The recipe.
+        pictures: Number of aligned pictures.
+        fallbacks: How many of them are :func:`fallback_face`, as no face was found.
+    """
+
+    root: Path
+    recipe: AlignmentRecipe
+    pictures: int
+    fallbacks: int
+
+    @cached_property
+    def _fell_back(self) -> dict[str, bool]:
+        path = self.root / TABLE_FILE
+        try:
+            with open(path, encoding='utf-8', newline='') as file:
+                return {row['file']: row['fallback'] == '1' for row in csv.DictReader(file)}
+        except (OSError, KeyError) as error:
+            raise ValueError(
+                f'{path} is missing or damaged ({error}); align the pictures again '
+                '(tools/dataset_converters/align.py)'
+            ) from error
+
+    def describe(self, paths: Iterable[str | Path] | None = None) -> str:
+        """Return one line: the recipe, and of how many faces no landmarks were found.
+
+        Args:
+            paths: The pictures in question; all of the folder by default.
+
+        Raises:
+            ValueError: ``alignment.csv`` is missing or damaged.
+        """
+        pictures, fallbacks, unknown = self.pictures, self.fallbacks, 0
+        if paths is not None:
+            names = [Path(os.path.relpath(Path(p).resolve(), self.root)).as_posix() for p in paths]
+            pictures = len(names)
+            fallbacks = sum(self._fell_back.get(name, False) for name in names)
+            unknown = sum(name not in self._fell_back for name in names)
+        share = fallbacks / max(pictures, 1)
+        text = f'alignment {self.recipe.name} ({self.recipe.detector}): {fallbacks:,} of '
+        text += f'{pictures:,} faces not detected, cropped instead ({share:.1%})'
+        return text + (f'; {unknown:,} are not in {TABLE_FILE}' if unknown else '')
+
+
+def alignment_of(root: str | Path) -> Alignment | None:
+    """Return how the pictures under a folder were aligned, or None if they were not.
+
+    ``alignment.json`` is sought in the folder and above it: a data set may lie in a part of the
+    tree that was aligned. Data without a folder, such as synthetic faces, are not aligned.
+
+    Raises:
+        ValueError: The file is damaged or was edited.
+    """
+    root = Path(root).resolve()
+    if not root.is_dir():
+        return None
+    for folder in (root, *root.parents):
+        path = folder / RECIPE_FILE
+        if not path.is_file():
+            continue
+        try:
+            facts = json.loads(path.read_text(encoding='utf-8'))
+            recipe = AlignmentRecipe(**facts['recipe'])
+            found = Alignment(folder, recipe, int(facts['pictures']), int(facts['fallbacks']))
+            if recipe.digest != facts['digest']:
+                raise ValueError('the digest is that of another recipe')
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(
+                f'{path} is damaged or of another version of mmvlr ({error}); align the pictures '
+                'again (tools/dataset_converters/align.py)'
+            ) from error
+        return found
+    return None
+
+
+# ----------------------------------------------------------------------------------------------
+# Long work: repeatable, on several processes, and it goes on where it was killed
+
+
+class Journal:
+    """Results on disk, one JSON line each: what a killed run had finished is not done again.
+
+    The first line states what the results depend on. A last line that was cut short by a kill or
+    a full disk is dropped.
+
+    Args:
+        path: The file.
+        header: What the results depend on; plain values.
+        key: Name of the entry that identifies a result.
+
+    Raises:
+        ValueError: The file holds results of another header, or is damaged.
+
+    Attributes:
+        found: Key -> result, of this and earlier runs.
+    """
+
+    def __init__(self, path: str | Path, header: Mapping[str, Any], key: str):
+        self.path, self.key = Path(path), key
+        self.found: dict[str, dict] = {}
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        content = self.path.read_bytes() if self.path.exists() else b''
+        whole = content[: content.rfind(b'\n') + 1]
+        first, *lines = whole.decode(errors='replace').splitlines() or ['']
+        # Through JSON, as the one in the file went: lists and tuples are the same there.
+        header = json.loads(json.dumps(header))
+        if first:
+            self._check(first, header)
+        for number, line in enumerate(lines, start=2):
+            try:
+                entry = json.loads(line)
+                self.found[entry[key]] = entry
+            except (ValueError, KeyError, TypeError) as error:
+                raise ValueError(
+                    f'{self.path}, line {number} is damaged ({error}); delete the file to start '
+                    'again from the beginning'
+                ) from error
+        self._file = open(self.path, 'ab')  # noqa: SIM115 - closed by close()
+        self._file.truncate(len(whole))
+        if not first:
+            self._write(header)
+
+    def _check(self, first: str, header: dict) -> None:
+        try:
+            before = dict(json.loads(first))
+        except (ValueError, TypeError) as error:
+            raise ValueError(
+                f'{self.path}, line 1 is damaged; delete the file to start from the beginning'
+            ) from error
+        different = [
+            f'{name}: {before.get(name)!r} before, {header.get(name)!r} now'
+            for name in sorted({*before, *header})
+            if before.get(name) != header.get(name)
+        ]
+        if different:
+            raise ValueError(
+                f'{self.path.parent} holds results of other settings ({"; ".join(different)}); '
+                'choose another output folder, or delete this one'
+            )
+
+    def _write(self, entry: Mapping[str, Any]) -> None:
+        self._file.write(json.dumps(entry).encode() + b'\n')
+        self._file.flush()
+
+    def append(self, entry: dict) -> None:
+        """Add a result."""
+        self._write(entry)
+        self.found[entry[self.key]] = entry
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+def stamp_of(path: Path) -> list[int]:
+    """Return size and time of a file: what tells that it has changed."""
+    status = path.stat()
+    return [status.st_size, status.st_mtime_ns]
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete what :func:`write_atomic` had not renamed yet when a run was killed."""
+    for path in folder.rglob('.*'):
+        if LEFTOVER.fullmatch(path.name) and path.is_file():
+            path.unlink(missing_ok=True)
+
+
+_work: Callable | None = None
+
+
+def _start_worker(make: Callable[[], Callable]) -> None:
+    parent = os.getppid()
+
+    def leave_with_parent() -> None:
+        # A parent that was killed cannot stop its workers, and they would wait for ever.
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=leave_with_parent, daemon=True).start()
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+    global _work
+    _work = make()
+
+
+def _run_work(item: Any) -> Any:
+    return _work(item)
+
+
+def in_order(make: Callable[[], Callable], items: Sequence, jobs: int = 1) -> Iterator:
+    """Work on items in processes; yield the results in the order of the items.
+
+    Every process works on one thread: sums depend on the number of threads, and small pictures
+    gain nothing from more.
+
+    Args:
+        make: Called once in every process; returns the function that works on an item. It goes to
+            other processes, as do items and results, so it must be picklable.
+        items: The items.
+        jobs: Number of processes; 1 works in this one.
+
+    Raises:
+        ValueError: ``jobs`` is below 1.
+    """
+    if jobs < 1:
+        raise ValueError(f'jobs must be at least 1, not {jobs}')
+    if jobs == 1:
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            yield from map(make(), items)
+        finally:
+            torch.set_num_threads(threads)
+        return
+    # Spawned, not forked: torch's threads do not survive a fork.
+    pool = ProcessPoolExecutor(jobs, get_context('spawn'), _start_worker, (make,))
+    try:
+        waiting: deque = deque()
+        for item in items:
+            waiting.append(pool.submit(_run_work, item))
+            if len(waiting) >= 8 * jobs:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+@contextlib.contextmanager
+def progress_bar(what: str, total: int) -> Iterator[Callable[[], None]]:
+    """Show how far a long work is, and how many pictures it does in a second.
+
+    Yields:
+        Call it after each picture.
+    """
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        ProgressColumn,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+    from rich.text import Text
+
+    class Rate(ProgressColumn):
+        def render(self, task: Any) -> Text:
+            return Text(f'{task.finished_speed or task.speed or 0:.1f}/s')
+
+    columns = [TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn(), Rate()]
+    columns += [TimeRemainingColumn()]
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        task = progress.add_task(what, total=total)
+        yield lambda: progress.advance(task)
+
+
+# ----------------------------------------------------------------------------------------------
+# Folder trees
+
+
+@dataclass
+class TreeReport:
+    """What :func:`align_tree` did.
+
+    Attributes:
+        recipe: The recipe.
+        rows: One dict a picture, as in ``alignment.csv``, in name order.
+        copied: Files that are no pictures, such as .mat files.
+        unreadable: What cannot be read, with the reason.
+        stale: Pictures in the output that the source does not hold any more.
+        resumed: Number of pictures taken over from an earlier run.
+    """
+
+    recipe: AlignmentRecipe
+    rows: list[dict] = field(default_factory=list)
+    copied: list[str] = field(default_factory=list)
+    unreadable: list[str] = field(default_factory=list)
+    stale: list[str] = field(default_factory=list)
+    resumed: int = 0
+
+    @property
+    def fallbacks(self) -> int:
+        """Number of pictures without a detected face."""
+        return sum(row['fallback'] for row in self.rows)
+
+
+def files_below(root: Path) -> list[str]:
+    """Return the files below a folder, relative and in name order; hidden ones are none."""
+    found = []
+    for folder, inner, names in os.walk(root, followlinks=True):
+        inner[:] = [name for name in inner if not name.startswith('.')]
+        found += [
+            (Path(folder) / name).relative_to(root).as_posix()
+            for name in names
+            if not name.startswith('.')
+        ]
+    return sorted(found)
+
+
+class _AlignFile:
+    """Aligns one file of a tree; lives in the working process."""
+
+    def __init__(self, src: Path, out: Path, recipe: AlignmentRecipe):
+        self.src, self.out, self.aligner = src, out, Aligner(recipe)
+
+    def __call__(self, name: str) -> dict:
+        stamp = stamp_of(self.src / name)
+        try:
+            face = self.aligner(read_picture(str(self.src / name)))
+        except PictureError as error:
+            return dict(file=name, error=str(error))
+        # Always PNG, whatever the suffix: decoders look at the content, lists of names go by name.
+        picture = Image.fromarray(face.image)
+        target = write_atomic(self.out / name, lambda path: picture.save(path, format='PNG'))
+        found = face.detection
+        return dict(
+            file=name,
+            stamp=stamp,
+            confidence=0.0 if found is None else found.confidence,
+            landmarks=None if found is None else found.landmarks.tolist(),
+            sha256=sha256_of(target),
+        )
+
+
+def align_tree(
+    src: str | Path, out: str | Path, recipe: AlignmentRecipe | None = None, jobs: int = 1
+) -> TreeReport:
+    """Align every picture below a folder into another one, under the same relative names.
+
+    The aligned pictures are PNG under the names they had, with their old suffix: so the lists of
+    names in a data set's .mat files hold, and its loader reads the result as it reads the source.
+    Files that are no pictures are copied. ``alignment.csv`` says for every picture whether it is a
+    fallback, MTCNN's confidence, the landmarks in pixels of the source and the SHA-256 of the
+    aligned file; ``alignment.json`` holds the recipe.
+
+    A killed run goes on where it stopped, with the same result; a later run does only what is new.
+
+    Args:
+        src: Folder of the pictures.
+        out: Folder of the result.
+        recipe: The recipe.
+        jobs: Number of processes.
+
+    Raises:
+        FileNotFoundError: There is no such folder.
+        ValueError: It holds no picture, is aligned already or contains ``out``; or ``out`` holds
+            pictures of another recipe or origin.
+    """
+    src, out = Path(src).resolve(), Path(out).resolve()
+    require_folder(src, 'alignment', 'a folder of pictures, or of folders of pictures')
+    if src == out or src in out.parents or out in src.parents:
+        raise ValueError(f'{out} lies in {src} or around it; choose a folder of its own')
+    if alignment_of(src) is not None:
+        raise ValueError(f'{src} is aligned already (it has {RECIPE_FILE}); give the source')
+    names = files_below(src)
+    pictures = [name for name in names if Path(name).suffix.lower() in PICTURE_SUFFIXES]
+    if not pictures:
+        raise ValueError(f'no picture ({", ".join(sorted(PICTURE_SUFFIXES))}) below {src}')
+    started = (out / JOURNAL_FILE).exists()
+    if not started and out.is_dir() and any(out.iterdir()):
+        raise ValueError(f'{out} holds other files; choose an empty folder')
+    report = TreeReport(AlignmentRecipe() if recipe is None else recipe)
+    journal = Journal(
+        out / JOURNAL_FILE, dict(source=str(src), recipe=asdict(report.recipe)), 'file'
+    )
+    remove_leftovers(out)
+    # Not even a half-done tree may pass for an aligned one.
+    for file in (RECIPE_FILE, TABLE_FILE):
+        (out / file).unlink(missing_ok=True)
+    for name in names:
+        if Path(name).suffix.lower() not in PICTURE_SUFFIXES:
+            write_atomic(out / name, partial(shutil.copyfile, src / name))
+            report.copied.append(name)
+    todo = [
+        name
+        for name in pictures
+        if journal.found.get(name, {}).get('stamp') != stamp_of(src / name)
+        or not (out / name).is_file()
+    ]
+    report.resumed = len(pictures) - len(todo)
+    try:
+        with progress_bar('align', len(todo)) as advance:
+            for entry in in_order(partial(_AlignFile, src, out, report.recipe), todo, jobs):
+                if 'error' in entry:
+                    report.unreadable.append(entry['error'])
+                    journal.found.pop(entry['file'], None)
+                else:
+                    journal.append(entry)
+                advance()
+    finally:
+        journal.close()
+    report.rows = [_row(journal.found[name]) for name in pictures if name in journal.found]
+    known = {row['file'] for row in report.rows} | set(report.copied)
+    report.stale = [name for name in files_below(out) if name not in known]
+    _write_tables(out, report)
+    return report
+
+
+def _row(entry: dict) -> dict:
+    points = entry['landmarks']
+    row = dict(
+        file=entry['file'],
+        fallback=int(points is None),
+        confidence=f'{entry["confidence"]:.4f}',
+    )
+    for index in range(5):
+        for axis in (0, 1):
+            value = '' if points is None else f'{points[index][axis]:.3f}'
+            row[f'{"xy"[axis]}{index + 1}'] = value
+    return dict(row, sha256=entry['sha256'])
+
+
+def _write_tables(out: Path, report: TreeReport) -> None:
+    write_csv(out / TABLE_FILE, COLUMNS, report.rows)
+    facts = dict(
+        recipe=asdict(report.recipe),
+        digest=report.recipe.digest,
+        name=report.recipe.name,
+        pictures=len(report.rows),
+        fallbacks=report.fallbacks,
+        unreadable=len(report.unreadable),
+    )
+    text = json.dumps(facts, indent=2) + '\n'
+    write_atomic(out / RECIPE_FILE, lambda path: path.write_text(text, encoding='utf-8'))
+
+
+def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write a table, atomically."""
+
+    def write(temporary: Path) -> None:
+        with open(temporary, 'w', encoding='utf-8', newline='') as file:
+            writer = csv.DictWriter(file, columns, lineterminator='\n')
+            writer.writeheader()
+            writer.writerows(rows)
+
+    write_atomic(path, write)

@@ -1,0 +1,126 @@
+"""insightface's verification sets: ``lfw.bin``, ``agedb_30.bin``, ``cfp_fp.bin`` and their like.
+
+Such a file is a pickle of two lists: encoded pictures, and whether pictures 2i and 2i + 1 show the
+same person. A pickle can run any code when it is read. Here it may make lists, bytes, numbers and
+NumPy arrays of these; whatever else it asks for is refused by name.
+"""
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .decoding import PictureError, decode_picture
+
+SUFFIX = '.bin'
+
+
+def _encode_latin1(text: str, encoding: str) -> bytes:
+    """Make bytes as Python 3's pickles of protocols up to 2 do, in one encoding only."""
+    if encoding not in ('latin1', b'latin1'):
+        raise _RefusedError(
+            f'it asks for the encoding {encoding!r}, which no pickle of bytes needs'
+        )
+    return text.encode('latin1')
+
+
+# Where NumPy keeps these functions depends on its version, not on that of the file.
+_RECONSTRUCT = np.empty(0).__reduce__()[0]
+_FROM_BUFFER = np.empty(0).__reduce_ex__(5)[0]
+_SCALAR = np.bool_(True).__reduce__()[0]
+_ALLOWED: dict[tuple[str, str], Any] = {
+    ('numpy', 'dtype'): np.dtype,
+    ('numpy', 'ndarray'): np.ndarray,
+    ('_codecs', 'encode'): _encode_latin1,
+    **{(home, 'bytes'): bytes for home in ('builtins', '__builtin__')},
+    **{(home, 'bytearray'): bytearray for home in ('builtins', '__builtin__')},
+    **{(f'numpy.{c}.multiarray', '_reconstruct'): _RECONSTRUCT for c in ('core', '_core')},
+    **{(f'numpy.{c}.multiarray', 'scalar'): _SCALAR for c in ('core', '_core')},
+    **{(f'numpy.{c}.numeric', '_frombuffer'): _FROM_BUFFER for c in ('core', '_core')},
+}
+
+
+class _RefusedError(pickle.UnpicklingError):
+    """The pickle asks for something that it may not have."""
+
+
+class _RestrictedUnpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in _ALLOWED:
+            raise _RefusedError(f'it asks for {module}.{name}, which no verification file needs')
+        return _ALLOWED[module, name]
+
+
+class BinReader:
+    """Pictures and pairs of a verification file. A pickled reader reads the file again.
+
+    Args:
+        path: The file.
+
+    Attributes:
+        encoded: The 2P encoded pictures.
+        same: (P,) bool: do pictures 2i and 2i + 1 show the same person?
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is damaged, asks for code, or holds something else.
+    """
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+        with self.path.open('rb') as file:
+            try:
+                # Files of Python 2 hold pictures as text.
+                content = _RestrictedUnpickler(file, encoding='bytes').load()
+            except _RefusedError as error:
+                raise ValueError(f'{self.path} is refused: {error}; do not trust it') from error
+            except Exception as error:  # a damaged pickle raises a dozen types
+                kind = 'is truncated' if isinstance(error, EOFError) else 'cannot be read'
+                raise ValueError(f'{self.path} {kind}: {error}; get the file again') from error
+        if not isinstance(content, tuple | list) or len(content) != 2:
+            raise ValueError(
+                f'{self.path} holds {type(content).__name__}; expected (pictures, same)'
+            )
+        pictures, same = (list(part) if np.iterable(part) else [part] for part in content)
+        for number, flag in enumerate(same):
+            if not isinstance(flag, bool | np.bool_ | int | np.integer) or flag not in (0, 1):
+                raise ValueError(f'{self.path}: same[{number}] is {flag!r}, not true or false')
+        if not same or len(pictures) != 2 * len(same):
+            raise ValueError(
+                f'{self.path}: {len(pictures):,} pictures for {len(same):,} pairs; expected two '
+                'a pair'
+            )
+        self.encoded = [self._bytes(number, item) for number, item in enumerate(pictures)]
+        self.same = np.array(same, bool)
+
+    def _bytes(self, number: int, item: Any) -> bytes:
+        if isinstance(item, np.ndarray) and item.dtype == np.uint8 and item.ndim == 1:
+            return item.tobytes()
+        if isinstance(item, bytes | bytearray):
+            return bytes(item)
+        kind = (
+            f'an array {item.dtype} {item.shape}'
+            if isinstance(item, np.ndarray)
+            else type(item).__name__
+        )
+        raise PictureError(
+            f'{self.path}: picture {number} is {kind}; expected the bytes of an encoded picture'
+        )
+
+    def __reduce__(self) -> tuple:
+        return type(self), (str(self.path),)
+
+    def __len__(self) -> int:
+        return len(self.encoded)
+
+    def picture(self, name: str) -> np.ndarray:
+        """Return picture number ``name``, RGB uint8 (h, w, 3).
+
+        Raises:
+            KeyError: There is no such picture.
+            PictureError: It is damaged.
+        """
+        if not (name.isdigit() and int(name) < len(self)):
+            raise KeyError(f'{self.path} has no picture {name}')
+        return decode_picture(self.encoded[int(name)], f'{self.path}: picture {name}')

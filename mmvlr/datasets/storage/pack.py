@@ -1,0 +1,308 @@
+"""A data set's folder in one file, ``NAME.pack``: raw pixels that are mapped, not decoded.
+
+Format, version 1. Numbers are little-endian; the first 36 bytes keep their layout in all versions.
+
+====== ===== ==============================================================================
+offset bytes content
+====== ===== ==============================================================================
+0      8     magic ``MMVLRPAK``
+8      4     version
+12     8     offset of the index
+20     8     length of the index, which ends the file
+28     4     CRC32 of the index
+32     4     CRC32 of bytes 0 to 31
+36           contents, one behind the other: of a picture its RGB uint8 pixels (height, width, 3)
+             in native size, of any other file its bytes
+index        JSON with columns, one entry a picture or file:
+             ``pictures``: ``name``, ``height``, ``width``, ``offset``, ``crc32``;
+             ``files``: ``name``, ``size``, ``offset``, ``crc32``;
+             and ``folders``, a list that holds the empty ones too
+====== ===== ==============================================================================
+
+Names are paths below the packed folder, with ``/``. Other files are label files, such as TinyFace's
+.mat files: a pack holds all that a data set reads.
+"""
+
+import json
+import struct
+import zlib
+from collections.abc import Iterable, Iterator
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from mmvlr.utils.io import write_atomic
+
+from .decoding import PictureError
+
+SUFFIX = '.pack'
+MAGIC = b'MMVLRPAK'
+VERSION = 1
+_FACTS = struct.Struct('<8sIQQI')
+_CRC = struct.Struct('<I')
+HEADER_BYTES = _FACTS.size + _CRC.size
+
+
+def write_pack(
+    out: str | Path, items: Iterable[tuple[str, np.ndarray | bytes]], folders: Iterable[str] = ()
+) -> 'PackReader':
+    """Write a pack; ``items`` is consumed one by one, and only the index grows in memory.
+
+    Args:
+        out: The file, ``NAME.pack``. It appears when all of it is written.
+        items: Name and content: a picture, RGB uint8 (h, w, 3), or the bytes of another file.
+        folders: Names of folders; those that hold something need not be named.
+
+    Returns:
+        PackReader: The pack.
+
+    Raises:
+        ValueError: A name comes twice or is no relative path, or a picture has another type or
+            shape.
+    """
+    out = Path(out)
+    if out.suffix != SUFFIX:
+        raise ValueError(f'{out}: the name of a pack must end in {SUFFIX}')
+
+    def write(temporary: Path) -> None:
+        pictures: dict[str, list] = dict(name=[], height=[], width=[], offset=[], crc32=[])
+        files: dict[str, list] = dict(name=[], size=[], offset=[], crc32=[])
+        seen: set[str] = set()
+        with temporary.open('wb') as file:
+            file.write(bytes(HEADER_BYTES))
+            for name, content in items:
+                _check_name(name, seen)
+                if isinstance(content, bytes):
+                    column, sizes = files, dict(size=len(content))
+                else:
+                    content = _checked(name, content)
+                    column = pictures
+                    sizes = dict(height=content.shape[0], width=content.shape[1])
+                facts = dict(name=name, offset=file.tell(), crc32=zlib.crc32(content), **sizes)
+                for key, value in facts.items():
+                    column[key].append(value)
+                file.write(content)
+            names = sorted({str(PurePosixPath(folder)) for folder in folders} - {'.'})
+            inside = seen & {*names, *(str(p) for n in seen for p in PurePosixPath(n).parents)}
+            if inside:
+                raise ValueError(f'{out}: {min(inside)} is both a file and a folder')
+            index = json.dumps(
+                dict(pictures=pictures, files=files, folders=names), separators=(',', ':')
+            ).encode('ascii')
+            facts = _FACTS.pack(MAGIC, VERSION, file.tell(), len(index), zlib.crc32(index))
+            file.write(index)
+            file.seek(0)
+            file.write(facts + _CRC.pack(zlib.crc32(facts)))
+
+    return PackReader(write_atomic(out, write))
+
+
+def _check_name(name: str, seen: set[str]) -> None:
+    if name in seen:
+        raise ValueError(f'{name} comes twice; every name in a pack must be another')
+    path = PurePosixPath(name)
+    if str(path) != name or path.is_absolute() or name == '.' or '..' in path.parts:
+        raise ValueError(f'{name!r} is no name for a pack; expected a path such as 1/a.jpg')
+    seen.add(name)
+
+
+def _checked(name: str, picture: Any) -> np.ndarray:
+    picture = np.asarray(picture)
+    if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3 or not picture.size:
+        raise ValueError(
+            f'{name}: a picture must be RGB uint8 (h, w, 3), not {picture.dtype} {picture.shape}'
+        )
+    return np.ascontiguousarray(picture)
+
+
+class PackReader:
+    """The pictures of a pack: ``reader[name]`` is RGB uint8 (h, w, 3), read-only, not copied.
+
+    The file is mapped into memory, so all processes share what the system keeps of it. A picture's
+    checksum is compared when it is first read. A pickled reader opens the file again.
+
+    Args:
+        path: The file.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is no pack, truncated, damaged outside its pictures, or of a later version.
+    """
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+        index = self._read_index()
+        mapped = np.memmap(self.path, mode='r', dtype=np.uint8)
+        # A plain array: slicing a memmap costs ten times as much.
+        self._bytes = np.asarray(mapped)
+        try:
+            self._fill(json.loads(index))
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            raise ValueError(
+                f'{self.path}: the index is not that of a pack ({error}); pack the folder again'
+            ) from error
+
+    def _read_index(self) -> bytes:
+        again = 'copy it or pack the folder again'
+        size = self.path.stat().st_size
+        with self.path.open('rb') as file:
+            header = file.read(HEADER_BYTES)
+            if header[: len(MAGIC)] != MAGIC[: len(header)] or not header:
+                raise ValueError(
+                    f'{self.path} is no pack: it does not start with {MAGIC.decode()}; make one '
+                    'with tools/dataset_converters/pack.py'
+                )
+            if len(header) < HEADER_BYTES:
+                raise ValueError(f'{self.path} is truncated inside its header; {again}')
+            facts = header[: _FACTS.size]
+            if _CRC.unpack(header[_FACTS.size :])[0] != zlib.crc32(facts):
+                raise ValueError(f'{self.path}: the header is damaged (CRC32); {again}')
+            _, version, offset, length, crc = _FACTS.unpack(facts)
+            if version != VERSION:
+                raise ValueError(
+                    f'{self.path} has version {version} of the format, and this mmvlr reads '
+                    f'version {VERSION}; install a later mmvlr, or pack the folder again'
+                )
+            if size != offset + length:
+                kind = 'truncated' if size < offset + length else 'longer than it should be'
+                raise ValueError(
+                    f'{self.path} is {kind}: {size:,} bytes of {offset + length:,}; {again}'
+                )
+            file.seek(offset)
+            index = file.read(length)
+        if zlib.crc32(index) != crc:
+            raise ValueError(f'{self.path}: the index is damaged (CRC32); {again}')
+        self._end = offset
+        return index
+
+    def _fill(self, index: dict) -> None:
+        pictures, files = index['pictures'], index['files']
+        self._names: list[str] = pictures['name']
+        height, width = (_numbers(pictures, key) for key in ('height', 'width'))
+        if (height < 1).any():
+            raise ValueError('a picture without a height')
+        self._shape = [(h, w, 3) for h, w in zip(height.tolist(), width.tolist(), strict=True)]
+        self._row = {name: row for row, name in enumerate(self._names)}
+        self._file_row = {name: row for row, name in enumerate(files['name'])}
+        self._folders: list[str] = index['folders']
+        self._span = _spans(_numbers(pictures, 'offset'), 3 * height * width, self._end)
+        self._file_span = _spans(
+            _numbers(files, 'offset'), _numbers(files, 'size'), self._end, least=0
+        )
+        self._crc = _numbers(pictures, 'crc32').tolist()
+        self._file_crc = _numbers(files, 'crc32').tolist()
+        #: Has the picture's checksum been compared?
+        self._compared = bytearray(len(self._names))
+
+    def __reduce__(self) -> tuple:
+        return type(self), (str(self.path),)
+
+    def __repr__(self) -> str:
+        return f'PackReader({str(self.path)!r}, {len(self):,} pictures)'
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._row
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the pictures, in the order in which they were packed."""
+        return list(self._names)
+
+    @property
+    def files(self) -> list[str]:
+        """Names of the other files."""
+        return list(self._file_row)
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        row = self._row.get(name)
+        if row is None:
+            raise KeyError(f'{self.path} holds no picture {name}')
+        start, stop = self._span[row]
+        pixels = self._bytes[start:stop]
+        if not self._compared[row]:
+            if zlib.crc32(pixels) != self._crc[row]:
+                raise PictureError(
+                    f'{self.path}: picture {name} is damaged (CRC32); copy the pack or pack the '
+                    'folder again'
+                )
+            self._compared[row] = True
+        return pixels.reshape(self._shape[row])
+
+    #: All readers of stored pictures have this method.
+    picture = __getitem__
+
+    def read_file(self, name: str) -> bytes:
+        """Return the bytes of another file than a picture.
+
+        Raises:
+            KeyError: There is no such file.
+            ValueError: It is damaged.
+        """
+        row = self._file_row.get(name)
+        if row is None:
+            raise KeyError(f'{self.path} holds no file {name}')
+        start, stop = self._file_span[row]
+        content = self._bytes[start:stop].tobytes()
+        if zlib.crc32(content) != self._file_crc[row]:
+            raise ValueError(
+                f'{self.path}: file {name} is damaged (CRC32); copy the pack or pack the folder '
+                'again'
+            )
+        return content
+
+    def intact(self, name: str) -> bool:
+        """Say whether the checksum of a picture or file is right, now."""
+        if name in self._row:
+            row, spans, crc = self._row[name], self._span, self._crc
+        else:
+            row, spans, crc = self._file_row[name], self._file_span, self._file_crc
+        start, stop = spans[row]
+        return zlib.crc32(self._bytes[start:stop]) == crc[row]
+
+    def verify(self) -> list[str]:
+        """Return the names of all damaged pictures and files; none if the pack is whole."""
+        return [name for name in (*self._names, *self._file_row) if not self.intact(name)]
+
+    def is_file(self, name: str) -> bool:
+        """Say whether there is a picture or another file of this name."""
+        return name in self._row or name in self._file_row
+
+    @cached_property
+    def tree(self) -> dict[str, list[str]]:
+        """Folders and what is in each; the packed folder itself is ``''``."""
+        tree: dict[str, dict[str, None]] = {'': {}}
+        for name in (*self._names, *self._file_row, *self._folders):
+            while name:
+                folder, _, entry = name.rpartition('/')
+                inside = tree.setdefault(folder, {})
+                if entry in inside:
+                    break
+                inside[entry] = None
+                name = folder
+        for name in self._folders:
+            tree.setdefault(name, {})
+        return {folder: list(inside) for folder, inside in tree.items()}
+
+
+def _numbers(columns: dict[str, list], key: str) -> np.ndarray:
+    """Return a column as (N,) int64."""
+    values = np.array(columns[key], np.int64).reshape(-1)
+    if len(values) != len(columns['name']):
+        raise ValueError(f'{len(columns["name"])} names but {len(values)} entries of {key}')
+    return values
+
+
+def _spans(start: np.ndarray, sizes: np.ndarray, end: int, least: int = 1) -> list[tuple[int, int]]:
+    """Return first byte and end of contents that start at ``start``."""
+    stop = start + sizes
+    if ((start < HEADER_BYTES) | (sizes < least) | (stop > end)).any():
+        raise ValueError('a content lies outside the file')
+    return list(zip(start.tolist(), stop.tolist(), strict=True))

@@ -1,0 +1,236 @@
+"""insightface's ``train.rec`` and ``train.idx`` without mxnet.
+
+A .rec file is MXNet's RecordIO, as dmlc-core's ``src/recordio.cc`` writes it. A record is one or
+more parts, each of: the magic 0xced7230a, a word with a flag in its upper 3 bits and the length in
+its lower 29, the content, and zeros up to a multiple of 4 bytes. Where a record's content holds the
+magic at a multiple of 4, the writer cuts it there and leaves the magic out; flags say whether a
+part is a whole record (0), the first (1), one between (2) or the last (3).
+
+Content begins with an ``IRHeader``: flag, label (float32), two numbers. A flag above 0 says that so
+many float32 labels follow, which take the place of the one. Behind them is the encoded picture.
+
+An .idx file has one line a record: number, tabulator, offset in the .rec file.
+
+In insightface's files record 0 is a header of two labels: the pictures are records from 1 to below
+the first, and from there to below the second come records of the people, without a picture.
+"""
+
+import mmap
+import struct
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from .decoding import PictureError, decode_picture
+
+SUFFIX = '.rec'
+MAGIC = 0xCED7230A
+_PART = struct.Struct('<II')
+_HEADER = struct.Struct('<IfQQ')
+_LENGTH = (1 << 29) - 1
+_MAGIC_BYTES = struct.pack('<I', MAGIC)
+#: Records whose labels are read at once.
+_CHUNK = 1 << 16
+
+
+class Record(NamedTuple):
+    """One record.
+
+    Args:
+        labels: float32 (L,).
+        id: First number of the header; mostly 0.
+        id2: Second one.
+        content: What follows, in most records an encoded picture.
+    """
+
+    labels: np.ndarray
+    id: int
+    id2: int
+    content: bytes
+
+
+class RecordIOReader:
+    """Random access to the records of a .rec file: ``reader[number]`` is a :class:`Record`.
+
+    A pickled reader opens the files again.
+
+    Args:
+        rec: The .rec file.
+        idx: Its index; by default the file of the same name that ends in ``.idx``.
+
+    Raises:
+        FileNotFoundError: One of the files is missing.
+        ValueError: The index is damaged, empty, or points outside the .rec file.
+    """
+
+    def __init__(self, rec: str | Path, idx: str | Path | None = None):
+        self.path = Path(rec)
+        self.idx = Path(rec).with_suffix('.idx') if idx is None else Path(idx)
+        if not self.idx.is_file():
+            raise FileNotFoundError(
+                f'{self.idx} is missing; {self.path} cannot be read without its index'
+            )
+        self._size = self.path.stat().st_size
+        if not self._size:
+            raise ValueError(f'{self.path} is empty; get the file again')
+        with self.path.open('rb') as file:
+            self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        keys, offsets = self._read_index()
+        order = np.argsort(keys, kind='stable')
+        #: Numbers of the records, ascending.
+        self.keys = keys[order]
+        self._offsets = offsets[order]
+        twice = np.flatnonzero(np.diff(self.keys) == 0)
+        if len(twice):
+            raise ValueError(f'{self.idx}: record {self.keys[twice[0]]} stands in it twice')
+        outside = (self._offsets < 0) | (self._offsets + _PART.size > self._size)
+        if outside.any():
+            worst = np.flatnonzero(outside)[0]
+            raise ValueError(
+                f'{self.idx}: record {self.keys[worst]} at {self._offsets[worst]:,} lies outside '
+                f'{self.path} with its {self._size:,} bytes; the files are truncated or do not '
+                'belong together'
+            )
+
+    def _read_index(self) -> tuple[np.ndarray, np.ndarray]:
+        if not self.idx.stat().st_size:
+            raise ValueError(f'{self.idx} is empty; get the file again')
+        try:
+            table = np.loadtxt(self.idx, dtype=np.int64, ndmin=2, comments=None)
+        except ValueError as error:
+            raise ValueError(
+                f'{self.idx}: expected lines with the number and offset of a record ({error})'
+            ) from error
+        if table.shape[1] != 2:
+            raise ValueError(
+                f'{self.idx}: expected the number and offset of a record in a line, found '
+                f'{table.shape[1]} numbers'
+            )
+        return table[:, 0], table[:, 1]
+
+    def __reduce__(self) -> tuple:
+        return type(self), (str(self.path), str(self.idx))
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def _place(self, key: int) -> int | None:
+        place = int(np.searchsorted(self.keys, key))
+        return place if place < len(self.keys) and self.keys[place] == key else None
+
+    def raw(self, key: int) -> bytes:
+        """Return the content of a record, its parts joined.
+
+        Raises:
+            KeyError: There is no such record.
+            PictureError: It is damaged or truncated.
+        """
+        place = self._place(key)
+        if place is None:
+            raise KeyError(f'{self.path} has no record {key}')
+        position = int(self._offsets[place])
+        parts: list[bytes] = []
+        while True:
+            if position + _PART.size > self._size:
+                raise self._damaged(key, 'the file ends inside it')
+            magic, word = _PART.unpack_from(self._map, position)
+            flag, length = word >> 29, word & _LENGTH
+            if magic != MAGIC:
+                raise self._damaged(key, f'magic {magic:#x} at {position:,} instead of {MAGIC:#x}')
+            if flag not in ((2, 3) if parts else (0, 1)):
+                raise self._damaged(key, f'part {len(parts)} has the flag {flag}')
+            start = position + _PART.size
+            if start + length > self._size:
+                raise self._damaged(key, 'the file ends inside it')
+            parts.append(self._map[start : start + length])
+            if flag in (0, 3):
+                return _MAGIC_BYTES.join(parts)
+            position = start + length + -length % 4
+
+    def __getitem__(self, key: int) -> Record:
+        data = self.raw(key)
+        if len(data) < _HEADER.size:
+            raise self._damaged(key, f'{len(data)} bytes are no header')
+        flag, label, first, second = _HEADER.unpack_from(data)
+        start = _HEADER.size + 4 * flag
+        if len(data) < start:
+            raise self._damaged(key, f'{len(data)} bytes do not hold {flag} labels')
+        labels = np.frombuffer(data, '<f4', flag, _HEADER.size) if flag else [label]
+        return Record(np.array(labels, np.float32), first, second, data[start:])
+
+    def _damaged(self, key: int, how: str) -> PictureError:
+        return PictureError(f'{self.path}: record {key} is damaged ({how}); get the file again')
+
+    def picture(self, name: str) -> np.ndarray:
+        """Return the picture of the record with number ``name``, RGB uint8 (h, w, 3).
+
+        Raises:
+            KeyError: There is no such record.
+            PictureError: The record or its picture is damaged.
+        """
+        if not name.isdecimal():
+            raise KeyError(f'{self.path} has no record {name}')
+        return decode_picture(self[int(name)].content, f'{self.path}: record {name}')
+
+    def picture_keys(self) -> np.ndarray:
+        """Return the numbers of the records that hold pictures, ascending.
+
+        Raises:
+            ValueError: Record 0 is a header, and the index lacks records that it tells of.
+        """
+        if self.keys[0] != 0 or not self._has_label_array(0):
+            return self.keys
+        labels = self[0].labels
+        if len(labels) < 2 or not 1 < labels[0] <= labels[1]:
+            raise ValueError(
+                f'{self.path}: record 0 is a header with {labels.tolist()}; expected the first '
+                'record behind the pictures and the first behind the people'
+            )
+        wanted = np.arange(1, int(labels[0]))
+        missing = np.setdiff1d(wanted, self.keys, assume_unique=True)
+        if len(missing):
+            raise ValueError(
+                f'{self.idx} lacks {len(missing):,} of the {len(wanted):,} pictures that record 0 '
+                f'of {self.path} tells of, such as record {missing[0]}; get both files again'
+            )
+        return wanted
+
+    def _has_label_array(self, key: int) -> bool:
+        data = self.raw(key)
+        return len(data) >= _HEADER.size and _HEADER.unpack_from(data)[0] > 0
+
+    def first_labels(self, keys: np.ndarray) -> np.ndarray:
+        """Return the first label of records, float32 (N,), without reading their pictures.
+
+        Args:
+            keys: Numbers of the records, (N,).
+
+        Raises:
+            KeyError: There is no such record.
+            PictureError: A record is damaged.
+        """
+        content = np.frombuffer(self._map, np.uint8)
+        labels = np.empty(len(keys), np.float32)
+        # A part's head, the header, the first label of an array: 9 words.
+        head = np.arange(_PART.size + _HEADER.size + 4)
+        for start in range(0, len(keys), _CHUNK):
+            chunk = keys[start : start + _CHUNK]
+            places = np.minimum(np.searchsorted(self.keys, chunk), len(self.keys) - 1)
+            offsets = self._offsets[places]
+            words = content[np.minimum(offsets[:, None] + head, self._size - 1)].view('<u4')
+            length = (words[:, 1] & _LENGTH).astype(np.int64)
+            flag = words[:, 2].astype(np.int64)
+            plain = (
+                (self.keys[places] == chunk)
+                & (words[:, 0] == MAGIC)
+                & (words[:, 1] >> 29 == 0)
+                & (length >= _HEADER.size + 4 * flag)
+                & (offsets + _PART.size + length <= self._size)
+            )
+            found = labels[start : start + _CHUNK]
+            found[:] = np.where(flag > 0, words[:, 8], words[:, 3]).view('<f4')
+            # Records in several parts, and damaged ones, which raise an error.
+            for row in np.flatnonzero(~plain):
+                found[row] = self[int(chunk[row])].labels[0]
+        return labels

@@ -1,0 +1,238 @@
+"""insightface's .bin files: pictures and pairs come back, and code in them does not run."""
+
+import io
+import os
+import pickle
+import struct
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.metrics import roc_auc_score
+
+from mmvlr.datasets.storage import BinReader, PictureError
+from mmvlr.datasets.storage.faces import LFWBin
+from mmvlr.datasets.transforms import read_picture
+from mmvlr.evaluation.metrics import VerificationMetric
+from mmvlr.registry import DATASETS
+
+SAME = [True, False, True, True, False, False, True, False, True, False] * 2
+
+
+def pixels(number):
+    """Two pictures of a pair of one person differ by noise alone."""
+    pair = number // 2
+    person = pair if SAME[pair] else 1000 + number
+    base = np.random.default_rng(person).integers(40, 216, (8, 8, 3))
+    noise = np.random.default_rng(5000 + number).integers(-40, 41, (8, 8, 3))
+    return (base + noise).astype(np.uint8)
+
+
+def encoded(number):
+    stream = io.BytesIO()
+    Image.fromarray(pixels(number)).save(stream, 'PNG')
+    return stream.getvalue()
+
+
+PICTURES = [encoded(number) for number in range(2 * len(SAME))]
+
+
+def python2_pickle(pictures, same):
+    """Protocol 2 as Python 2 writes it: pictures are its text, which has no encoding."""
+    texts = b''.join(b'T' + struct.pack('<i', len(text)) + text for text in pictures)
+    flags = b''.join(b'\x88' if flag else b'\x89' for flag in same)
+    return b'\x80\x02](' + texts + b'e](' + flags + b'e\x86.'
+
+
+def old_numpy(content):
+    """The same pickle as NumPy 1 writes it; lengths of names in protocol 4 are one byte each."""
+    return content.replace(b'\x16numpy._core.multiarray', b'\x15numpy.core.multiarray').replace(
+        b'cnumpy._core.multiarray', b'cnumpy.core.multiarray'
+    )
+
+
+def arrays():
+    return [np.frombuffer(text, np.uint8) for text in PICTURES]
+
+
+FORMS = {
+    **{f'protocol {p}': pickle.dumps((PICTURES, SAME), protocol=p) for p in range(6)},
+    'python 2': python2_pickle(PICTURES, SAME),
+    'list': pickle.dumps([PICTURES, SAME]),
+    'arrays': pickle.dumps((arrays(), np.array(SAME))),
+    'arrays, NumPy 1': old_numpy(pickle.dumps((arrays(), list(np.array(SAME))), protocol=2)),
+    'arrays, protocol 5': pickle.dumps((arrays(), list(np.array(SAME))), protocol=5),
+    'bytearrays and numbers': pickle.dumps(
+        ([bytearray(p) for p in PICTURES], [int(s) for s in SAME])
+    ),
+}
+
+
+@pytest.mark.parametrize('form', FORMS)
+def test_forms(tmp_path, form):
+    path = tmp_path / 'lfw.bin'
+    path.write_bytes(FORMS[form])
+    reader = BinReader(path)
+    assert reader.encoded == PICTURES
+    assert reader.same.tolist() == SAME
+    assert reader.same.dtype == bool
+    assert len(reader) == len(PICTURES)
+    for number in (0, 7, 39):
+        np.testing.assert_array_equal(reader.picture(str(number)), pixels(number))
+
+
+def test_old_numpy_form_differs():
+    assert b'numpy.core.multiarray' in FORMS['arrays, NumPy 1']
+
+
+@pytest.fixture
+def lfw(tmp_path):
+    path = tmp_path / 'lfw.bin'
+    path.write_bytes(FORMS['python 2'])
+    return path
+
+
+def test_faces(lfw):
+    dataset = DATASETS.build(
+        dict(type='LFWBin', data_root=str(lfw), pipeline=[dict(type='LoadFace')])
+    )
+    assert isinstance(dataset, LFWBin)
+    assert len(dataset) == 40
+    assert {(info['role'], info['identity']) for info in dataset.infos()} == {('pair', -100)}
+    assert dataset.metainfo['pairs'].tolist() == [[2 * i, 2 * i + 1] for i in range(20)]
+    assert dataset.metainfo['same'].tolist() == SAME
+    assert dataset.test_mode
+    for index in range(40):
+        np.testing.assert_array_equal(dataset[index]['img'], pixels(index))
+
+
+def test_verification_metric(lfw):
+    """AUC and accuracy on the pixels themselves, against scikit-learn."""
+    dataset = LFWBin(data_root=str(lfw), pipeline=[dict(type='LoadFace'), dict(type='PackFace')])
+    metric = VerificationMetric(fars=(0.1,), folds=2)
+    metric.dataset_meta = dataset.metainfo
+    samples = []
+    for index in range(len(dataset)):
+        item = dataset[index]
+        sample = item['data_samples']
+        flat = item['inputs'].double().flatten()
+        sample.embedding = (flat - flat.mean()).float()
+        samples.append(sample.to_dict())
+    metric.process(None, samples)
+    found = metric.evaluate(len(samples))
+
+    def unit(number):
+        flat = pixels(number).transpose(2, 0, 1).ravel().astype(float)
+        return (flat - flat.mean()) / np.linalg.norm(flat - flat.mean())
+
+    scores = [unit(2 * i) @ unit(2 * i + 1) for i in range(20)]
+    auc = found['verification/verification_auc']
+    assert auc == pytest.approx(roc_auc_score(SAME, scores)) == 1
+    # Another assignment of the pairs would not do.
+    assert roc_auc_score(SAME[1:] + SAME[:1], scores) < 0.9
+
+
+class Run:
+    def __init__(self, function, *arguments):
+        self.call = function, arguments
+
+    def __reduce__(self):
+        return self.call
+
+
+def crafted(marker):
+    """Pickles that make a file, with what would have to be refused in each."""
+    code = f'open({str(marker)!r}, "w").close()'
+    pictures = [*PICTURES[:-1], Run(os.system, f'touch {marker}')]
+    yield 'posix.system', pickle.dumps((pictures, SAME), protocol=2)
+    yield 'posix.system', pickle.dumps((pictures, SAME), protocol=4)
+    yield 'builtins.exec', pickle.dumps((PICTURES, Run(exec, code)), protocol=4)
+    yield '__builtin__.eval', pickle.dumps(Run(eval, f'exec({code!r})'), protocol=2)
+    # An attribute of something that is allowed.
+    attribute = b'\x80\x04\x8c\x05numpy\x8c\x0endarray.tofile\x93\x8c\x01x\x85R.'
+    yield 'numpy.ndarray.tofile', attribute
+    yield 'numpy.load', b'\x80\x02cnumpy\nload\n(X\x01\x00\x00\x00xtR.'
+    yield (
+        "the encoding 'rot13'",
+        b'\x80\x02c_codecs\nencode\n(X\x01\x00\x00\x00xX\x05\x00\x00\x00rot13tR.',
+    )
+
+
+def test_code_does_not_run(tmp_path):
+    marker, path = tmp_path / 'marker', tmp_path / 'lfw.bin'
+    for refused, content in crafted(marker):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=rf'lfw\.bin is refused: it asks for {refused}'):
+            BinReader(path)
+        with pytest.raises(ValueError, match='do not trust it'):
+            LFWBin(data_root=str(path))
+        assert not marker.exists()
+
+
+def test_the_crafted_pickles_would_run(tmp_path):
+    marker = tmp_path / 'marker'
+    for _, content in list(crafted(marker))[:4]:
+        pickle.loads(content)
+        assert marker.exists()
+        marker.unlink()
+
+
+def test_truncated_anywhere(tmp_path):
+    path = tmp_path / 'lfw.bin'
+    for form in ('python 2', 'protocol 0', 'protocol 4'):
+        content = FORMS[form]
+        for length in (0, 1, 2, 10, len(content) // 2, len(content) - 1):
+            path.write_bytes(content[:length])
+            with pytest.raises(ValueError, match=r'lfw\.bin (is truncated|cannot be read)'):
+                BinReader(path)
+    path.write_bytes(b'\xff\xd8 no pickle')
+    with pytest.raises(ValueError, match=r'lfw\.bin cannot be read'):
+        BinReader(path)
+
+
+@pytest.mark.parametrize(
+    ('content', 'message'),
+    [
+        (5, r'holds int; expected \(pictures, same\)'),
+        ((PICTURES,), r'holds tuple; expected \(pictures, same\)'),
+        ((PICTURES[:-1], SAME), '39 pictures for 20 pairs'),
+        ((PICTURES, SAME[:-1]), '40 pictures for 19 pairs'),
+        (([], []), '0 pictures for 0 pairs'),
+        ((PICTURES, [*SAME[:-1], 2]), r'same\[19\] is 2'),
+        ((PICTURES, [*SAME[:-1], None]), r'same\[19\] is None'),
+        (([*PICTURES[:-1], 'text'], SAME), 'picture 39 is str'),
+        (
+            ([*PICTURES[:-1], np.zeros((3, 3), np.uint8)], SAME),
+            r'picture 39 is an array uint8 \(3,',
+        ),
+        (([*PICTURES[:-1], np.zeros(3)], SAME), 'picture 39 is an array float64'),
+    ],
+)
+def test_other_contents(tmp_path, content, message):
+    path = tmp_path / 'lfw.bin'
+    path.write_bytes(pickle.dumps(content))
+    with pytest.raises(ValueError, match=rf'lfw\.bin.*{message}'):
+        BinReader(path)
+
+
+@pytest.mark.parametrize('protocol', [2, 4])
+def test_damaged_picture_is_named(tmp_path, protocol):
+    path = tmp_path / 'lfw.bin'
+    pictures = [*PICTURES[:-2], b'', b'no picture']
+    path.write_bytes(pickle.dumps((pictures, SAME), protocol=protocol))
+    for number in (38, 39):
+        with pytest.raises(PictureError, match=rf'lfw\.bin: picture {number} cannot be read'):
+            read_picture(f'{path}/{number}')
+    for name in ('40', '-1', 'x'):
+        with pytest.raises(FileNotFoundError, match=rf'lfw\.bin has no picture {name}'):
+            read_picture(f'{path}/{name}')
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r'no \.bin file .*absent\.bin'):
+        LFWBin(data_root=str(tmp_path / 'absent.bin'))
+
+
+def test_pickle(lfw):
+    reader = pickle.loads(pickle.dumps(BinReader(lfw)))
+    np.testing.assert_array_equal(reader.picture('3'), pixels(3))

@@ -1,0 +1,226 @@
+"""Pack the pictures of a data set into one file.
+
+Usage::
+
+    python tools/dataset_converters/pack.py SRC OUT.pack [--skip-broken]
+    python tools/dataset_converters/pack.py --verify PACK
+
+SRC is a folder, of which all pictures, label files and folders are packed, or a .rec file of
+insightface with its .idx beside it, whose pictures become ``<label>/<record>.jpg``, the layout of
+``FaceFolder``. Pictures are decoded once and stored as raw pixels in native size. Pictures that
+cannot be read are named and counted, and nothing is written unless ``--skip-broken`` leaves them
+out. ``--verify`` compares the checksum of everything in a pack. The exit code is 1 where something
+is broken.
+"""
+
+import argparse
+import os
+import sys
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.progress import track
+
+from mmvlr.datasets.base import PICTURE_SUFFIXES
+from mmvlr.datasets.storage import PackReader, PictureError, RecordIOReader, write_pack
+from mmvlr.datasets.transforms import read_picture
+
+#: Files that are no pictures are packed up to this size: label files, not archives.
+MAX_FILE_BYTES = 64 * 2**20
+
+
+class BrokenPicturesError(ValueError):
+    """Pictures cannot be read, and leaving them out was not asked for."""
+
+
+class Source:
+    """What is to be packed.
+
+    Args:
+        skip_broken: Leave out pictures that cannot be read.
+
+    Attributes:
+        broken: What is wrong with each picture that cannot be read.
+        left_out: Why something is not packed -> names.
+    """
+
+    folders: tuple[str, ...] = ()
+
+    def __init__(self, skip_broken: bool):
+        self.skip_broken = skip_broken
+        self.broken: list[str] = []
+        self.left_out: dict[str, list[str]] = defaultdict(list)
+
+    def __len__(self) -> int:
+        raise NotImplementedError
+
+    def contents(self) -> Iterator[tuple[str, np.ndarray | bytes]]:
+        """Read one after the other; what is broken is noted."""
+        raise NotImplementedError
+
+    def items(self) -> Iterator[tuple[str, np.ndarray | bytes]]:
+        """Read all, with progress.
+
+        Raises:
+            BrokenPicturesError: At the end, if pictures are broken and may not be skipped.
+        """
+        console = Console(stderr=True)
+        yield from track(self.contents(), 'Packing', total=len(self), console=console)
+        if self.broken and not self.skip_broken:
+            raise BrokenPicturesError
+
+
+class FolderSource(Source):
+    """All pictures, label files and folders of a tree; hidden ones are left out."""
+
+    def __init__(self, root: Path, out: Path, skip_broken: bool):
+        super().__init__(skip_broken)
+        self.root = root
+        self.files: list[str] = []
+        folders = []
+        for where, inside, files in os.walk(root, followlinks=True):
+            self._refuse_loop(Path(where))
+            inside[:] = self._visible(where, sorted(inside))
+            folders += [self._name(where, name) for name in inside]
+            for name in self._visible(where, sorted(files)):
+                path = Path(where, name)
+                if path.resolve() == out.resolve():
+                    continue
+                picture = path.suffix.lower() in PICTURE_SUFFIXES
+                if not picture and path.stat().st_size > MAX_FILE_BYTES:
+                    self.left_out['large files that are no pictures'].append(str(path))
+                else:
+                    self.files.append(self._name(where, name))
+        self.folders = tuple(folders)
+
+    def _refuse_loop(self, folder: Path) -> None:
+        above = folder.parent.resolve()
+        if folder.is_symlink() and folder.resolve() in (above, *above.parents):
+            raise ValueError(f'{folder} is a link to a folder above it; remove the link')
+
+    def _visible(self, where: str, names: list[str]) -> list[str]:
+        hidden = [name for name in names if name.startswith('.')]
+        self.left_out['hidden files and folders'].extend(os.path.join(where, n) for n in hidden)
+        return [name for name in names if not name.startswith('.')]
+
+    def _name(self, where: str, name: str) -> str:
+        return Path(where, name).relative_to(self.root).as_posix()
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def contents(self) -> Iterator[tuple[str, np.ndarray | bytes]]:
+        """See :class:`Source`."""
+        for name in self.files:
+            path = self.root / name
+            if path.suffix.lower() not in PICTURE_SUFFIXES:
+                yield name, path.read_bytes()
+                continue
+            try:
+                picture = read_picture(str(path))
+            except (PictureError, OSError) as error:
+                self.broken.append(str(error))
+            else:
+                yield name, picture
+
+
+class RecordIOSource(Source):
+    """The pictures of a RecordIO file in one folder a label."""
+
+    def __init__(self, rec: Path, skip_broken: bool):
+        super().__init__(skip_broken)
+        self.reader = RecordIOReader(rec)
+        self.keys = self.reader.picture_keys().tolist()
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def contents(self) -> Iterator[tuple[str, np.ndarray]]:
+        """See :class:`Source`."""
+        digits = len(str(self.keys[-1]))
+        for key in self.keys:
+            try:
+                label = self.reader[key].labels[0]
+                picture = self.reader.picture(str(key))
+            except PictureError as error:
+                self.broken.append(str(error))
+                continue
+            if label < 0 or label != int(label):
+                self.broken.append(f'{self.reader.path}: record {key} has the label {label}')
+                continue
+            yield f'{int(label)}/{key:0{digits}d}.jpg', picture
+
+
+def show(pack: PackReader) -> None:
+    """Print counts and size of a pack."""
+    print(
+        f'{pack.path}: {len(pack):,} pictures, {len(pack.files):,} other files, '
+        f'{pack.path.stat().st_size / 2**20:,.2f} MiB'
+    )
+
+
+def verify(path: Path) -> int:
+    """Compare all checksums; return the exit code."""
+    try:
+        pack = PackReader(path)
+    except (ValueError, FileNotFoundError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    names = [*pack.names, *pack.files]
+    console = Console(stderr=True)
+    damaged = [name for name in track(names, 'Verifying', console=console) if not pack.intact(name)]
+    show(pack)
+    for name in damaged:
+        print(f'damaged: {name}', file=sys.stderr)
+    print(f'{len(damaged):,} damaged' if damaged else 'all checksums are right')
+    return int(bool(damaged))
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Pack or verify; return the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__.split('\n\n')[0])
+    parser.add_argument('src', nargs='?', type=Path, help='folder, or .rec file')
+    parser.add_argument('out', nargs='?', type=Path, help='file to write, NAME.pack')
+    parser.add_argument(
+        '--skip-broken', action='store_true', help='leave out pictures that cannot be read'
+    )
+    parser.add_argument('--verify', type=Path, metavar='PACK', help='check a pack')
+    args = parser.parse_args(argv)
+    if args.verify is not None:
+        if args.src is not None:
+            parser.error('--verify takes a pack and nothing else')
+        return verify(args.verify)
+    if args.out is None:
+        parser.error('SRC and OUT.pack are needed, or --verify PACK')
+    if args.out.suffix != '.pack':
+        parser.error(f'{args.out}: the name of a pack must end in .pack')
+    if args.src.is_dir():
+        source: Source = FolderSource(args.src, args.out, args.skip_broken)
+    elif args.src.suffix == '.rec' and args.src.is_file():
+        source = RecordIOSource(args.src, args.skip_broken)
+    else:
+        parser.error(f'{args.src} is neither a folder nor a .rec file')
+    if not len(source):
+        parser.error(f'{args.src} holds nothing to pack')
+    pack = None
+    try:
+        pack = write_pack(args.out, source.items(), source.folders)
+    except BrokenPicturesError:
+        print(f'{args.out} is not written; --skip-broken leaves such pictures out')
+    else:
+        show(pack)
+    for reason, names in source.left_out.items():
+        if names:
+            print(f'left out: {len(names):,} {reason} ({", ".join(names[:3])})')
+    if source.broken:
+        for problem in source.broken:
+            print(f'broken: {problem}', file=sys.stderr)
+        print(f'{len(source.broken):,} broken pictures{"" if pack is None else " left out"}')
+    return int(pack is None)
+
+
+if __name__ == '__main__':
+    sys.exit(main())
