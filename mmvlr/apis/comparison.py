@@ -1,7 +1,5 @@
 """From the scored faces of many runs to tables, figures and the page that compares methods."""
 
-import csv
-import io
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -26,7 +24,7 @@ from mmvlr.evaluation.functional import (
 from mmvlr.evaluation.metrics import ClosedSetMetric, FaceMetric, Observations
 from mmvlr.evaluation.table import MEASURES
 from mmvlr.registry import DATASETS
-from mmvlr.utils.io import write_atomic
+from mmvlr.utils.io import write_csv
 from mmvlr.version import __version__
 from mmvlr.visualization import DiscardCurve, FaceCard
 from mmvlr.visualization.comparison import (
@@ -563,8 +561,9 @@ def write_comparison(
         if not run.finished
     ]
     seeds = sorted({run.seed for run in runs if run.seed is not None})
-    write_csv(out / 'scores.csv', scores)
-    write_csv(out / 'runs.csv', rows)
+    for name, table in (('scores.csv', scores), ('runs.csv', rows)):
+        columns = list(dict.fromkeys(key for row in table for key in row))
+        write_csv(out / name, columns, table)
     data = ComparisonData(
         title='Comparison of methods',
         subtitle='Who finds the right person, and who knows when not to try?',
@@ -647,13 +646,3 @@ def csv_rows(
         for name, scores in found.items()
         for system, score in scores.items()
     ]
-
-
-def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
-    """Write rows of plain values; columns are all keys, in the order in which they first appear."""
-    columns = list(dict.fromkeys(key for row in rows for key in row))
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator='\n')
-    writer.writeheader()
-    writer.writerows(rows)
-    return write_atomic(path, lambda file: file.write_text(text.getvalue(), encoding='utf-8'))

@@ -134,7 +134,7 @@ class FaceDataset(BaseDataset):
             (entry for entry in root.iterdir() if not entry.name.startswith('.')),
             key=lambda entry: person_key(entry.name),
         )
-        numbered = all(entry.name.isdigit() for entry in folders if entry.is_dir())
+        numbered = all(entry.name.isdecimal() for entry in folders if entry.is_dir())
         label = 0
         for folder in folders:
             if not folder.is_dir():
@@ -233,4 +233,4 @@ def list_pictures(folder: Path) -> tuple[list[Path], list[Path]]:
 
 def person_key(name: str) -> tuple[int, int | str]:
     """Return a sort key that puts numbered people in numeric order, named ones after them."""
-    return (0, int(name)) if name.isdigit() else (1, name)
+    return (0, int(name)) if name.isdecimal() else (1, name)

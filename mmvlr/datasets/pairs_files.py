@@ -87,14 +87,14 @@ def prefix_identity(name: str) -> int:
         ValueError: The name does not start with a number and ``_``.
     """
     prefix = name.split('_')[0]
-    if not prefix.isdigit():
+    if not prefix.isdecimal():
         raise ValueError(f'no identity in the file name {name!r}; expected <identity>_<n>.jpg')
     return int(prefix)
 
 
 def has_prefix(name: str) -> bool:
     """Say whether :func:`prefix_identity` finds an identity in a file name."""
-    return name.split('_')[0].isdigit()
+    return name.split('_')[0].isdecimal()
 
 
 class PairsFileDataset(FaceDataset):
@@ -169,7 +169,7 @@ class PairsFileDataset(FaceDataset):
                 dict(img_path=str(pictures[name]), identity=identity, role=role)
                 for name, identity in pairs.items()
             ]
-        self._cross_check(named)
+        self.cross_check(named)
         return records
 
     def require_named(
@@ -183,7 +183,7 @@ class PairsFileDataset(FaceDataset):
                 f'{missing[0]}; unpack the archive again'
             )
 
-    def _cross_check(self, named: Sequence[tuple[str, int]]) -> None:
+    def cross_check(self, named: Sequence[tuple[str, int]]) -> None:
         """Warn where the names' prefixes group the pictures otherwise than the .mat files.
 
         Over all files: two that number people differently would match the wrong ones.

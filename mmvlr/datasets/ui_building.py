@@ -26,19 +26,10 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from mmvlr.utils.io import write_atomic
+from mmvlr.utils.io import write_atomic, write_csv
+from mmvlr.utils.work import Journal, in_order, progress_bar, remove_leftovers, stamp_of
 
-from .alignment import (
-    FaceDetector,
-    Journal,
-    detector_version,
-    files_below,
-    in_order,
-    progress_bar,
-    remove_leftovers,
-    stamp_of,
-    write_csv,
-)
+from .alignment import FaceDetector, detector_version, files_below
 from .base import PICTURE_SUFFIXES, require_folder
 from .transforms.loading import PictureError, read_picture
 

@@ -1,10 +1,12 @@
 """Writing without half-written files."""
 
+import csv
 import hashlib
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 
 def write_atomic(path: str | Path, write: Callable[[Path], object]) -> Path:
@@ -41,3 +43,15 @@ def sha256_of(path: str | Path) -> str:
         for chunk in iter(lambda: file.read(1 << 20), b''):
             digest.update(chunk)
     return digest.hexdigest()
+
+
+def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write a table, atomically."""
+
+    def write(temporary: Path) -> None:
+        with open(temporary, 'w', encoding='utf-8', newline='') as file:
+            writer = csv.DictWriter(file, columns, lineterminator='\n')
+            writer.writeheader()
+            writer.writerows(rows)
+
+    write_atomic(path, write)

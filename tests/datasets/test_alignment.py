@@ -16,18 +16,17 @@ from mmvlr.datasets.alignment import (
     AlignmentRecipe,
     Detection,
     FaceDetector,
-    Journal,
     align_face,
     align_tree,
     alignment_of,
     fallback_face,
-    in_order,
     main_face,
     on_square,
     similarity_transform,
     to_picture,
 )
 from mmvlr.datasets.transforms import read_picture
+from mmvlr.utils.work import Journal, in_order
 
 needs_mtcnn = pytest.mark.skipif(
     importlib.util.find_spec('facenet_pytorch') is None,

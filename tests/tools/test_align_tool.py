@@ -26,7 +26,7 @@ pytestmark = pytest.mark.skipif(
 # Kills itself with SIGKILL once the journal holds so many results, a torn line behind them.
 KILLED = """
 import multiprocessing, os, runpy, signal, sys
-from mmvlr.datasets.alignment import Journal
+from mmvlr.utils.work import Journal
 
 append, count, tool = Journal.append, int(sys.argv[1]), sys.argv[2]
 
