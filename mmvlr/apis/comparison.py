@@ -15,10 +15,9 @@ from mmvlr.datasets.transforms import read_picture
 from mmvlr.engine import unwrap
 from mmvlr.evaluation import FaceTable
 from mmvlr.evaluation.functional import (
-    bootstrap_intervals,
     discard_auc_bounds,
-    paired_bootstraps,
     rank1_error_versus_discard,
+    resample,
     roc_area,
 )
 from mmvlr.evaluation.metrics import ClosedSetMetric, FaceMetric, Observations
@@ -126,12 +125,16 @@ def compare(
         number, adjusted by :func:`holm` for all others.
     """
     joined = {system: over_seeds(parts) for system, parts in observed.items()}
+    resampled = {
+        system: resample(
+            part.values, part.groups, part.statistics, num_resamples, strata=part.strata
+        )
+        for system, part in joined.items()
+    }
     scores: dict[str, dict[str, dict[str, Any]]] = {}
-    for system, part in joined.items():
-        options = dict(num_resamples=num_resamples, strata=part.strata)
-        found = bootstrap_intervals(part.values, part.groups, part.statistics, **options)
+    for system, draws in resampled.items():
         each = [one.statistics(np.asarray(one.values)) for one in observed[system]]
-        for name, interval in found.items():
+        for name, interval in draws.intervals().items():
             of_seeds = [float(numbers[name]) for numbers in each]
             scores.setdefault(name, {})[system] = dict(
                 mean=interval.estimate,
@@ -149,20 +152,12 @@ def compare(
     }
     p_values: dict[str, dict[str, float]] = {name: {} for name in scores}
     for winner in dict.fromkeys(best.values()):
-        for system, part in joined.items():
+        for system in joined:
             if system == winner:
                 continue
-            if not np.array_equal(part.groups, joined[winner].groups):
+            if not np.array_equal(joined[system].groups, joined[winner].groups):
                 raise ValueError(f'{system} and {winner} were tested on different faces')
-            found = paired_bootstraps(
-                part.values,
-                joined[winner].values,
-                part.groups,
-                part.statistics,
-                num_resamples=num_resamples,
-                strata=part.strata,
-            )
-            for name, difference in found.items():
+            for name, difference in resampled[system].minus(resampled[winner]).items():
                 if best[name] == winner:
                     p_values[name][system] = difference.p_value
     return {
@@ -287,13 +282,15 @@ class TestSet:
         """
         judges = [metric for metric in self.metrics if isinstance(metric, ClosedSetMetric)]
         found: dict[str, dict[str, Score]] = {}
+        if not judges:
+            return found
         for measure in ('ri', 'norm'):
             observed = {
                 method: [self._judgement(run, judges[0], measure) for run in runs]
                 for method, runs in self.systems(group).items()
                 if all(measure in self._of(run).columns for run in runs)
             }
-            if judges and observed:
+            if observed:
                 found[f'discard_auc_{measure}'] = compare(observed, True, 'number')['area']
         return found
 

@@ -11,10 +11,12 @@ from ._curves import roc_area
 from .bootstrap import (
     Interval,
     PairedDifference,
+    Resampled,
     bootstrap_interval,
     bootstrap_intervals,
     paired_bootstrap,
     paired_bootstraps,
+    resample,
 )
 from .curves import Curve, cmc_curve, discard_curve, open_set_curve, roc_curve
 from .identification import (
@@ -36,6 +38,7 @@ __all__ = [
     'Interval',
     'OpenSetScores',
     'PairedDifference',
+    'Resampled',
     'bootstrap_interval',
     'bootstrap_intervals',
     'closed_set_identification',
@@ -53,6 +56,7 @@ __all__ = [
     'paired_bootstrap',
     'paired_bootstraps',
     'rank1_error_versus_discard',
+    'resample',
     'roc_area',
     'roc_curve',
     'verification',

@@ -55,6 +55,86 @@ class PairedDifference:
     p_value: float
 
 
+@dataclass(frozen=True, eq=False)
+class Resampled:
+    """Several statistics of one method in every resample; see :func:`resample`.
+
+    Attributes:
+        names: Names of the K statistics.
+        estimate: (K,) float64, of the data.
+        draws: (num_resamples, K) float64, NaN where a resample does not define a statistic.
+    """
+
+    names: tuple[str, ...]
+    estimate: np.ndarray
+    draws: np.ndarray
+
+    def intervals(self, level: float = 0.95) -> dict[str, Interval]:
+        """Return each statistic with its interval (percentile method)."""
+        low, high = _ends(self.draws, level)
+        rows = zip(self.names, self.estimate, low, high, strict=True)
+        return {name: Interval(float(e), float(a), float(b), level) for name, e, a, b in rows}
+
+    def minus(self, other: 'Resampled', level: float = 0.95) -> dict[str, PairedDifference]:
+        """Return what another method of the same probes and resamples differs by.
+
+        Raises:
+            ValueError: The other has other statistics or another number of resamples.
+        """
+        if self.names != other.names or self.draws.shape != other.draws.shape:
+            raise ValueError(
+                f'{self.draws.shape} draws of {self.names} and {other.draws.shape} of '
+                f'{other.names} cannot be compared'
+            )
+        found = _differences(self.draws, other.draws, self.estimate - other.estimate, level)
+        return dict(zip(self.names, found, strict=True))
+
+
+def resample(
+    values: ArrayLike,
+    groups: ArrayLike,
+    statistics: Callable[[np.ndarray], Mapping[str, float]],
+    num_resamples: int = 1000,
+    seed: int = 0,
+    strata: ArrayLike | None = None,
+) -> Resampled:
+    """Compute several named statistics in every resample of identities, once for all uses.
+
+    With the same groups, strata and seed the resamples are the same, so that methods resampled one
+    by one can be compared in pairs.
+
+    Args:
+        values: See :func:`bootstrap_interval`.
+        groups: See there.
+        statistics: Function of the values of the resampled probes to numbers by name, always the
+            same names.
+        num_resamples: Number of resamples.
+        seed: Seed of the random generator.
+        strata: See :func:`bootstrap_interval`.
+
+    Raises:
+        ValueError: If an input is malformed or there are fewer than two identities.
+
+    Example:
+        >>> from mmvlr.evaluation.functional import resample
+        >>> one, two = (
+        ...     resample(v, [1, 2, 3, 4], lambda v: dict(mean=v.mean()))
+        ...     for v in ([1, 1, 1, 1], [1, 0, 1, 0]))
+        >>> one.minus(two)['mean'].difference
+        0.5
+    """
+    values = _as_values(values, 'values')
+    known = statistics(values)
+
+    def vector(kept: np.ndarray) -> np.ndarray:
+        return np.array([float(value) for value in statistics(kept).values()])
+
+    resamples = _Resamples(groups, len(values), num_resamples, seed, strata)
+    draws = resamples.statistics(values, vector).reshape(num_resamples, len(known))
+    estimate = np.array([float(value) for value in known.values()])
+    return Resampled(tuple(known), estimate, draws)
+
+
 def bootstrap_interval(
     values: ArrayLike,
     groups: ArrayLike,
@@ -135,21 +215,7 @@ def bootstrap_intervals(
         >>> found['worst']
         Interval(estimate=0.0, low=0.0, high=1.0, level=0.95)
     """
-    names = list(statistics(_as_values(values, 'values')))
-    together = bootstrap_interval(
-        values,
-        groups,
-        lambda kept: np.array([float(value) for value in statistics(kept).values()]),
-        level,
-        num_resamples,
-        seed,
-        strata,
-    )
-    ends = zip(together.estimate, together.low, together.high, strict=True)
-    return {
-        name: Interval(float(estimate), float(low), float(high), level)
-        for name, (estimate, low, high) in zip(names, ends, strict=True)
-    }
+    return resample(values, groups, statistics, num_resamples, seed, strata).intervals(level)
 
 
 def paired_bootstrap(
@@ -197,10 +263,12 @@ def paired_bootstrap(
         (0.25, True, True)
     """
     values_a, values_b = _as_values(values_a, 'values_a'), _as_values(values_b, 'values_b')
-    (difference,) = _differences(
-        values_a, values_b, groups, statistic, level, num_resamples, seed, strata
-    )
-    return difference
+    _check_alike(values_a, values_b)
+    resamples = _Resamples(groups, len(values_a), num_resamples, seed, strata)
+    draws = [resamples.statistics(values, statistic) for values in (values_a, values_b)]
+    difference = np.atleast_1d(statistic(values_a)) - np.atleast_1d(statistic(values_b))
+    (found,) = _differences(*draws, difference, level)
+    return found
 
 
 def paired_bootstraps(
@@ -240,40 +308,29 @@ def paired_bootstraps(
         0.5
     """
     values_a, values_b = _as_values(values_a, 'values_a'), _as_values(values_b, 'values_b')
-    names = list(statistics(values_a))
-
-    def vector(kept: np.ndarray) -> np.ndarray:
-        return np.array([float(value) for value in statistics(kept).values()])
-
-    differences = _differences(
-        values_a, values_b, groups, vector, level, num_resamples, seed, strata
+    _check_alike(values_a, values_b)
+    first, second = (
+        resample(values, groups, statistics, num_resamples, seed, strata)
+        for values in (values_a, values_b)
     )
-    return dict(zip(names, differences, strict=True))
+    return first.minus(second, level)
 
 
-def _differences(
-    values_a: np.ndarray,
-    values_b: np.ndarray,
-    groups: ArrayLike,
-    statistic: Statistic,
-    level: float,
-    num_resamples: int,
-    seed: int,
-    strata: ArrayLike | None,
-) -> list[PairedDifference]:
-    """One difference for each entry of the statistic, (K,)."""
+def _check_alike(values_a: np.ndarray, values_b: np.ndarray) -> None:
     if len(values_a) != len(values_b):
         raise ValueError(
             f'values_a and values_b must have as many entries, '
             f'got {len(values_a)} and {len(values_b)}'
         )
-    resamples = _Resamples(groups, len(values_a), num_resamples, seed, strata)
-    resampled = resamples.statistics(values_a, statistic) - resamples.statistics(
-        values_b, statistic
-    )
+
+
+def _differences(
+    draws_a: np.ndarray, draws_b: np.ndarray, difference: np.ndarray, level: float
+) -> list[PairedDifference]:
+    """One difference for each of the K statistics."""
+    resampled = draws_a - draws_b
     low, high = _ends(resampled, level)
-    difference = np.atleast_1d(statistic(values_a)) - np.atleast_1d(statistic(values_b))
-    resampled = resampled.reshape(num_resamples, -1)
+    resampled = resampled.reshape(len(resampled), -1)
     defined = (~np.isnan(resampled)).sum(axis=0)
     # Rounding must not decide whether a departure is as large as the observed one.
     as_far = (np.abs(resampled - difference) >= np.abs(difference) - 1e-12).sum(axis=0)
