@@ -34,6 +34,7 @@ PACKAGES = {
     'mmvlr': 'Registries',
     'mmvlr.apis': 'Build runners and run models',
     'mmvlr.datasets': 'Data sets',
+    'mmvlr.datasets.storage': 'Data sets in one file',
     'mmvlr.datasets.transforms': 'Transforms',
     'mmvlr.models': 'Models',
     'mmvlr.models.backbones': 'Backbones',
