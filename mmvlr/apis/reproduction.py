@@ -351,12 +351,18 @@ class Executor:
                     group = waiting.get_nowait()
                 except queue.Empty:
                     return
+                cause: Exception | None = None
                 for run in group:
                     try:
+                        # Runs that share a training fail with it: it is not tried once for each.
+                        if cause is not None and not (run.training and run.training.finished):
+                            raise cause
                         self._carry_out(run)
                     except Exception as error:
                         if self._stopping:
                             return
+                        if run.training and not run.training.finished:
+                            cause = error
                         failures.append(Failure(run, str(error)))
                         self.report(run, 'failed')
 

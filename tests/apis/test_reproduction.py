@@ -229,6 +229,14 @@ def test_a_failure_is_told_and_the_others_go_on(here):
     assert '--resume' in calls(runs[0])[1]
 
 
+def test_a_training_that_fails_is_tried_once_for_all_its_tests(here):
+    runs = plan_of(here, ['broken', 'arcface'], also_test=['scface'])
+    failures = Executor(here / 'tools').execute(runs)
+    assert [failure.run for failure in failures] == runs[:2]
+    assert len({failure.message for failure in failures}) == 1
+    assert len(calls(runs[0])) == 1 and runs[2].finished and runs[3].finished
+
+
 def test_a_training_without_its_last_epoch_is_not_finished(here):
     (here / 'tools' / 'train.py').write_text(TRAIN.replace('epoch_2.pth', 'epoch_7.pth'))
     runs = plan_of(here, ['arcface'])
