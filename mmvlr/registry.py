@@ -6,8 +6,11 @@ at least one, and ``tests/test_registry.py`` walks all of them.
 
 ``MODELS`` holds backbones, heads, losses, recognizability formulas and recognizers alike, as in
 every OpenMMLab project: a config names a type, and the argument it is given to says which kind it
-must be. ``QUALITIES`` has no root: mmengine knows nothing like a quality measure.
+must be. ``QUALITIES`` and ``TEMPLATES`` have no root: mmengine knows nothing like them.
 """
+
+from collections.abc import Mapping
+from typing import Any
 
 from mmengine.registry import DATA_SAMPLERS as MMENGINE_DATA_SAMPLERS
 from mmengine.registry import DATASETS as MMENGINE_DATASETS
@@ -83,3 +86,36 @@ VISBACKENDS = Registry(
 INFERENCERS = Registry('inferencer', parent=MMENGINE_INFERENCERS, locations=['mmvlr.apis'])
 
 QUALITIES = Registry('quality measure', locations=['mmvlr.quality'])
+
+TEMPLATES = Registry('template', locations=['mmvlr.identification'])
+
+
+def check_registered(config: Any, registry: Registry, source: str) -> None:
+    """Raise unless every ``type`` in a config out of a file is a name of the registry.
+
+    mmengine's registries import whatever a dotted name or a ``_scope_`` points to, so a file could
+    name any function of any installed package.
+
+    Args:
+        config: Dicts, lists and plain values.
+        registry: Where the types must be.
+        source: The file, for the message.
+
+    Raises:
+        ValueError: A type is not there, or there is a ``_scope_``.
+    """
+    registry.import_from_location()
+    if isinstance(config, Mapping):
+        if '_scope_' in config:
+            raise ValueError(f'{source}: its config names a _scope_, {config["_scope_"]!r}')
+        kind = config.get('type')
+        known = isinstance(kind, str) and kind.removeprefix('mmvlr.') in registry.module_dict
+        if 'type' in config and not known:
+            raise ValueError(
+                f'{source}: {kind!r} is not registered as {registry.name} in mmvlr. If it is a '
+                'part of your own, import it first: a config with custom_imports does (--config)'
+            )
+        config = list(config.values())
+    if isinstance(config, (list, tuple)):
+        for value in config:
+            check_registered(value, registry, source)

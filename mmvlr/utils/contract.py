@@ -6,6 +6,7 @@ equal (:func:`check_contract` tells the one exception): a network fed with anoth
 another scaling still gives numbers, just worse ones, and nobody sees why.
 """
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,6 +15,10 @@ CONTRACT_KEY = 'preprocessing'
 
 class ContractMismatchError(ValueError):
     """A checkpoint was made with another preprocessing contract than the config states."""
+
+
+class ModelMismatchError(ValueError):
+    """Embeddings or thresholds were made with another model than the one in use."""
 
 
 def contract_of_checkpoint(checkpoint: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -52,4 +57,36 @@ def check_contract(
             f'{source} was made with another preprocessing than the config states '
             f'({"; ".join(different)}). Set model.data_preprocessor in the config to the values '
             "of the checkpoint, or use the checkpoint's own config."
+        )
+
+
+def check_identity(
+    expected: Mapping[str, Any], found: Mapping[str, Any], source: str = 'the file'
+) -> None:
+    """Raise :class:`ModelMismatchError` unless two models make comparable embeddings.
+
+    Args:
+        expected: Identity of the model in use, see :func:`mmvlr.apis.network.identity_of`.
+        found: Identity of the model that something on disk was made with.
+        source: What is on disk, for the message.
+    """
+    # Through JSON, as the one on disk went: lists and tuples are the same there.
+    expected, found = json.loads(json.dumps(expected)), json.loads(json.dumps(found))
+    different = []
+    for part in sorted({*expected, *found}):
+        here, there = expected.get(part), found.get(part)
+        if isinstance(here, dict) and isinstance(there, dict):
+            different += [
+                f'{part}.{key}: {there.get(key)!r} there, {here.get(key)!r} here'
+                for key in sorted({*here, *there})
+                if here.get(key) != there.get(key)
+            ]
+        elif here != there:
+            shown = [str(value)[:16] if value else 'nothing' for value in (there, here)]
+            different.append(f'{part}: {shown[0]} there, {shown[1]} here')
+    if different:
+        raise ModelMismatchError(
+            f'{source} was made with another model or preprocessing ({"; ".join(different)}): '
+            'embeddings of different models cannot be compared. Use that model, or make the file '
+            'again with this one.'
         )

@@ -30,6 +30,7 @@ from .identification import (
     open_set_scores,
 )
 from .quality import discard_auc_bounds, error_versus_discard, rank1_error_versus_discard
+from .selective import risk_coverage
 from .verification import verification, verification_rates
 
 __all__ = [
@@ -57,6 +58,7 @@ __all__ = [
     'paired_bootstraps',
     'rank1_error_versus_discard',
     'resample',
+    'risk_coverage',
     'roc_area',
     'roc_curve',
     'verification',

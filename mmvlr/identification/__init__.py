@@ -1,0 +1,31 @@
+"""Who is it: templates, the gallery of known people, search, and whether to answer at all."""
+
+from .decision import Decision, SearchedFaces, Verdict, calibrate
+from .gallery import Gallery, GalleryFileError, Matches
+from .search import ExactSearch, FaissSearch
+from .templates import (
+    BestTemplate,
+    MeanTemplate,
+    NormWeightedTemplate,
+    PictureTemplates,
+    RIWeightedTemplate,
+    TemplateRule,
+)
+
+__all__ = [
+    'BestTemplate',
+    'Decision',
+    'ExactSearch',
+    'FaissSearch',
+    'Gallery',
+    'GalleryFileError',
+    'Matches',
+    'MeanTemplate',
+    'NormWeightedTemplate',
+    'PictureTemplates',
+    'RIWeightedTemplate',
+    'SearchedFaces',
+    'TemplateRule',
+    'Verdict',
+    'calibrate',
+]

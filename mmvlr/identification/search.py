@@ -1,0 +1,250 @@
+"""Search of probes among templates: who of the gallery resembles each probe most.
+
+A search is built of the templates once and asked many times. Both find candidates by fast float32
+products and compute the similarity of these again in float64, which is then rounded: so equal
+templates get equal similarities, and a probe the same ones alone or in a batch, exactly searched or
+by faiss. Equally similar people stand in the order of their enrolment.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+#: Templates that are scored at a time.
+TEMPLATE_BLOCK = 8192
+#: Probes that are scored at a time: 8 MB of scores in one block.
+PROBE_BLOCK = 256
+
+
+class ExactSearch:
+    """Compare every probe with every template.
+
+    The candidates of a block of templates are those whose float32 product comes within twice its
+    error bound, D u (u = 2^-24, of unit vectors; Higham, "Accuracy and Stability of Numerical
+    Algorithms", section 3.1), of the k-th best person so far. None of the k best can be missing.
+
+    Memory beside the templates is one block of scores.
+
+    Args:
+        templates: Unit templates, float32 (T, D).
+        owner: Person of each template, int64 (T,), not falling.
+
+    Example:
+        >>> search = ExactSearch(np.eye(3, dtype=np.float32), np.array([0, 0, 1]))
+        >>> search(np.array([[0.6, 0.8, 0.0]], np.float32), k=2)
+        (array([[0, 1]]), array([[0.8, 0. ]], dtype=float32))
+    """
+
+    def __init__(self, templates: np.ndarray, owner: np.ndarray):
+        self.templates, self.owner = templates, owner
+        self.num_people = len(np.unique(owner))
+        # One more for the rounding of the similarities themselves.
+        self._tolerance = np.float32(2 * (templates.shape[1] + 1) * 2.0**-24)
+
+    def __call__(self, probes: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the best people of each probe, best first.
+
+        Args:
+            probes: Unit embeddings, float32 (P, D).
+            k: People a probe; all where there are fewer.
+
+        Returns:
+            Numbers of the people, int64 (P, min(k, people)), and the similarity of the best
+            template of each, float32.
+        """
+        k = min(k, self.num_people)
+        person = np.zeros((len(probes), k), np.int64)
+        similarity = np.zeros((len(probes), k), np.float32)
+        for start in range(0, len(probes), PROBE_BLOCK):
+            rows = slice(start, start + PROBE_BLOCK)
+            person[rows], similarity[rows] = self._block(probes[rows], k)
+        return person, similarity
+
+    def _block(self, probes: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        best = _Best(len(probes), k)
+        for start in range(0, len(self.templates), TEMPLATE_BLOCK):
+            columns = slice(start, start + TEMPLATE_BLOCK)
+            # numpy's product: torch's takes eight times as long for a single probe.
+            scores = probes @ self.templates[columns].T
+            floor = best.floor
+            # Late blocks rarely hold anything for a probe; those rows need no further look.
+            rows = np.flatnonzero(scores.max(axis=1) >= floor - self._tolerance)
+            scores, floor = scores[rows], floor[rows]
+            floor = np.maximum(floor, self._kth_person(scores, self.owner[columns], k))
+            row, column = np.nonzero(scores >= floor[:, None] - self._tolerance)
+            best.add(probes, self.templates, self.owner, rows[row], start + column)
+        return best.person, best.similarity
+
+    @staticmethod
+    def _kth_person(scores: np.ndarray, owner: np.ndarray, k: int) -> np.ndarray:
+        """Return the k-th best person's score in a block, (P,); -inf where it has fewer people."""
+        first = np.flatnonzero(np.diff(owner, prepend=-1))
+        if len(first) < k:
+            return np.full(len(scores), -np.inf, np.float32)
+        if len(first) < len(owner):
+            scores = np.maximum.reduceat(scores, first, axis=1)
+        return torch.from_numpy(scores).topk(k, dim=1).values[:, -1].numpy()
+
+
+class FaissSearch:
+    """Search with faiss: ``pip install 'mmvlr[gallery]'``.
+
+    Kinds of index:
+
+    - ``'flat'``: compares with every template as :class:`ExactSearch`. Where many people are
+      equally similar at the last place, which of them is found is left open.
+    - ``'ivf'``: templates are sorted into cells around ``num_cells`` centres, and a probe is
+      compared with those of the nearest cells alone: faster, and it misses the best now and then.
+      How often depends on the embeddings; measure it on yours.
+
+    Args:
+        templates: Unit templates, float32 (T, D).
+        owner: Person of each template, int64 (T,), not falling.
+        kind: ``'flat'`` or ``'ivf'``.
+        num_cells: Cells of ``'ivf'``; about the square root of T if not given.
+        probed: Share of the cells that are searched, above 0 and at most 1.
+
+    Raises:
+        ImportError: faiss is not installed.
+        ValueError: ``kind`` or ``probed`` is none of these.
+    """
+
+    def __init__(
+        self,
+        templates: np.ndarray,
+        owner: np.ndarray,
+        kind: str = 'flat',
+        num_cells: int | None = None,
+        probed: float = 1 / 16,
+    ):
+        faiss = _faiss()
+        if not 0 < probed <= 1:
+            raise ValueError(f'probed must be above 0 and at most 1, got {probed}')
+        self.templates, self.owner = templates, owner
+        self.num_people = len(np.unique(owner))
+        dims = templates.shape[1]
+        if kind == 'flat':
+            self.index = faiss.IndexFlatIP(dims)
+        elif kind == 'ivf':
+            num_cells = num_cells or max(1, round(len(templates) ** 0.5))
+            # The coarse index holds the centres. It must live as long as the index.
+            self._centres = faiss.IndexFlatIP(dims)
+            self.index = faiss.IndexIVFFlat(
+                self._centres, dims, num_cells, faiss.METRIC_INNER_PRODUCT
+            )
+            self.index.nprobe = max(1, round(probed * num_cells))
+            # k-means on a sample: 40 templates a cell, about the least that faiss finds enough.
+            rng = np.random.default_rng(0)
+            sample = rng.choice(len(templates), min(len(templates), 40 * num_cells), replace=False)
+            self.index.train(np.ascontiguousarray(templates[np.sort(sample)]))
+        else:
+            raise ValueError(f"kind must be 'flat' or 'ivf', got {kind!r}")
+        self.index.add(templates)
+
+    def __call__(self, probes: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the best people of each probe, best first; see :class:`ExactSearch`.
+
+        Where ``'ivf'`` finds fewer than k people for a probe, the others are -1 with similarity
+        ``-inf``.
+        """
+        k = min(k, self.num_people)
+        best = _Best(len(probes), k)
+        rows, wanted = np.arange(len(probes)), k + 8
+        while len(rows):
+            wanted = min(wanted, len(self.templates))
+            _, found = self.index.search(np.ascontiguousarray(probes[rows]), wanted)
+            row, place = np.nonzero(found >= 0)
+            best.add(probes, self.templates, self.owner, rows[row], found[row, place])
+            # Several templates of one person may fill the list: ask those probes for more.
+            short = (best.person[rows, -1] < 0) & (found[:, -1] >= 0)
+            if wanted == len(self.templates):
+                break
+            rows, wanted = rows[short], 4 * wanted
+        return best.person, best.similarity
+
+
+class _Best:
+    """The k best people seen so far for every probe.
+
+    Attributes:
+        person: int64 (P, k), -1 where there are not as many.
+        similarity: float32 (P, k), ``-inf`` there.
+    """
+
+    def __init__(self, num_probes: int, k: int):
+        self.person = np.full((num_probes, k), -1, np.int64)
+        self.similarity = np.full((num_probes, k), -np.inf, np.float32)
+
+    @property
+    def floor(self) -> np.ndarray:
+        """Similarity that a further person must reach, float32 (P,)."""
+        return self.similarity[:, -1]
+
+    def add(
+        self,
+        probes: np.ndarray,
+        templates: np.ndarray,
+        owner: np.ndarray,
+        row: np.ndarray,
+        column: np.ndarray,
+    ) -> None:
+        """Compare probes ``row`` with templates ``column``, (N,) each, and keep the best."""
+        if not len(row):
+            return
+        similarity = np.empty(len(row), np.float32)
+        for start in range(0, len(row), TEMPLATE_BLOCK):
+            some = slice(start, start + TEMPLATE_BLOCK)
+            product = probes[row[some]].astype(np.float64) * templates[column[some]]
+            # A sum along the rows of numpy adds every row in the same order, wherever it stands.
+            similarity[some] = product.sum(axis=1)
+        changed = np.unique(row)
+        k = self.person.shape[1]
+        row = np.concatenate([row, np.repeat(changed, k)])
+        person = np.concatenate([owner[column], self.person[changed].ravel()])
+        similarity = np.concatenate([similarity, self.similarity[changed].ravel()])
+        # The best template of every person, then the best people of every probe.
+        order = np.lexsort((-similarity, person, row))
+        new = np.ones(len(order), bool)
+        new[1:] = (np.diff(row[order]) != 0) | (np.diff(person[order]) != 0)
+        kept = order[new & (person[order] >= 0)]
+        kept = kept[np.lexsort((person[kept], -similarity[kept], row[kept]))]
+        _, first, count = np.unique(row[kept], return_index=True, return_counts=True)
+        place = np.arange(len(kept)) - np.repeat(first, count)
+        kept, place = kept[place < k], place[place < k]
+        self.person[row[kept], place] = person[kept]
+        self.similarity[row[kept], place] = similarity[kept]
+
+
+SEARCHES = dict(exact=ExactSearch, faiss=FaissSearch)
+
+
+def search_config(search: str | Mapping[str, Any]) -> dict[str, Any]:
+    """Return the config of a search that is given by name or as ``dict(type=name, ...)``.
+
+    Raises:
+        ValueError: There is no such search.
+    """
+    config = dict(type=search) if isinstance(search, str) else dict(search)
+    if config.get('type') not in SEARCHES:
+        raise ValueError(f"search must be 'exact' or 'faiss', got {config.get('type')!r}")
+    return config
+
+
+def build_search(
+    config: Mapping[str, Any], templates: np.ndarray, owner: np.ndarray
+) -> ExactSearch | FaissSearch:
+    """Build a search among templates of a config; see :func:`search_config`."""
+    options = dict(config)
+    return SEARCHES[options.pop('type')](templates, owner, **options)
+
+
+def _faiss() -> Any:
+    try:
+        import faiss
+    except ImportError as error:
+        raise ImportError(
+            "faiss is not installed: pip install 'mmvlr[gallery]', or search='exact'"
+        ) from error
+    return faiss

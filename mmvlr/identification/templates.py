@@ -1,0 +1,344 @@
+"""From the pictures of a person to the templates that stand for the person in a search.
+
+Every rule is called in one way, ``rule(embeddings, qualities) -> templates``, and sees one person
+at a time; :meth:`TemplateRule.many` does the same for many people at once. All but
+:class:`PictureTemplates` are weighted means of the *unit* embeddings, scaled to length one, and
+differ in the weights alone.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from mmvlr.registry import TEMPLATES
+
+#: Below this length a weighted mean of unit vectors has no direction: the pictures cancel out.
+MIN_LENGTH = 1e-6
+#: Pictures that are averaged at a time, which bounds the memory that float64 takes.
+_BLOCK = 16_384
+
+
+class TemplateRule:
+    """Base of the rules: pictures of a person in, unit templates out.
+
+    A subclass names itself and the qualities it looks at, and implements :meth:`weights`.
+
+    Attributes:
+        name: Short name, for configs and tables.
+        needs: Names of the qualities it looks at.
+
+    Example:
+        >>> class ShrinkingTemplate(TemplateRule):
+        ...     '''The n-th picture counts 1 / n.'''
+        ...     name = 'shrinking'
+        ...
+        ...     def weights(self, qualities, starts):
+        ...         place = np.arange(starts[-1]) - np.repeat(starts[:-1], np.diff(starts))
+        ...         return 1 / (1 + place)
+        >>> ShrinkingTemplate()([[0.0, 2.0], [5.0, 0.0]]).round(3)
+        array([[0.447, 0.894]], dtype=float32)
+    """
+
+    name: str
+    needs: tuple[str, ...] = ()
+
+    def weights(self, qualities: Mapping[str, np.ndarray], starts: np.ndarray) -> np.ndarray:
+        """Return the weight of every picture, >= 0 and not all 0 in one person.
+
+        Args:
+            qualities: Qualities by name, float64 (N,) each; those in ``needs`` are there.
+            starts: The pictures of person i are rows ``starts[i]`` to ``starts[i + 1] - 1``;
+                int64 (K + 1,).
+
+        Returns:
+            float64 (N,); the scale within a person means nothing.
+        """
+        raise NotImplementedError
+
+    def __call__(self, embeddings: Any, qualities: Mapping[str, Any] | None = None) -> np.ndarray:
+        """Return the templates of one person.
+
+        Args:
+            embeddings: Embeddings of the n pictures, of any length, (n, D).
+            qualities: Qualities by name, higher is better, (n,) each.
+
+        Returns:
+            Unit templates, float32 (m, D).
+
+        Raises:
+            ValueError: There is no picture, an embedding has no direction, a quality that the rule
+                needs is missing or not finite, or the pictures cancel out.
+        """
+        unit = unit_rows(embeddings)
+        if not len(unit):
+            raise ValueError('a template needs at least one picture')
+        qualities = {
+            name: as_quality(values, name, len(unit)) for name, values in (qualities or {}).items()
+        }
+        return self.many(unit, np.array([0, len(unit)]), qualities)[0]
+
+    def many(
+        self,
+        unit: np.ndarray,
+        starts: np.ndarray,
+        qualities: Mapping[str, np.ndarray],
+        people: Sequence[str] | None = None,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return the templates of many people.
+
+        Args:
+            unit: Unit embeddings, float32 (N, D), the pictures of each person in a row.
+            starts: Where each person starts, int64 (K + 1,); see :meth:`weights`.
+            qualities: Qualities by name, (N,) each.
+            people: Names of the people, for messages.
+
+        Returns:
+            Unit templates, float32 (T, D), and the person of each, int64 (T,), not falling. Where
+            everybody has one picture the templates are ``unit`` itself, not a copy.
+
+        Raises:
+            ValueError: A quality that the rule needs is missing or not finite, or the pictures of
+                a person cancel out.
+        """
+        self.check(qualities)
+        number = np.arange(len(starts) - 1)
+        if len(unit) == len(number):
+            return unit, number
+        wanted = {name: np.asarray(qualities[name], np.float64) for name in self.needs}
+        weights = np.asarray(self.weights(wanted, starts), np.float64)
+        templates = np.empty((len(number), unit.shape[1]), np.float32)
+        first = 0
+        while first < len(number):
+            last = int(np.searchsorted(starts, starts[first] + _BLOCK, side='right')) - 1
+            last = max(last, first + 1)
+            rows = slice(starts[first], starts[last])
+            parts = unit[rows] * weights[rows, None]
+            sums = np.add.reduceat(parts, starts[first:last] - starts[first], axis=0)
+            total = np.add.reduceat(weights[rows], starts[first:last] - starts[first])
+            length = np.linalg.norm(sums, axis=1)
+            bad = np.flatnonzero(~(length >= MIN_LENGTH * total))
+            if len(bad):
+                person = first + int(bad[0])
+                person = repr(people[person]) if people is not None else f'number {person}'
+                raise ValueError(
+                    f'the pictures of person {person} cancel out: their mean has no direction; '
+                    'are they of one person?'
+                )
+            templates[first:last] = sums / length[:, None]
+            first = last
+        # A single picture is the template bit by bit, whoever else is there.
+        alone = np.flatnonzero(np.diff(starts) == 1)
+        templates[alone] = unit[starts[alone]]
+        return templates, number
+
+    def check(self, qualities: Mapping[str, np.ndarray]) -> None:
+        """Raise ``ValueError`` unless the qualities that the rule needs are there and finite."""
+        for name in self.needs:
+            if name not in qualities:
+                there = ', '.join(sorted(qualities)) or 'none'
+                raise ValueError(
+                    f'{type(self).__name__} needs the quality {name!r} of every picture; '
+                    f'given: {there}'
+                )
+            bad = np.flatnonzero(~np.isfinite(qualities[name]))
+            if len(bad):
+                raise ValueError(
+                    f'{type(self).__name__} needs the quality {name!r} of every picture; '
+                    f'picture {bad[0] + 1} has none'
+                )
+
+
+@TEMPLATES.register_module()
+class MeanTemplate(TemplateRule):
+    """Mean of the unit embeddings, normalised: the rule of QMUL-SurvFace.
+
+    Example:
+        >>> MeanTemplate()([[2.0, 0.0], [0.0, 1.0]]).round(3)
+        array([[0.707, 0.707]], dtype=float32)
+    """
+
+    name = 'mean'
+
+    def weights(self, qualities: Mapping[str, np.ndarray], starts: np.ndarray) -> np.ndarray:
+        """See :class:`TemplateRule`."""
+        return np.ones(starts[-1])
+
+
+@TEMPLATES.register_module()
+class NormWeightedTemplate(TemplateRule):
+    """Mean of the raw embeddings, normalised: each picture counts as much as its norm.
+
+    The norm is the quality ``norm``, as networks trained with a margin encode quality in it (Meng,
+    Zhao, Huang and Zhou, "MagFace", CVPR 2021).
+
+    Example:
+        >>> NormWeightedTemplate()([[1.0, 0.0], [0.0, 1.0]], dict(norm=[3.0, 4.0])).round(3)
+        array([[0.6, 0.8]], dtype=float32)
+    """
+
+    name = 'norm'
+    needs = ('norm',)
+
+    def weights(self, qualities: Mapping[str, np.ndarray], starts: np.ndarray) -> np.ndarray:
+        """See :class:`TemplateRule`.
+
+        Raises:
+            ValueError: A norm is not positive.
+        """
+        if not (qualities['norm'] > 0).all():
+            raise ValueError('the quality norm must be above 0: it is the length of an embedding')
+        return qualities['norm']
+
+
+@TEMPLATES.register_module()
+class RIWeightedTemplate(TemplateRule):
+    r"""Mean of the unit embeddings weighted by recognizability, normalised.
+
+    The weight of a picture is :math:`e^{RI / T}`. RI is the logarithm of :math:`\xi` and can be
+    negative, so it is no weight itself; with T = 1 a picture counts as much as its :math:`\xi`,
+    with T = 2 as much as the root of it. Only differences of RI within a person matter: RI of two
+    trainings has different zeros, and the template does not depend on them. T towards 0 keeps the
+    best picture alone, a large T gives the mean. Lower T did worse on the people of a training, as
+    it gives up the averaging of pictures; see the page on galleries.
+
+    Args:
+        temperature: T, above 0, in units of RI.
+
+    Example:
+        >>> qualities = dict(ri=np.log([3.0, 4.0]))
+        >>> RIWeightedTemplate(1.0)([[1.0, 0.0], [0.0, 1.0]], qualities).round(3)
+        array([[0.6, 0.8]], dtype=float32)
+    """
+
+    name = 'ri'
+    needs = ('ri',)
+
+    def __init__(self, temperature: float = 2.0):
+        if not 0 < temperature < np.inf:
+            raise ValueError(f'temperature must be above 0, got {temperature}')
+        self.temperature = temperature
+
+    def weights(self, qualities: Mapping[str, np.ndarray], starts: np.ndarray) -> np.ndarray:
+        """See :class:`TemplateRule`."""
+        # The best picture of a person gets weight 1, so nothing overflows at a low temperature.
+        best = np.maximum.reduceat(qualities['ri'], starts[:-1])
+        return np.exp((qualities['ri'] - np.repeat(best, np.diff(starts))) / self.temperature)
+
+
+@TEMPLATES.register_module()
+class BestTemplate(TemplateRule):
+    """Mean of the unit embeddings of the best pictures of a person, normalised.
+
+    Of equally good pictures the one that was enrolled first counts as better.
+
+    Args:
+        k: Pictures a person that are kept; all where a person has fewer.
+        quality: Name of the quality by which they are chosen.
+
+    Example:
+        >>> BestTemplate(k=1)([[1.0, 0.0], [0.0, 1.0]], dict(ri=[-0.2, 0.3]))
+        array([[0., 1.]], dtype=float32)
+    """
+
+    name = 'best'
+
+    def __init__(self, k: int = 2, quality: str = 'ri'):
+        if k < 1:
+            raise ValueError(f'k must be at least 1, got {k}')
+        self.k = k
+        self.needs = (quality,)
+
+    def weights(self, qualities: Mapping[str, np.ndarray], starts: np.ndarray) -> np.ndarray:
+        """See :class:`TemplateRule`."""
+        (quality,) = self.needs
+        person = np.repeat(np.arange(len(starts) - 1), np.diff(starts))
+        # Stable: equal qualities stay in order. People stay where they are, so the n-th row of a
+        # person in this order is the person's n-th best picture.
+        order = np.lexsort((-qualities[quality], person))
+        place = np.arange(starts[-1]) - np.repeat(starts[:-1], np.diff(starts))
+        kept = np.zeros(starts[-1])
+        kept[order[place < self.k]] = 1
+        return kept
+
+
+@TEMPLATES.register_module()
+class PictureTemplates(TemplateRule):
+    """Every picture is a template of its own; the best one of a person counts in a search.
+
+    Example:
+        >>> PictureTemplates()([[2.0, 0.0], [0.0, 1.0]])
+        array([[1., 0.],
+               [0., 1.]], dtype=float32)
+    """
+
+    name = 'pictures'
+
+    def many(
+        self,
+        unit: np.ndarray,
+        starts: np.ndarray,
+        qualities: Mapping[str, np.ndarray],
+        people: Sequence[str] | None = None,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """See :class:`TemplateRule`; the templates are ``unit`` itself, not a copy."""
+        return unit, np.repeat(np.arange(len(starts) - 1), np.diff(starts))
+
+
+def template_config(template: str | Mapping[str, Any]) -> dict[str, Any]:
+    """Return the config of a rule that is given by short name, class name or config.
+
+    Raises:
+        ValueError: There is no such rule; the message lists those that are there.
+    """
+    TEMPLATES.import_from_location()
+    if not isinstance(template, str):
+        return dict(template)
+    short = {part.name: key for key, part in TEMPLATES.module_dict.items()}
+    if template not in short and TEMPLATES.get(template) is None:
+        raise ValueError(
+            f'there is no template rule {template!r}; there are {", ".join(sorted(short))}'
+        )
+    return dict(type=short.get(template, template))
+
+
+def unit_rows(embeddings: Any, label: Any = 'embedding {}'.format) -> np.ndarray:
+    """Return embeddings as unit vectors, float32 (n, D), and not the memory that was given.
+
+    Args:
+        embeddings: (n, D), numpy, torch or nested lists.
+        label: Function of a row number to what the row is called in a message.
+
+    Raises:
+        ValueError: It is no real matrix, or a row holds NaN or infinity or is zero.
+    """
+    matrix = np.asarray(embeddings)
+    if matrix.ndim != 2 or matrix.dtype.kind not in 'fiu':
+        raise ValueError(
+            f'embeddings must be real numbers (n, D), got {matrix.dtype} {matrix.shape}'
+        )
+    unit = np.array(matrix, np.float32)
+    with np.errstate(over='ignore', invalid='ignore'):
+        length = np.sqrt(np.einsum('nd,nd->n', unit, unit, dtype=np.float64))
+        bad = np.flatnonzero(~np.isfinite(length) | (length == 0))
+        if len(bad):
+            what = 'is zero' if length[bad[0]] == 0 else 'holds NaN or infinity'
+            more = f' (and {len(bad) - 1} more like it)' if len(bad) > 1 else ''
+            raise ValueError(f'{label(int(bad[0]))}{more} {what}: it has no direction')
+    unit /= length[:, None].astype(np.float32)
+    return unit
+
+
+def as_quality(values: Any, name: str, length: int) -> np.ndarray:
+    """Return a quality as float32 (n,).
+
+    Raises:
+        ValueError: It is not one number a picture.
+    """
+    vector = np.asarray(values)
+    if vector.shape != (length,) or vector.dtype.kind not in 'fiu':
+        raise ValueError(
+            f'the quality {name!r} must be one number for each of the {length} pictures, '
+            f'got {vector.dtype} {vector.shape}'
+        )
+    return vector.astype(np.float32)
