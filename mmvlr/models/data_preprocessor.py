@@ -1,12 +1,15 @@
 """From uint8 faces to the tensor a backbone expects; the keeper of the preprocessing contract."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from mmengine.model import BaseDataPreprocessor
 
 from mmvlr.registry import MODELS
+from mmvlr.structures import FaceDataSample
+
+from .resampling import STEPS, resize_native, to_device
 
 
 @MODELS.register_module()
@@ -16,6 +19,9 @@ class FaceDataPreprocessor(BaseDataPreprocessor):
     The transforms deliver uint8 RGB faces of the final size. Everything that decides which numbers
     the network sees is an argument here, so that one object, its :attr:`contract`, can be written
     into a checkpoint and compared at the next use.
+
+    Batches of ``PackNativeFace`` are the exception: their faces have their native sizes, and are
+    resized and augmented here, all at once and on the device of the model.
 
     Args:
         size: (height, width) of the faces in pixels. Other sizes are an error.
@@ -81,16 +87,25 @@ class FaceDataPreprocessor(BaseDataPreprocessor):
 
         Args:
             data: ``inputs``, a list of uint8 RGB tensors (3, H, W) or one (B, 3, H, W), and
-                ``data_samples``.
-            training: Unused; augmentation belongs to the transforms.
+                ``data_samples``; or what ``native_collate`` returns.
+            training: Unused; what to augment, and how, is decided by the transforms.
 
         Returns:
-            dict: ``inputs`` float32 (B, 3, H, W) and the untouched ``data_samples``.
+            dict: ``inputs`` float32 (B, 3, H, W) and the untouched ``data_samples``; of a native
+            batch, records with ``sample_idx`` and ``gt_label``.
 
         Raises:
-            ValueError: A face has another size than the contract states.
+            ValueError: A face has another size than the contract states, or a native batch asks
+                for what is only known for single pictures.
         """
-        inputs = data['inputs']
+        return dict(
+            inputs=self.images(data['inputs']), data_samples=self.records(data.get('data_samples'))
+        )
+
+    def images(self, inputs: Any) -> torch.Tensor:
+        """Return the network input (B, 3, H, W), float32; see :meth:`forward`."""
+        if isinstance(inputs, Mapping):
+            return self._normalised(self.resampled(inputs))
         if not isinstance(inputs, torch.Tensor):
             wrong = [tuple(face.shape) for face in inputs if face.shape[-2:] != self.size]
             if wrong:
@@ -104,8 +119,44 @@ class FaceDataPreprocessor(BaseDataPreprocessor):
                 f'the preprocessing contract states faces of {self.size}, '
                 f'got {tuple(inputs.shape[-2:])}'
             )
-        inputs = self.cast_data(inputs).float()
+        return self._normalised(self.cast_data(inputs).float())
+
+    def records(self, data_samples: Any) -> Any:
+        """Return the data samples on the device; see :meth:`forward`."""
+        if not isinstance(data_samples, Mapping):
+            return self.cast_data(data_samples)
+        labels = to_device(torch.from_numpy(data_samples['gt_label']), self.device).unbind()
+        return [
+            FaceDataSample(gt_label=label, metainfo=dict(sample_idx=index))
+            for label, index in zip(labels, data_samples['sample_idx'].tolist(), strict=True)
+        ]
+
+    @torch.no_grad()
+    def resampled(self, native: Mapping[str, Any]) -> torch.Tensor:
+        """Resize and augment the ``inputs`` of a native batch.
+
+        Returns:
+            Faces (B, 3, H, W), float32 RGB in whole grey levels, on the device.
+
+        Raises:
+            ValueError: The contract's interpolation is not bicubic.
+        """
+        if self.interpolation != 'bicubic':
+            raise ValueError(
+                f'data_preprocessor.interpolation is {self.interpolation!r}, native faces are '
+                "resized 'bicubic' only; resize pictures one by one (ResizeFace, ..., PackFace)"
+            )
+        pixels, sizes = (
+            to_device(torch.from_numpy(native[key]), self.device) for key in ('pixels', 'sizes')
+        )
+        # Autocast would round grey levels to the 8 bits of bfloat16 in a product of matrices.
+        with torch.autocast(self.device.type, enabled=False):
+            images = resize_native(pixels, sizes, int(native['sizes'][:, 0].sum()), self.size)
+            for step, draws in zip(native['steps'], native['draws'].T, strict=True):
+                images = STEPS[step](images, torch.from_numpy(draws))
+        return images
+
+    def _normalised(self, images: torch.Tensor) -> torch.Tensor:
         if self.colour_order == 'BGR':
-            inputs = inputs.flip(1)
-        inputs = (inputs - self.mean) / self.std
-        return dict(inputs=inputs, data_samples=self.cast_data(data.get('data_samples')))
+            images = images.flip(1)
+        return (images - self.mean) / self.std

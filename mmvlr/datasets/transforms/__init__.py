@@ -12,7 +12,7 @@ from .degradation import (
     ToneFace,
     VLRDegradation,
 )
-from .formatting import PackFace
+from .formatting import PackFace, PackNativeFace, native_collate
 from .geometric import DownsampleFace, FlipFace, RescaleFace, ResizeFace, RotateFace, resize
 from .loading import LoadFace, PictureError, read_picture
 
@@ -28,6 +28,7 @@ __all__ = [
     'MotionBlurFace',
     'NoiseFace',
     'PackFace',
+    'PackNativeFace',
     'PictureError',
     'RescaleFace',
     'ResizeFace',
@@ -35,6 +36,7 @@ __all__ = [
     'ShrinkFace',
     'ToneFace',
     'VLRDegradation',
+    'native_collate',
     'read_picture',
     'resize',
 ]

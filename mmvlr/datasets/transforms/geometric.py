@@ -1,7 +1,8 @@
 """Resizing and augmentation of one face.
 
 Every random transform draws from ``results['rng']``, the generator that the data set derives from
-(seed, epoch, index), so that augmentation repeats whatever the number of workers or ranks.
+(seed, epoch, index), so that augmentation repeats whatever the number of workers or ranks. ``draw``
+does that alone; ``PackNativeFace`` calls it where the pictures are made on the device.
 """
 
 from collections.abc import Sequence
@@ -63,9 +64,13 @@ class FlipFace(BaseTransform):
 
     def transform(self, results: dict) -> dict:
         """Mirror one face, or not."""
-        if self.prob >= 1 or results['rng'].random() < self.prob:
+        if self.draw(results.get('rng')):
             results['img'] = np.ascontiguousarray(results['img'][:, ::-1])
         return results
+
+    def draw(self, rng: np.random.Generator | None) -> bool:
+        """Return whether to mirror."""
+        return self.prob >= 1 or rng.random() < self.prob
 
 
 @TRANSFORMS.register_module()
@@ -87,7 +92,7 @@ class RotateFace(BaseTransform):
         """Rotate one face."""
         image = results['img']
         height, width = image.shape[:2]
-        angle = results['rng'].uniform(-self.degrees, self.degrees)
+        angle = self.draw(results['rng'])
         matrix = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), angle, 1.0)
         results['img'] = cv2.warpAffine(
             image,
@@ -97,6 +102,10 @@ class RotateFace(BaseTransform):
             borderMode=cv2.BORDER_REFLECT_101,
         )
         return results
+
+    def draw(self, rng: np.random.Generator) -> float:
+        """Return the angle in degrees, counter-clockwise."""
+        return rng.uniform(-self.degrees, self.degrees)
 
 
 @TRANSFORMS.register_module()
@@ -122,17 +131,18 @@ class RescaleFace(BaseTransform):
 
     def transform(self, results: dict) -> dict:
         """Rescale one face, or not."""
-        rng = results['rng']
-        if self.prob >= 1 or rng.random() < self.prob:
-            side = (
-                self.sizes[int(rng.integers(len(self.sizes)))]
-                if len(self.sizes) > 1
-                else self.sizes[0]
-            )
+        side = self.draw(results['rng'])
+        if side:
             size = results['img'].shape[:2]
             small = resize(results['img'], (side, side), self.interpolation)
             results['img'] = resize(small, size, self.interpolation)
         return results
+
+    def draw(self, rng: np.random.Generator) -> int:
+        """Return the side in pixels, 0 for leaving the face as it is."""
+        if self.prob < 1 and rng.random() >= self.prob:
+            return 0
+        return self.sizes[int(rng.integers(len(self.sizes))) if len(self.sizes) > 1 else 0]
 
 
 @TRANSFORMS.register_module()
