@@ -4,6 +4,7 @@ randomness = dict(seed=0)
 log_level = 'INFO'
 resume = False
 default_hooks = dict(
+    runtime_info=dict(type='BufferedRuntimeInfoHook'),
     timer=dict(type='IterTimerHook'),
     logger=dict(type='LoggerHook', interval=10),
     param_scheduler=dict(type='ParamSchedulerHook'),
@@ -19,6 +20,8 @@ default_hooks = dict(
     guard=dict(type='CheckpointGuardHook'),
     collapse=dict(type='CollapseGuardHook'),
     epoch_seed=dict(type='EpochSeedHook'),
+    # Several ranks: one set of batch norm statistics.
+    sync_buffers=dict(type='SyncBuffersHook'),
 )
 log_processor = dict(window_size=10, by_epoch=True)
 vis_backends = [dict(type='LocalVisBackend'), dict(type='TensorboardVisBackend')]

@@ -10,7 +10,7 @@ from mmengine.logging import print_log
 from mmengine.runner import CheckpointLoader, Runner
 
 from mmvlr.datasets import alignment_of
-from mmvlr.registry import DATASETS
+from mmvlr.registry import DATASETS, MODELS
 from mmvlr.utils import compat
 from mmvlr.utils.checkpoint import state_dict_of
 
@@ -76,6 +76,8 @@ def build_trainer(config: Config) -> Runner:
     state_alignment(config, config.train_dataloader.dataset)
     dataset = DATASETS.build(config.train_dataloader.dataset)
     resolve_num_classes(config, getattr(dataset, 'num_classes', None))
+    name_compile_hook(config)
+    name_shard_hook(config)
     return Runner.from_cfg(config)
 
 
@@ -101,13 +103,44 @@ def build_tester(config: Config, checkpoint: str) -> Runner:
     for key in ('val_dataloader', 'val_cfg', 'val_evaluator'):
         config[key] = None
     # Hooks that only train would ask for data that a test does not have.
-    training_only = ('PrototypeInitHook', 'RegressionFitHook')
+    training_only = ('CompileHook', 'FaceEMAHook', 'PrototypeInitHook', 'RegressionFitHook')
     config.custom_hooks = [
         hook
         for hook in config.get('custom_hooks') or []
         if hook['type'].split('.')[-1] not in training_only
     ]
     return Runner.from_cfg(config)
+
+
+def name_compile_hook(config: Config) -> None:
+    """Put a :class:`CompileHook` in the place of the entry ``compile``.
+
+    mmengine would compile ``train_step``, which breaks on data samples and on everything that a
+    loss remembers.
+
+    Args:
+        config: Changed in place. ``compile`` is True, or a dict of arguments of
+            :func:`torch.compile`.
+    """
+    options = config.pop('compile', None)
+    if options is None or options is False:
+        return
+    hook = dict(type='CompileHook', **({} if options is True else options))
+    config.custom_hooks = [*(config.get('custom_hooks') or []), hook]
+
+
+def name_shard_hook(config: Config) -> None:
+    """Add a :class:`ShardCheckpointHook` for a head whose prototypes are sharded.
+
+    Args:
+        config: Changed in place.
+    """
+    head = config.model.get('head')
+    if head is None or not getattr(MODELS.get(head['type']), 'sharded', ()):
+        return
+    hooks = config.get('custom_hooks') or []
+    if not any(hook['type'].split('.')[-1] == 'ShardCheckpointHook' for hook in hooks):
+        config.custom_hooks = [*hooks, dict(type='ShardCheckpointHook')]
 
 
 def state_alignment(config: Config, dataset: Mapping[str, Any]) -> None:
@@ -129,7 +162,7 @@ def prepare(config: Config) -> None:
     """Apply the workarounds a Runner needs on this machine."""
     compat.apply()
     if config.get('launcher', 'none') == 'pytorch' and not torch.cuda.is_available():
-        compat.use_cpu_process_group()
+        compat.use_cpu_process_group(config.get('env_cfg', {}).get('dist_cfg', {}).get('timeout'))
         config.setdefault('model_wrapper_cfg', {'type': 'MMDistributedDataParallel'})
         config.model_wrapper_cfg.device_ids = None
         print_log('no GPU: distributed over gloo on CPU', logger='current')

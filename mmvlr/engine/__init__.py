@@ -1,30 +1,36 @@
 """What drives training: hooks, optimizer construction, extraction."""
 
-from mmvlr.utils import compat
-
 from .extraction import build_loader, extract_predictions, unwrap
 from .hooks import (
+    BufferedRuntimeInfoHook,
     CheckpointGuardHook,
     CollapseGuardHook,
+    CompileHook,
     EpochSeedHook,
+    FaceEMAHook,
     PrototypeInitHook,
     RegressionFitHook,
+    ShardCheckpointHook,
     TrainingCollapsedError,
     UICenterHook,
 )
-from .optimizers import PartRateConstructor
+from .optimizers import FaceAmpOptimWrapper, PartRateConstructor
 
 __all__ = [
+    'BufferedRuntimeInfoHook',
     'CheckpointGuardHook',
     'CollapseGuardHook',
+    'CompileHook',
     'EpochSeedHook',
+    'FaceAmpOptimWrapper',
+    'FaceEMAHook',
     'PartRateConstructor',
     'PrototypeInitHook',
     'RegressionFitHook',
+    'ShardCheckpointHook',
     'TrainingCollapsedError',
     'UICenterHook',
     'build_loader',
-    'compat',
     'extract_predictions',
     'unwrap',
 ]

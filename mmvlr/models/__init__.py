@@ -2,7 +2,12 @@
 
 from .backbones import FaceBackbone, InceptionResnetV1, IResNet, MobileFaceNet
 from .data_preprocessor import FaceDataPreprocessor
-from .heads import PerceptibilityAttention, PerceptibilityRegression, RecognitionModule
+from .heads import (
+    PartialRecognitionModule,
+    PerceptibilityAttention,
+    PerceptibilityRegression,
+    RecognitionModule,
+)
 from .losses import (
     AdaFaceLoss,
     ArcFaceLoss,
@@ -33,6 +38,7 @@ __all__ = [
     'MagFaceLoss',
     'MobileFaceNet',
     'NormFaceLoss',
+    'PartialRecognitionModule',
     'PerceptibilityAttention',
     'PerceptibilityRegression',
     'RIFace',

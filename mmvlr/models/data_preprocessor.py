@@ -122,9 +122,9 @@ class FaceDataPreprocessor(BaseDataPreprocessor):
         return self._normalised(self.cast_data(inputs).float())
 
     def records(self, data_samples: Any) -> Any:
-        """Return the data samples on the device; see :meth:`forward`."""
+        """Return the data samples; the model takes their labels to the device in one copy."""
         if not isinstance(data_samples, Mapping):
-            return self.cast_data(data_samples)
+            return data_samples
         labels = to_device(torch.from_numpy(data_samples['gt_label']), self.device).unbind()
         return [
             FaceDataSample(gt_label=label, metainfo=dict(sample_idx=index))

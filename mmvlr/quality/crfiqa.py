@@ -67,6 +67,8 @@ class CRFIQA(FaceRecognizer):
         **kwargs: See :class:`FaceRecognizer`.
     """
 
+    needs_all_prototypes = True
+
     def __init__(
         self,
         backbone: dict,

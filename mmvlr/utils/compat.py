@@ -5,11 +5,10 @@ and goes when the cause does. :func:`apply` is called by ``mmvlr.apis`` and the 
 Runner is built; importing mmvlr alone changes nothing.
 """
 
+import datetime
 import io
 import os
 import pickle
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +17,7 @@ import torch
 import torch.distributed as dist
 from mmengine.fileio import LocalBackend, register_backend
 from mmengine.logging import HistoryBuffer
-from mmengine.optim import OptimWrapper
 from mmengine.runner import CheckpointLoader
-
-from mmvlr.registry import OPTIM_WRAPPERS
 
 from .io import write_atomic
 
@@ -119,35 +115,19 @@ def load_checkpoint_file(path: str, map_location: Any = 'cpu') -> Any:
     return torch.load(path, map_location=map_location, weights_only=False)
 
 
-def use_cpu_process_group() -> None:
+def use_cpu_process_group(timeout: float | None = None) -> None:
     """Start a gloo process group before mmengine would try to set a GPU.
 
     ``Runner`` with ``launcher='pytorch'`` calls ``torch.cuda.set_device`` even without a GPU; with
     a group already there it goes on as it is. Needs ``torchrun``'s environment.
+
+    Args:
+        timeout: Seconds that a rank waits for the others; None for torch's default.
     """
     if not dist.is_initialized() and 'RANK' in os.environ and not torch.cuda.is_available():
         os.environ.setdefault('LOCAL_RANK', '0')
-        dist.init_process_group('gloo')
-
-
-@OPTIM_WRAPPERS.register_module()
-class CPUAmpOptimWrapper(OptimWrapper):
-    """bfloat16 autocast on CPU; mmengine's ``AmpOptimWrapper`` asserts a GPU.
-
-    Args:
-        dtype: Name of the autocast type.
-        **kwargs: Those of :class:`mmengine.optim.OptimWrapper`.
-    """
-
-    def __init__(self, dtype: str = 'bfloat16', **kwargs):
-        super().__init__(**kwargs)
-        self.cast_dtype = getattr(torch, dtype)
-
-    @contextmanager
-    def optim_context(self, model: torch.nn.Module) -> Iterator[None]:
-        """Run the forward pass of a step under CPU autocast."""
-        with super().optim_context(model), torch.autocast('cpu', dtype=self.cast_dtype):
-            yield
+        limit = None if timeout is None else datetime.timedelta(seconds=timeout)
+        dist.init_process_group('gloo', timeout=limit)
 
 
 class AtomicLocalBackend(LocalBackend):

@@ -3,8 +3,7 @@ import torch
 from mmengine.optim import OptimWrapper, build_optim_wrapper
 from torch import nn
 
-from mmvlr.registry import OPTIM_WRAPPERS
-from mmvlr.utils.compat import CPUAmpOptimWrapper
+from mmvlr.engine import FaceAmpOptimWrapper
 
 RATES = dict(backbone=1e-5, head=1e-3, attention=1e-2, regression=1e-4)
 
@@ -78,8 +77,8 @@ def test_no_rates_at_all(make_model):
 
 
 def test_wrapper_type_and_its_arguments(make_model):
-    wrapper = build(make_model(), RATES, type='CPUAmpOptimWrapper', clip_grad=dict(max_norm=1.0))
-    assert type(wrapper) is CPUAmpOptimWrapper
+    wrapper = build(make_model(), RATES, type='FaceAmpOptimWrapper', clip_grad=dict(max_norm=1.0))
+    assert type(wrapper) is FaceAmpOptimWrapper
     assert wrapper.clip_grad_kwargs == dict(max_norm=1.0)
 
 
@@ -91,40 +90,3 @@ def test_model_in_a_distributed_wrapper(make_model):
 
     wrapper = build(Wrapper(make_model()), RATES)
     assert {group['name'] for group in wrapper.optimizer.param_groups} == set(RATES)
-
-
-def test_cpu_amp_trains():
-    """bfloat16 in the forward pass, float32 weights, and the loss falls."""
-    model = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 2))
-    wrapper = OPTIM_WRAPPERS.build(
-        dict(type='CPUAmpOptimWrapper', optimizer=torch.optim.Adam(model.parameters(), lr=0.02))
-    )
-    inputs, labels = torch.randn(32, 8), torch.arange(32) % 2
-    losses, types = [], set()
-    for _ in range(60):
-        with wrapper.optim_context(model):
-            logits = model(inputs)
-            types.add(logits.dtype)
-            loss = nn.functional.cross_entropy(logits.float(), labels)
-        wrapper.update_params(loss)
-        losses.append(loss.item())
-    assert types == {torch.bfloat16}
-    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
-    assert losses[-1] < losses[0] / 2
-    assert not torch.is_autocast_enabled('cpu')
-
-
-def test_cpu_amp_trains_a_recognizer(make_model):
-    from mmvlr.structures import FaceDataSample
-
-    model = make_model().train()
-    wrapper = build(model, dict.fromkeys(RATES, 1e-3), type='CPUAmpOptimWrapper')
-    data = dict(
-        inputs=torch.randint(0, 256, (6, 3, 32, 32), dtype=torch.uint8),
-        data_samples=[FaceDataSample(gt_label=torch.tensor(i % 3)) for i in range(6)],
-    )
-    before = {name: value.clone() for name, value in model.named_parameters()}
-    for _ in range(3):
-        logged = model.train_step(data, wrapper)
-    assert all(torch.as_tensor(value).isfinite() for value in logged.values())
-    assert not torch.equal(before['head.weight'], model.head.weight)

@@ -150,7 +150,7 @@ def test_errors(make_model, inputs):
         RecognizabilityQuality()(faces)
     with pytest.raises(ValueError, match='needs a CRFIQA, not a FaceRecognizer'):
         CRFIQAQuality()(faces)
-    plain.ui_center.zero_()
+    plain.set_ui_center(torch.zeros(16))
     with pytest.raises(ValueError, match='UICenterHook'):
         ERSQuality()(faces)
     with pytest.raises(ValueError, match='training mode'):

@@ -2,17 +2,25 @@
 
 from .checkpoint_guard import CheckpointGuardHook
 from .collapse_guard import CollapseGuardHook, TrainingCollapsedError
+from .compile import CompileHook
+from .ema import FaceEMAHook
 from .epoch_seed import EpochSeedHook
 from .prototype_init import PrototypeInitHook
 from .regression_fit import RegressionFitHook
+from .runtime_info import BufferedRuntimeInfoHook
+from .shard_checkpoint import ShardCheckpointHook
 from .ui_center import UICenterHook
 
 __all__ = [
+    'BufferedRuntimeInfoHook',
     'CheckpointGuardHook',
     'CollapseGuardHook',
+    'CompileHook',
     'EpochSeedHook',
+    'FaceEMAHook',
     'PrototypeInitHook',
     'RegressionFitHook',
+    'ShardCheckpointHook',
     'TrainingCollapsedError',
     'UICenterHook',
 ]

@@ -49,15 +49,19 @@ class CollapseGuardHook(Hook):
         """Check the log values of the iteration."""
         if outputs is None or not self.every_n_train_iters(runner, self.interval):
             return
-        for name, value in outputs.items():
-            if 'loss' in name and not math.isfinite(number := torch.as_tensor(value).item()):
+        read = [name for name in outputs if 'loss' in name or name == 'effective_rank']
+        # All in one copy: each number asked for makes a GPU wait.
+        values = [torch.as_tensor(outputs[name]).double().reshape(()) for name in read]
+        numbers = dict(zip(read, torch.stack(values).tolist(), strict=True)) if read else {}
+        rank = numbers.pop('effective_rank', None)
+        for name, number in numbers.items():
+            if not math.isfinite(number):
                 raise TrainingCollapsedError(
                     f'{name} is {number} at iteration {runner.iter + 1} of epoch '
                     f'{runner.epoch + 1}. {self.REMEDY}'
                 )
-        if 'effective_rank' not in outputs:
+        if rank is None:
             return
-        rank = float(outputs['effective_rank'])
         self.low = self.low + 1 if rank < self.min_effective_rank else 0
         if self.low >= self.patience:
             raise TrainingCollapsedError(

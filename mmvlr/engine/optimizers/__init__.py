@@ -1,5 +1,6 @@
-"""Optimizer construction."""
+"""Optimizer construction and mixed precision."""
 
+from .amp import FaceAmpOptimWrapper
 from .part_rates import PartRateConstructor
 
-__all__ = ['PartRateConstructor']
+__all__ = ['FaceAmpOptimWrapper', 'PartRateConstructor']

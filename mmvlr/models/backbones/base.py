@@ -1,11 +1,13 @@
-"""What every backbone shares: the contract of its output and the freezing of BN."""
+"""What every backbone shares: the contract of its output, freezing of BN, recomputed blocks."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 import torch.nn.functional as F
 from mmengine.model import BaseModule
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 
 class FaceBackbone(BaseModule):
@@ -20,15 +22,20 @@ class FaceBackbone(BaseModule):
             statistics and affine parameters stay as they were loaded, also after ``train()``. The
             BatchNorm1d behind the last linear layer still learns. RI-Face, table 5, does this:
             the statistics of a small VLR training set are worse than those of the pretraining.
+        with_cp: Gradient checkpointing: forget what happens inside of a block and compute it again
+            in the backward pass. Less memory, more time, the same gradients.
         init_cfg: See :class:`mmengine.model.BaseModule`.
     """
 
     embed_dims: int
     feat_channels: int
 
-    def __init__(self, frozen_bn: bool = False, init_cfg: Mapping | None = None):
+    def __init__(
+        self, frozen_bn: bool = False, with_cp: bool = False, init_cfg: Mapping | None = None
+    ):
         super().__init__(init_cfg=init_cfg)
         self.frozen_bn = frozen_bn
+        self.with_cp = with_cp
 
     def freeze_bn(self) -> None:
         """Put every BatchNorm2d into eval mode and stop its gradients."""
@@ -43,6 +50,14 @@ class FaceBackbone(BaseModule):
         if self.frozen_bn:
             self.freeze_bn()
         return self
+
+    def run_blocks(self, blocks: nn.Sequential, x: torch.Tensor) -> torch.Tensor:
+        """Return ``blocks(x)``; each block is recomputed in the backward pass if ``with_cp``."""
+        if not (self.with_cp and self.training and torch.is_grad_enabled()):
+            return blocks(x)
+        for block in blocks:
+            x = recomputed(block, x)
+        return x
 
     def forward(self, inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Map faces (B, 3, H, W) to a feature map (B, C, h, w) and embeddings (B, D)."""
@@ -74,6 +89,36 @@ def conv_bn(conv: nn.Conv2d, bn: nn.BatchNorm2d, x: torch.Tensor) -> torch.Tenso
         conv.dilation,
         conv.groups,
     )
+
+
+@contextmanager
+def statistics_kept(layers: list[nn.BatchNorm2d]) -> Iterator[None]:
+    """Leave the running statistics of BN alone; batches are normalised as before."""
+    before = [(layer.momentum, layer.num_batches_tracked.clone()) for layer in layers]
+    for layer in layers:
+        layer.momentum = 0.0
+    try:
+        yield
+    finally:
+        for layer, (momentum, batches) in zip(layers, before, strict=True):
+            layer.momentum = momentum
+            layer.num_batches_tracked.copy_(batches)
+
+
+def recomputed(block: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    """Return ``block(x)``, to be computed again in the backward pass.
+
+    The second pass must not count the batch a second time in the statistics of BN.
+    """
+    layers = [m for m in block.modules() if isinstance(m, nn.BatchNorm2d) and m.training]
+    # A compiled graph repeats what is computed, not what is written to buffers.
+    if not layers or torch.compiler.is_compiling():
+        return checkpoint(block, x, use_reentrant=False)
+
+    def contexts() -> tuple[AbstractContextManager, AbstractContextManager]:
+        return nullcontext(), statistics_kept(layers)
+
+    return checkpoint(block, x, use_reentrant=False, context_fn=contexts)
 
 
 def conv_output_size(size: int, strides: int) -> int:

@@ -153,6 +153,7 @@ class InceptionResnetV1(FaceBackbone):
         embed_dims: Size D of the embedding.
         dropout: Dropout probability in front of the last linear layer.
         frozen_bn: See :class:`FaceBackbone`.
+        with_cp: See :class:`FaceBackbone`; a block is a residual unit.
         init_cfg: See :class:`mmengine.model.BaseModule`.
 
     Example:
@@ -171,9 +172,10 @@ class InceptionResnetV1(FaceBackbone):
         embed_dims: int = 512,
         dropout: float = 0.0,
         frozen_bn: bool = False,
+        with_cp: bool = False,
         init_cfg: dict | None = None,
     ):
-        super().__init__(frozen_bn=frozen_bn, init_cfg=init_cfg)
+        super().__init__(frozen_bn=frozen_bn, with_cp=with_cp, init_cfg=init_cfg)
         self.embed_dims = embed_dims
         self.feat_channels = 1792
 
@@ -217,9 +219,9 @@ class InceptionResnetV1(FaceBackbone):
             )
         x = self.conv2d_2b(self.conv2d_2a(self.conv2d_1a(inputs)))
         x = self.conv2d_3b(self.maxpool_3a(x))
-        x = self.repeat_1(self.conv2d_4b(self.conv2d_4a(x)))
-        x = self.repeat_2(self.mixed_6a(x))
-        feature_map = self.block8(self.repeat_3(self.mixed_7a(x)))
+        x = self.run_blocks(self.repeat_1, self.conv2d_4b(self.conv2d_4a(x)))
+        x = self.run_blocks(self.repeat_2, self.mixed_6a(x))
+        feature_map = self.block8(self.run_blocks(self.repeat_3, self.mixed_7a(x)))
         pooled = feature_map.mean(dim=(2, 3))
         embedding = self.last_bn(self.last_linear(self.dropout(pooled)))
         return feature_map, embedding

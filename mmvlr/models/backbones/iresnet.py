@@ -11,12 +11,8 @@ publish networks of the same family, called IR, that differ in three places; eac
 ``tools/model_converters/convert.py`` brings their files to the names of this module.
 """
 
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-
 import torch
 from torch import nn
-from torch.utils.checkpoint import checkpoint
 
 from mmvlr.registry import MODELS
 
@@ -71,33 +67,6 @@ class IBasicBlock(nn.Module):
         return out + (x if self.stride == 1 else x[..., :: self.stride, :: self.stride])
 
 
-@contextmanager
-def statistics_kept(block: nn.Module) -> Iterator[None]:
-    """Leave the running statistics of BN alone; batches are normalised as before."""
-    layers = [module for module in block.modules() if isinstance(module, nn.BatchNorm2d)]
-    before = [(layer.momentum, layer.num_batches_tracked.clone()) for layer in layers]
-    for layer in layers:
-        layer.momentum = 0.0
-    try:
-        yield
-    finally:
-        for layer, (momentum, batches) in zip(layers, before, strict=True):
-            layer.momentum = momentum
-            layer.num_batches_tracked.copy_(batches)
-
-
-def recomputed(block: nn.Module, x: torch.Tensor) -> torch.Tensor:
-    """Return ``block(x)``, to be computed again in the backward pass.
-
-    The second pass must not count the batch a second time in the statistics of BN.
-    """
-
-    def contexts() -> tuple[AbstractContextManager, AbstractContextManager]:
-        return nullcontext(), statistics_kept(block)
-
-    return checkpoint(block, x, use_reentrant=False, context_fn=contexts)
-
-
 @MODELS.register_module()
 class IResNet(FaceBackbone):
     """IResNet-18, -34, -50 or -100.
@@ -108,10 +77,10 @@ class IResNet(FaceBackbone):
         input_size: Side of the square input in pixels.
         dropout: Dropout probability in front of the last linear layer.
         bn_eps: Epsilon of all BN layers.
-        with_checkpoint: Recompute the blocks in the backward pass: less memory, more time.
         variant: ``'insightface'`` (MagFace too, with ``bn_eps=2e-5``), ``'adaface'`` or
             ``'faceevolve'``: whose network this is.
         frozen_bn: See :class:`FaceBackbone`.
+        with_cp: See :class:`FaceBackbone`; a block is a residual unit.
         init_cfg: See :class:`mmengine.model.BaseModule`.
 
     Against insightface's network, ``'adaface'`` starts its first stage without a convolution in the
@@ -141,12 +110,12 @@ class IResNet(FaceBackbone):
         input_size: int = 112,
         dropout: float = 0.0,
         bn_eps: float = 1e-5,
-        with_checkpoint: bool = False,
         variant: str = 'insightface',
         frozen_bn: bool = False,
+        with_cp: bool = False,
         init_cfg: dict | None = None,
     ):
-        super().__init__(frozen_bn=frozen_bn, init_cfg=init_cfg)
+        super().__init__(frozen_bn=frozen_bn, with_cp=with_cp, init_cfg=init_cfg)
         if depth not in self.arch_settings:
             raise ValueError(f'depth must be one of {sorted(self.arch_settings)}, not {depth}')
         if variant not in self.variants:
@@ -157,7 +126,6 @@ class IResNet(FaceBackbone):
         self.variant = variant
         self.embed_dims = embed_dims
         self.feat_channels = 512
-        self.with_checkpoint = with_checkpoint
 
         self.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(64, eps=bn_eps)
@@ -194,11 +162,7 @@ class IResNet(FaceBackbone):
         """Map faces (B, 3, H, W) to ((B, 512, H/16, W/16), (B, D))."""
         x = self.prelu(conv_bn(self.conv1, self.bn1, inputs))
         for index in range(1, 5):
-            for block in getattr(self, f'layer{index}'):
-                if self.with_checkpoint and self.training and x.requires_grad:
-                    x = recomputed(block, x)
-                else:
-                    x = block(x)
+            x = self.run_blocks(getattr(self, f'layer{index}'), x)
         feature_map = self.bn2(x)
         embedding = self.features(self.fc(self.dropout(feature_map.flatten(1))))
         return feature_map, embedding

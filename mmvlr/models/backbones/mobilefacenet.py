@@ -101,6 +101,7 @@ class MobileFaceNet(FaceBackbone):
         padding: ``'symmetric'`` (PyTorch models) or ``'tf_same'`` (TensorFlow models).
         dropout: Dropout probability in front of the layer that makes the embedding.
         frozen_bn: See :class:`FaceBackbone`.
+        with_cp: See :class:`FaceBackbone`; a block is an inverted residual.
         init_cfg: See :class:`mmengine.model.BaseModule`.
 
     ``MobileFaceNet(**MobileFaceNet.variants['insightface'])`` is insightface's ``mbf`` (2,059,520
@@ -135,8 +136,8 @@ class MobileFaceNet(FaceBackbone):
     def __init__(self, variant: str | None = None, init_cfg: dict | None = None, **kwargs):
         if variant is not None and variant not in self.variants:
             raise ValueError(f'variant must be one of {sorted(self.variants)}, not {variant!r}')
-        frozen_bn = kwargs.pop('frozen_bn', False)
-        super().__init__(frozen_bn=frozen_bn, init_cfg=init_cfg)
+        common = {name: kwargs.pop(name, False) for name in ('frozen_bn', 'with_cp')}
+        super().__init__(**common, init_cfg=init_cfg)
         self._build(**{**self.variants.get(variant, {}), **kwargs})
 
     def _build(
@@ -209,7 +210,7 @@ class MobileFaceNet(FaceBackbone):
     def forward(self, inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Map faces (B, 3, H, W) to ((B, C, H/16, W/16), (B, D))."""
         x = self.stem_pointwise(self.stem_depthwise(self.stem(inputs)))
-        feature_map = self.last(self.blocks(x))
+        feature_map = self.last(self.run_blocks(self.blocks, x))
         x = self.tail(self.global_depthwise(feature_map))
         embedding = self.features(self.embedding(self.dropout(x)).flatten(1))
         return feature_map, embedding

@@ -26,7 +26,10 @@ class RecognitionModule(BaseModule):
         weight: The prototypes (C, D). Their length does not matter for losses on cosines, but with
             Adam, whose steps have a fixed length, it sets how fast they turn: they start at unit
             length.
+        sharded: Names of parameters of which every rank holds a part of its own.
     """
+
+    sharded: tuple[str, ...] = ()
 
     def __init__(
         self,
@@ -44,9 +47,13 @@ class RecognitionModule(BaseModule):
             )
         self.num_classes = num_classes
         self.embed_dims = embed_dims
-        self.weight = nn.Parameter(F.normalize(torch.randn(num_classes, embed_dims), dim=1))
+        self.weight = nn.Parameter(self.first_prototypes())
         self.dropout = nn.Dropout(dropout)
         self.loss_module = MODELS.build(loss or dict(type='ArcFaceLoss'))
+
+    def first_prototypes(self) -> torch.Tensor:
+        """Return random unit vectors (C, D)."""
+        return F.normalize(torch.randn(self.num_classes, self.embed_dims), dim=1)
 
     @torch.no_grad()
     def set_prototypes(self, prototypes: torch.Tensor) -> None:

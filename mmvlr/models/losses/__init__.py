@@ -11,6 +11,7 @@ from .moments import batch_moments
 from .normface import NormFaceLoss
 from .recognizability import Proximities, RecognizabilityIndex, proximities
 from .regression import AttentionLoss, IndexRegressionLoss, attention_target
+from .sharding import gather_rows
 from .softmax import SoftmaxLoss
 
 __all__ = [
@@ -31,5 +32,6 @@ __all__ = [
     'attention_target',
     'batch_moments',
     'cosine_matrix',
+    'gather_rows',
     'proximities',
 ]

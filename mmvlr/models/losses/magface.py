@@ -61,10 +61,3 @@ class MagFaceLoss(MarginSoftmaxLoss):
     def target_cosine(self, cosine: torch.Tensor, norms: torch.Tensor) -> torch.Tensor:
         """Return cos(theta + m(a)), or its continuation beyond pi."""
         return add_angle(cosine, self.margins(norms))
-
-    def forward(
-        self, cosines: torch.Tensor, labels: torch.Tensor, norms: torch.Tensor
-    ) -> torch.Tensor:
-        """Return the mean loss with the regularizer; ``norms`` (B,) are needed."""
-        classification = super().forward(cosines, labels, norms)
-        return classification + self.loss_weight * self.regularizer(norms)

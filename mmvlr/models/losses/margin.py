@@ -5,11 +5,16 @@ A subclass says what becomes of the target's cosine (``target_cosine``) and, rar
 embeddings with prototypes in another way (``similarities``). The core owns the numerics: float32
 also under autocast, cosines clamped before any ``acos``, and ``acos`` on the target column only,
 (B,) instead of (B, C).
+
+The classes may be sharded over the ranks: every rank then calls the loss with all faces of all
+ranks and the columns of its own classes, and says by ``rows`` which faces are its own.
 """
 
 import torch
 import torch.nn.functional as F
 from torch import nn
+
+from .sharding import mean_over_ranks, shard_cross_entropy, sum_over_ranks
 
 #: Closest a float32 cosine may come to +-1 in front of ``acos``, whose slope is infinite there.
 COSINE_EPS = 1e-7
@@ -52,7 +57,7 @@ class MarginSoftmaxLoss(nn.Module):
 
         Called in training only, without gradient and before the batch's loss. Statistics belong in
         buffers, which checkpoints carry, and must become the same on every rank; see
-        :func:`.moments.batch_moments`.
+        :func:`.moments.batch_moments`. Also with sharded classes a rank is given its own faces.
         """
 
     def target_cosine(self, cosine: torch.Tensor, norms: torch.Tensor | None) -> torch.Tensor:
@@ -62,25 +67,50 @@ class MarginSoftmaxLoss(nn.Module):
     def negative_cosines(
         self, cosines: torch.Tensor, target: torch.Tensor, labels: torch.Tensor
     ) -> torch.Tensor:
-        """Return the other classes' cosines (B, C); the target's column is replaced later."""
+        """Return the other classes' cosines (B, C); the target's column is replaced later.
+
+        ``target`` has no gradient. With sharded classes a label is -1 in rows whose class lies in
+        another shard: all columns of such a row are negatives.
+        """
         return cosines
 
+    def regularizer(self, norms: torch.Tensor | None) -> torch.Tensor | None:
+        """Return what is added to the cross entropy: a mean over the norms (B,), or None."""
+        return None
+
     def logits(
-        self, cosines: torch.Tensor, labels: torch.Tensor, norms: torch.Tensor | None = None
+        self,
+        cosines: torch.Tensor,
+        labels: torch.Tensor,
+        norms: torch.Tensor | None = None,
+        rows: slice | None = None,
     ) -> torch.Tensor:
-        """Return the scaled logits (B, C) with the margin on the target column."""
+        """Return the scaled logits (B, C) with the margin on the target column.
+
+        See :meth:`forward` for the arguments.
+        """
         cosines = cosines.float()
-        column = labels.view(-1, 1)
-        target = cosines.gather(1, column).squeeze(1).clamp(-1 + COSINE_EPS, 1 - COSINE_EPS)
+        column = (labels if rows is None else labels.clamp_min(0)).view(-1, 1)
+        target = cosines.gather(1, column).squeeze(1)
+        if rows is not None:
+            target = sum_over_ranks(torch.where(labels >= 0, target, 0))
+        target = target.clamp(-1 + COSINE_EPS, 1 - COSINE_EPS)
         if self.training:
             with torch.no_grad():
-                self.update_statistics(target, norms)
-        others = self.negative_cosines(cosines, target, labels)
+                own = slice(None) if rows is None else rows
+                self.update_statistics(target[own], None if norms is None else norms[own])
+        others = self.negative_cosines(cosines, target.detach(), labels)
         with_margin = self.target_cosine(target, norms)
+        if rows is not None:
+            with_margin = torch.where(labels >= 0, with_margin, others.gather(1, column).squeeze(1))
         return self.scale * others.scatter(1, column, with_margin.view(-1, 1))
 
     def forward(
-        self, cosines: torch.Tensor, labels: torch.Tensor, norms: torch.Tensor | None = None
+        self,
+        cosines: torch.Tensor,
+        labels: torch.Tensor,
+        norms: torch.Tensor | None = None,
+        rows: slice | None = None,
     ) -> torch.Tensor:
         """Return the mean loss, a scalar.
 
@@ -88,6 +118,18 @@ class MarginSoftmaxLoss(nn.Module):
             cosines: (B, C), as :meth:`similarities` makes them.
             labels: (B,) int64 class indices.
             norms: (B,) lengths of the raw embeddings, for losses that use them.
+            rows: Given where the classes are sharded over the ranks. B then counts the faces of all
+                ranks, in the order of the ranks, ``rows`` are those of this rank, C counts the
+                classes of this rank's shard, and a label is -1 where its class lies in another.
+                Every rank returns the mean over all faces; its gradient is the part that flows
+                through its own columns, so gradients of B rows are to be summed over the ranks.
         """
         with torch.autocast(cosines.device.type, enabled=False):
-            return self.loss_weight * F.cross_entropy(self.logits(cosines, labels, norms), labels)
+            logits = self.logits(cosines, labels, norms, rows)
+            if rows is None:
+                loss, extra = F.cross_entropy(logits, labels), self.regularizer(norms)
+            else:
+                loss = shard_cross_entropy(logits, labels)
+                extra = self.regularizer(None if norms is None else norms[rows])
+                extra = None if extra is None else mean_over_ranks(extra)
+            return self.loss_weight * (loss if extra is None else loss + extra)

@@ -33,7 +33,11 @@ class SoftmaxLoss(MarginSoftmaxLoss):
             return F.linear(embeddings.float(), prototypes.float())
 
     def logits(
-        self, cosines: torch.Tensor, labels: torch.Tensor, norms: torch.Tensor | None = None
+        self,
+        cosines: torch.Tensor,
+        labels: torch.Tensor,
+        norms: torch.Tensor | None = None,
+        rows: slice | None = None,
     ) -> torch.Tensor:
         """Return the inner products (B, C) as they are: clamping is for cosines."""
         return cosines.float()

@@ -75,7 +75,12 @@ class FaceRecognizer(BaseModel):
     Attributes:
         ui_center: (D,) unit centre of the unrecognizable identities, or zeros as long as no
             :class:`UICenterHook` has set it. A checkpoint carries it.
+        has_ui_center: Whether it has been set. A plain flag, because asking the buffer would make a
+            GPU wait in every step: set the centre with :meth:`set_ui_center` or from a checkpoint.
+        needs_all_prototypes: Whether training compares faces with all of the head's prototypes.
     """
+
+    needs_all_prototypes = False
 
     def __init__(
         self,
@@ -93,26 +98,43 @@ class FaceRecognizer(BaseModel):
         if flip_fusion not in ('none', 'sum'):
             raise ValueError(f"flip_fusion must be 'none' or 'sum', not {flip_fusion!r}")
         self.backbone = MODELS.build(backbone)
+        # Frozen layers are frozen now: a distributed wrapper asks every parameter that can learn
+        # for its gradient.
+        self.backbone.train()
         self.embed_dims = self.backbone.embed_dims
         self.head = None
         if head is not None:
             self.head = MODELS.build({'embed_dims': self.embed_dims, **head})
+            sharded = getattr(self.head, 'sharded', ())
+            if sharded and self.needs_all_prototypes and self.head.num_ranks > 1:
+                raise ValueError(
+                    f'{type(self).__name__} compares faces with the prototypes of all classes, of '
+                    f'which a rank of {self.head.num_ranks} holds a part; use RecognitionModule'
+                )
+            # DDP reads this: shards are neither broadcast nor averaged.
+            self._ddp_params_and_buffers_to_ignore = [f'head.{name}' for name in sharded]
         self.flip_fusion = flip_fusion
         self.channels_last = channels_last
         if channels_last:
             self.backbone.to(memory_format=torch.channels_last)
         self.register_buffer('ui_center', torch.zeros(self.embed_dims))
+        self.has_ui_center = False
 
     # What hooks use -----------------------------------------------------------------------------
 
-    @property
-    def has_ui_center(self) -> bool:
-        """Whether the centre of the unrecognizable identities has been set."""
-        return bool(self.ui_center.any())
-
     def set_ui_center(self, center: torch.Tensor) -> None:
-        """Set the UI centre u (D,); it is made a unit vector."""
+        """Set the UI centre u (D,); it is made a unit vector. Zeros take it away."""
         self.ui_center.copy_(F.normalize(center.to(self.ui_center), dim=0))
+        self._read_flags()
+
+    def _read_flags(self) -> None:
+        """Bring the flags in step with the buffers they tell of."""
+        self.has_ui_center = bool(self.ui_center.any())
+
+    def _load_from_state_dict(self, *args) -> None:
+        """Load; torch and mmengine both come through here, and only torch runs its own hooks."""
+        super()._load_from_state_dict(*args)
+        self._read_flags()
 
     def extract_feat(self, inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Map network input (B, 3, H, W) to feature map (B, C, h, w) and embedding (B, D)."""
@@ -158,7 +180,8 @@ class FaceRecognizer(BaseModel):
     @staticmethod
     def labels_of(data_samples: Sequence[FaceDataSample], device: torch.device) -> torch.Tensor:
         """Return the class labels (B,) of a batch."""
-        return torch.stack([sample.gt_label for sample in data_samples]).to(device).view(-1)
+        labels = torch.stack([sample.gt_label for sample in data_samples])
+        return labels.to(device, non_blocking=True).view(-1)
 
     def predictions(self, inputs: torch.Tensor) -> dict[str, torch.Tensor]:
         """Return what is predicted of each face: tensors with a leading dimension B.

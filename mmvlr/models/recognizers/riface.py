@@ -40,7 +40,10 @@ class RIFace(FaceRecognizer):
         ui_mean, ui_std: mu_UI and sigma_UI, scalars: mean and standard deviation of xi_hat over
             the UI set. L_ID is active once :meth:`set_ui_statistics` has set them; a checkpoint
             carries them.
+        has_ui_statistics: Whether they have been set, a plain flag as ``has_ui_center``.
     """
+
+    needs_all_prototypes = True
 
     def __init__(
         self,
@@ -83,16 +86,18 @@ class RIFace(FaceRecognizer):
         self.inference_embedding = inference_embedding
         self.register_buffer('ui_mean', torch.tensor(float('nan')))
         self.register_buffer('ui_std', torch.tensor(float('nan')))
-
-    @property
-    def has_ui_statistics(self) -> bool:
-        """Whether mu_UI and sigma_UI have been set."""
-        return bool(self.ui_mean.isfinite())
+        self.has_ui_statistics = False
 
     def set_ui_statistics(self, mean: torch.Tensor, std: torch.Tensor) -> None:
         """Set mu_UI and sigma_UI, which switches L_ID on."""
         self.ui_mean.copy_(mean)
         self.ui_std.copy_(std)
+        self._read_flags()
+
+    def _read_flags(self) -> None:
+        """Bring the flags in step with the buffers they tell of."""
+        super()._read_flags()
+        self.has_ui_statistics = bool(self.ui_mean.isfinite())
 
     def loss(
         self, inputs: torch.Tensor, data_samples: Sequence[FaceDataSample]

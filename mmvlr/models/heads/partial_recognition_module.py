@@ -1,0 +1,257 @@
+"""PartialFC: a recognition module whose prototypes are sharded over the ranks and sampled."""
+
+import inspect
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from mmengine.dist import all_gather, get_rank, get_world_size
+from mmengine.logging import print_log
+from torch import nn
+
+from mmvlr.registry import MODELS
+
+from ..losses import MarginSoftmaxLoss, gather_rows
+from .recognition_module import RecognitionModule
+
+#: Prototypes that are drawn at once.
+_DRAWN = 4096
+
+
+@MODELS.register_module()
+class PartialRecognitionModule(RecognitionModule):
+    """A :class:`RecognitionModule` for many identities (PartialFC).
+
+    An et al., *Killing Two Birds with One Stone: Efficient and Robust Training of Face Recognition
+    CNNs by Partial FC*, CVPR 2022 (arXiv 2203.15565). Of C prototypes rank r of W holds those from
+    r * C // W to below (r + 1) * C // W, with their gradients and the optimizer's state. Embeddings
+    of all ranks are gathered, every rank compares them with its own prototypes, and the softmax
+    runs over all: loss and gradients are those of :class:`RecognitionModule` under
+    ``DistributedDataParallel``. With ``rate`` below 1 a rank uses only the prototypes of the
+    batch's people and others drawn at random. Prototypes that were not drawn have a gradient of
+    zero; weight decay and momentum move them all the same.
+
+    A checkpoint holds the prototypes, and the optimizer's state of them, as a whole, and goes on
+    with any number of ranks or with a :class:`RecognitionModule`. For that
+    :class:`ShardCheckpointHook`, which ``tools/train.py`` adds, gathers the shards. Without it a
+    state dict on more than one rank leaves the prototypes out.
+
+    Args:
+        num_classes: Number of identities C, at least the number of ranks.
+        embed_dims: Size D of the embedding.
+        rate: Share of its prototypes that a rank uses in a training step, above 0 and up to 1. The
+            batch's people count in it, and are used even where they alone exceed it.
+        **kwargs: See :class:`RecognitionModule`.
+
+    Attributes:
+        weight: This rank's prototypes (C / W, D).
+        classes: Their class indices, a range.
+    """
+
+    sharded = ('weight',)
+
+    def __init__(self, num_classes: int, embed_dims: int, rate: float = 1.0, **kwargs: Any):
+        if not 0 < rate <= 1:
+            raise ValueError(f'rate must be above 0 and at most 1, not {rate!r}')
+        # first_prototypes needs them.
+        self.num_ranks, self.rank = get_world_size(), get_rank()
+        super().__init__(num_classes, embed_dims, **kwargs)
+        self.rate = rate
+        #: Whether somebody enters ``gathered`` for checkpoints.
+        self.is_gathered = False
+        self._whole: torch.Tensor | None = None
+        loss = self.loss_module
+        name = type(loss).__name__
+        if not isinstance(loss, MarginSoftmaxLoss):
+            raise ValueError(f'{name} cannot be sharded: it is no MarginSoftmaxLoss')
+        for method in (loss.forward, loss.logits):
+            if 'rows' not in inspect.signature(method).parameters:
+                raise ValueError(
+                    f'{name} cannot be sharded: its {method.__name__} does not take the `rows` of '
+                    'MarginSoftmaxLoss; take it, or use RecognitionModule'
+                )
+
+    def classes_of(self, rank: int) -> range:
+        """Return the class indices whose prototypes a rank holds."""
+        begin, end = (r * self.num_classes // self.num_ranks for r in (rank, rank + 1))
+        return range(begin, end)
+
+    @property
+    def classes(self) -> range:
+        """Class indices of this rank's prototypes."""
+        return self.classes_of(self.rank)
+
+    def first_prototypes(self) -> torch.Tensor:
+        """Return random unit vectors for this rank, the same however many ranks there are."""
+        if self.num_classes < self.num_ranks:
+            raise ValueError(
+                f'{self.num_classes} classes cannot be shared among {self.num_ranks} ranks; use '
+                'RecognitionModule'
+            )
+        own = torch.empty(len(self.classes), self.embed_dims)
+        for begin in range(0, self.num_classes, _DRAWN):
+            # Drawn also where another rank keeps them: what comes next must not depend on it.
+            drawn = torch.randn(min(_DRAWN, self.num_classes - begin), self.embed_dims)
+            first = max(begin, self.classes.start)
+            last = max(min(begin + len(drawn), self.classes.stop), first)
+            own[first - self.classes.start : last - self.classes.start] = drawn[
+                first - begin : last - begin
+            ]
+        # In place: at the start, too, a rank holds no more than its part.
+        return F.normalize(own, dim=1, out=own)
+
+    @torch.no_grad()
+    def set_prototypes(self, prototypes: torch.Tensor) -> None:
+        """Replace all prototypes by the directions of ``prototypes`` (C, D), given on every rank.
+
+        Raises:
+            ValueError: The shape is another one.
+        """
+        if prototypes.shape != (self.num_classes, self.embed_dims):
+            raise ValueError(
+                f'prototypes have shape {tuple(prototypes.shape)}, not '
+                f'{(self.num_classes, self.embed_dims)}'
+            )
+        super().set_prototypes(prototypes[self.classes.start : self.classes.stop])
+
+    def sampled(self, labels: torch.Tensor) -> torch.Tensor:
+        """Return the rows of ``weight`` to use in a step, ascending.
+
+        Args:
+            labels: (B,) rows of ``weight`` of the batch's people, -1 for those of other shards.
+        """
+        num = max(int(self.rate * len(self.weight)), 1)
+        order = torch.rand(len(self.weight), device=labels.device)
+        people = labels[labels >= 0].unique()
+        order[people] = 2.0
+        return order.topk(max(num, len(people))).indices.sort().values
+
+    def loss(self, embeddings: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Return ``loss_cls``, the mean over the faces of all ranks and the same on each.
+
+        Args:
+            embeddings: (B, D), raw embeddings of this rank's faces; B is the same on all ranks.
+            labels: (B,) int64 class indices.
+
+        Raises:
+            IndexError: A label is no class.
+            RuntimeError: The ranks have batches of different sizes, or their number has changed
+                since the head was made.
+        """
+        self._check(labels)
+        if self.training and self.num_ranks > 1 and not self.is_gathered:
+            self.is_gathered = True
+            print_log(
+                'prototypes are sharded and nobody gathers them: checkpoints will be without them; '
+                'add ShardCheckpointHook to custom_hooks, or save within head.gathered()',
+                logger='current',
+                level=logging.WARNING,
+            )
+        num = len(labels)
+        own = slice(self.rank * num, (self.rank + 1) * num)
+        norms = gather_rows(embeddings.float().norm(dim=1))
+        embeddings = gather_rows(self.dropout(embeddings).float())
+        labels = torch.cat(all_gather(labels)) - self.classes.start
+        labels = torch.where((labels >= 0) & (labels < len(self.classes)), labels, -1)
+        weight = self.weight
+        if self.training and self.rate < 1:
+            chosen = self.sampled(labels)
+            weight = weight[chosen]
+            labels = torch.where(labels >= 0, torch.searchsorted(chosen, labels), -1)
+        similarities = self.loss_module.similarities(embeddings, weight)
+        return dict(loss_cls=self.loss_module(similarities, labels, norms, own))
+
+    def _check(self, labels: torch.Tensor) -> None:
+        if get_world_size() != self.num_ranks:
+            raise RuntimeError(
+                f'the head was made for {self.num_ranks} ranks, not {get_world_size()}; start the '
+                'process group before the model is built'
+            )
+        told = torch.stack(
+            all_gather(torch.stack([labels.new_tensor(len(labels)), *labels.aminmax()]))
+        )
+        sizes, lowest, highest = told.T.tolist()
+        if len(set(sizes)) > 1:
+            raise RuntimeError(
+                f'the ranks have batches of {sizes} faces; they must be equal: set drop_last=True '
+                'in train_dataloader'
+            )
+        if min(lowest) < 0 or max(highest) >= self.num_classes:
+            raise IndexError(
+                f'labels from {min(lowest)} to {max(highest)}, but there are {self.num_classes} '
+                'classes'
+            )
+
+    def forward(self, embeddings: torch.Tensor) -> torch.Tensor:
+        """Return the similarities (B, C / W) of embeddings (B, D) with this rank's prototypes."""
+        return super().forward(embeddings)
+
+    # Checkpoints --------------------------------------------------------------------------------
+
+    def rows_of(self, whole: torch.Tensor) -> torch.Tensor:
+        """Return this rank's rows of a tensor (C, ...)."""
+        return whole[self.classes.start : self.classes.stop]
+
+    def whole(self, rows: torch.Tensor) -> torch.Tensor | None:
+        """Return all ranks' rows (C, ...) on the CPU of rank 0, None elsewhere.
+
+        To be called on all ranks. Shards arrive one by one, so a GPU need not hold the whole.
+
+        Args:
+            rows: (C / W, ...), one row for each of this rank's prototypes.
+        """
+        rows = rows.detach()
+        if self.rank > 0:
+            dist.send(rows.contiguous(), 0)
+            return None
+        whole = torch.empty(self.num_classes, *rows.shape[1:], dtype=rows.dtype)
+        whole[: len(rows)] = rows
+        for rank in range(1, self.num_ranks):
+            classes = self.classes_of(rank)
+            arrived = rows.new_empty(len(classes), *rows.shape[1:])
+            dist.recv(arrived, rank)
+            whole[classes.start : classes.stop] = arrived
+        return whole
+
+    @contextmanager
+    def gathered(self) -> Iterator[None]:
+        """Within it rank 0's state dict holds the whole weight. To be entered on all ranks."""
+        self._whole = self.whole(self.weight)
+        try:
+            yield
+        finally:
+            self._whole = None
+
+    def _save_to_state_dict(self, destination: dict, prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        if self.num_ranks > 1:
+            # A shard is no one's business: mmengine, for one, makes every rank start with the
+            # state dict of rank 0.
+            del destination[f'{prefix}weight']
+            if self._whole is not None:
+                destination[f'{prefix}weight'] = self._whole
+
+    def _load_from_state_dict(
+        self, state_dict: Mapping[str, torch.Tensor], prefix: str, *args: Any
+    ) -> None:
+        key = f'{prefix}weight'
+        if key in state_dict:
+            shape = (self.num_classes, self.embed_dims)
+            if state_dict[key].shape != shape:
+                # mmengine would only log it.
+                raise ValueError(
+                    f'{key} of the checkpoint has shape {tuple(state_dict[key].shape)}, the model '
+                    f'needs {shape}: it was trained on other people'
+                )
+            state_dict = {**state_dict, key: self.rows_of(state_dict[key])}
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+def sharded_head(model: nn.Module) -> PartialRecognitionModule | None:
+    """Return the head of a model if it is sharded over more than one rank, else None."""
+    head = getattr(model, 'head', None)
+    return head if isinstance(head, PartialRecognitionModule) and head.num_ranks > 1 else None
