@@ -7,6 +7,7 @@ from pathlib import Path
 
 from mmengine.config import DictAction
 from mmengine.dist import is_main_process
+from torch.distributed.elastic.multiprocessing.errors import record
 
 from mmvlr.apis import evaluate_checkpoint, load_config
 from mmvlr.utils.io import write_atomic
@@ -78,4 +79,5 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    # torchrun shows the traceback of the rank that failed first.
+    sys.exit(record(main)())

@@ -1,10 +1,15 @@
 """Train a model: ``python tools/train.py configs/riface/r50_tinyface.py``."""
 
 import argparse
+import os
 import resource
 import sys
+from pathlib import Path
 
-from mmengine.config import DictAction
+from mmengine.config import Config, DictAction
+from mmengine.dist import broadcast_object_list, is_main_process
+from mmengine.runner import Runner, find_latest_checkpoint
+from torch.distributed.elastic.multiprocessing.errors import record
 
 from mmvlr.apis import build_trainer, load_config
 
@@ -18,7 +23,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         '--resume',
         nargs='?',
         const='auto',
-        help='go on from the last checkpoint of the work dir, or from the one named',
+        help='go on from the last checkpoint of the work dir (the first start, without one, is as '
+        'without this option), or from the one named',
     )
     parser.add_argument('--seed', type=int, help='random seed (default: that of the config)')
     parser.add_argument(
@@ -35,6 +41,48 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+def resume_from_last(runner: Runner) -> None:
+    """Go on from the last checkpoint of the work dir; where there is none, start as configured.
+
+    The main rank looks and all others follow: a file system may show a new file to one machine
+    sooner than to another, and ranks that start from different weights would train on in silence.
+
+    Raises:
+        FileNotFoundError: The work dir names a checkpoint that this rank does not see.
+    """
+    last = [find_latest_checkpoint(runner.work_dir) if is_main_process() else None]
+    broadcast_object_list(last)
+    if not last[0]:
+        start = runner._load_from or 'random weights'
+        runner.logger.info(f'--resume: no checkpoint in {runner.work_dir} yet; start from {start}')
+        return
+    if not Path(last[0]).is_file():
+        raise FileNotFoundError(
+            f'{runner.work_dir}/last_checkpoint names {last[0]}, which does not exist here. All '
+            'ranks need the same work dir; if it was moved, name the checkpoint: --resume FILE'
+        )
+    runner.logger.info(f'--resume: go on from {last[0]}')
+    runner._resume, runner._load_from = True, last[0]
+
+
+def prepare_ranks(config: Config) -> None:
+    """Add what several ranks need: the statistics of batch norm become the same on all of them.
+
+    Every rank gathers them over its own share of the pictures. A test over several ranks would mix
+    as many models, and a checkpoint, which the main rank writes, would hold one of them.
+
+    Raises:
+        ValueError: ``sync_bn`` with frozen batch norm.
+    """
+    if config.get('sync_bn') and config.model.backbone.get('frozen_bn'):
+        raise ValueError(
+            'sync_bn and model.backbone.frozen_bn exclude each other: the layers that sync_bn '
+            'makes are not frozen. Set sync_bn=None or model.backbone.frozen_bn=False'
+        )
+    hooks = config.setdefault('default_hooks', {})
+    hooks.setdefault('sync_buffers', dict(type='SyncBuffersHook'))
+
+
 def main(argv: list[str] | None = None) -> int:
     """Train; return the exit code."""
     args = parse_args(argv)
@@ -44,9 +92,10 @@ def main(argv: list[str] | None = None) -> int:
         config.work_dir = args.work_dir
     if args.seed is not None:
         config.randomness = {**config.get('randomness', {}), 'seed': args.seed}
-    if args.resume:
-        config.resume = True
-        config.load_from = None if args.resume == 'auto' else args.resume
+    if args.launcher != 'none':
+        prepare_ranks(config)
+    if args.resume and args.resume != 'auto':
+        config.resume, config.load_from = True, args.resume
     if args.max_iters:
         config.train_cfg = dict(type='IterBasedTrainLoop', max_iters=args.max_iters)
         config.param_scheduler = []
@@ -62,6 +111,10 @@ def main(argv: list[str] | None = None) -> int:
         config.default_hooks.checkpoint.pop('save_best', None)
         config.log_processor.by_epoch = False
     runner = build_trainer(config)
+    if args.resume == 'auto':
+        resume_from_last(runner)
+    elif not args.resume and int(os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)):
+        runner.logger.warning('restarted without --resume: training begins from its start')
     runner.train()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     runner.logger.info(f'peak memory of this process: {peak:,.0f} MiB')
@@ -69,4 +122,5 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    # torchrun shows the traceback of the rank that failed first.
+    sys.exit(record(main)())

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
-from mmengine.dist import all_gather_object, get_world_size
+from mmengine.dist import all_gather_object
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch import nn
@@ -65,27 +65,24 @@ def extract_predictions(
     predict = predict or model.predictions
     was_training = model.training
     model.eval()
-    mine: dict[int, tuple[Any, dict[str, torch.Tensor]]] = {}
+    mine: list[tuple[list[Any], dict[str, torch.Tensor]]] = []
     try:
         for batch in dataloader:
             data = model.data_preprocessor(batch, False)
             result = predict_in_full_batches(predict, data['inputs'])
-            result = {k: v.cpu() for k, v in result.items()}
-            for index, sample in enumerate(batch['data_samples']):
-                mine[sample.sample_idx] = sample, {k: v[index] for k, v in result.items()}
+            mine.append((batch['data_samples'], {k: v.cpu() for k, v in result.items()}))
     finally:
         model.train(was_training)
-    merged = mine
-    if get_world_size() > 1:
-        merged = {}
-        for part in all_gather_object(mine):
-            merged.update(part)
-    if not merged:
+    # Whole batches: a row that is sent by itself takes the memory of its batch along.
+    parts = [batch for rank in all_gather_object(mine) for batch in rank]
+    if not parts:
         raise ValueError('there is no picture to extract embeddings from')
-    indices = sorted(merged)
-    names = merged[indices[0]][1]
+    samples = [sample for batch, _ in parts for sample in batch]
+    place = {sample.sample_idx: row for row, sample in enumerate(samples)}
+    indices = sorted(place)
+    rows = [place[index] for index in indices]
     return dict(
         sample_idx=torch.tensor(indices),
-        samples=[merged[index][0] for index in indices],
-        **{name: torch.stack([merged[index][1][name] for index in indices]) for name in names},
+        samples=[samples[row] for row in rows],
+        **{name: torch.cat([values[name] for _, values in parts])[rows] for name in parts[0][1]},
     )

@@ -1,9 +1,11 @@
 """Training from the command line; killed in the middle, and gone on with."""
 
+import logging
 import os
 import signal
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -147,6 +149,70 @@ def test_resume_of_another_architecture_names_the_file(project, config_file, tra
                 *('--cfg-options', 'model.backbone.last_channels=24'),
             ]
         )
+
+
+def one_iteration(tool, config_file, folder, *options):
+    """Weights after one iteration, and the log."""
+    arguments = [config_file, '--work-dir', str(folder), '--max-iters', '1', *options]
+    assert tool('train.py').main(arguments) == 0
+    (log,) = folder.glob('*/*.log')
+    return load_checkpoint_file(str(folder / 'iter_1.pth'))['state_dict'], log.read_text()
+
+
+def test_first_start_with_resume_keeps_load_from(project, config_file, trained, tool):
+    start = str(trained / 'epoch_3.pth')
+    options = ['--cfg-options', f'load_from={start}']
+    expected, log = one_iteration(tool, config_file, project / 'plain', *options)
+    assert '--resume' not in log
+    folder = project / 'first'
+    found, log = one_iteration(tool, config_file, folder, '--resume', *options)
+    assert not differences(found, expected)
+    assert f'--resume: no checkpoint in {folder} yet; start from {start}' in log
+    # It matters where a training starts.
+    random, log = one_iteration(tool, config_file, project / 'random', '--resume')
+    assert 'yet; start from random weights' in log
+    assert differences(random, expected)
+
+
+def test_resume_of_a_moved_work_dir(project, config_file, tool):
+    folder = project / 'moved'
+    folder.mkdir()
+    (folder / 'last_checkpoint').write_text('/elsewhere/epoch_1.pth')
+    with pytest.raises(FileNotFoundError, match=r'moved/last_checkpoint names /elsewhere/epoch_1'):
+        one_iteration(tool, config_file, folder, '--resume')
+
+
+@pytest.mark.parametrize(('main', 'expected'), [(True, 'epoch_1.pth'), (False, 'epoch_2.pth')])
+def test_ranks_resume_from_what_the_main_one_saw(tool, tmp_path, monkeypatch, main, expected):
+    for epoch in (1, 2):
+        (tmp_path / f'epoch_{epoch}.pth').touch()
+    (tmp_path / 'last_checkpoint').write_text(str(tmp_path / 'epoch_1.pth'))
+    train = tool('train.py')
+
+    def broadcast(seen):
+        assert seen == [str(tmp_path / 'epoch_1.pth') if main else None]
+        seen[0] = str(tmp_path / expected)
+
+    monkeypatch.setattr(train, 'is_main_process', lambda: main)
+    monkeypatch.setattr(train, 'broadcast_object_list', broadcast)
+    runner = SimpleNamespace(
+        work_dir=str(tmp_path), logger=logging.getLogger('ranks'), _resume=False, _load_from='other'
+    )
+    train.resume_from_last(runner)
+    assert runner._resume
+    assert runner._load_from == str(tmp_path / expected)
+
+
+def test_restart_without_resume_warns(project, config_file, tool, monkeypatch):
+    monkeypatch.setenv('TORCHELASTIC_RESTART_COUNT', '1')
+    log = one_iteration(tool, config_file, project / 'anew')[1]
+    assert 'restarted without --resume: training begins from its start' in log
+
+
+def test_ranks_with_sync_bn_and_frozen_bn(config_file, tool):
+    options = ['--cfg-options', 'sync_bn=torch', 'model.backbone.frozen_bn=True']
+    with pytest.raises(ValueError, match=r'sync_bn and .*frozen_bn exclude each other'):
+        tool('train.py').main([config_file, '--launcher', 'pytorch', *options])
 
 
 def test_missing_config(tool):

@@ -8,7 +8,9 @@ random unit embeddings and in processes of their own:
 - ``argsort`` (TinyFace only): product and argsort of the full score matrix, the usual way.
 
 The ways take turns, ``--repeats`` times. The table gives medians, ratios of each turn, the peak
-memory above that of the inputs, and that of the whole process. The last line is one JSON object.
+memory above that of the inputs, and that of the whole process. The last line is one JSON object:
+``own_over_bare`` (engine over product) and ``peak_mib`` (engine, above the inputs) are those of the
+worst size. ``--trace`` profiles one more, untimed turn of the engine.
 """
 
 import argparse
@@ -23,8 +25,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch.profiler import ProfilerActivity, profile
 
 from mmvlr.evaluation.functional import closed_set_identification, open_set_identification
+from mmvlr.utils.io import write_atomic
 
 SIZES = {
     'tinyface': dict(gallery=157_871, mates=4_443, probes=3_728, people=2_569),
@@ -128,6 +132,18 @@ def measure(size: str, way: str, dim: int, device: str, threads: int) -> dict[st
     return dict(seconds=seconds, peak_mib=memory.rise, process_mib=memory.peak)
 
 
+def trace(size: str, dim: int, device: str, threads: int, out: Path) -> None:
+    """Write a trace of the engine at a size, for chrome://tracing or https://ui.perfetto.dev."""
+    torch.set_num_threads(threads)
+    run = job(size, 'engine', dim, device)
+    activities = [ProfilerActivity.CPU]
+    if device != 'cpu':
+        activities.append(ProfilerActivity.CUDA)
+    with profile(activities=activities) as profiler:
+        run()
+    write_atomic(out, lambda path: profiler.export_chrome_trace(str(path)))
+
+
 def main(argv: list[str] | None = None) -> int:
     """Measure and print; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.split('\n\n')[0])
@@ -136,6 +152,12 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument('--dim', type=int, default=512, help='embedding size')
     parser.add_argument('--device', default='cpu', help='cpu or cuda')
     parser.add_argument('--threads', type=int, default=torch.get_num_threads())
+    parser.add_argument(
+        '--trace',
+        type=Path,
+        metavar='FILE.json',
+        help='also write a trace of the engine at the first of the sizes',
+    )
     parser.add_argument('--one', nargs=2, metavar=('SIZE', 'WAY'), help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
     if args.one:
@@ -171,9 +193,14 @@ def main(argv: list[str] | None = None) -> int:
                 result[f'{size}_speedup'] = statistics.median(faster)
     ratios = [value for name, value in result.items() if name.endswith('_own_over_bare')]
     result['own_over_bare'] = max(ratios)
+    result['peak_mib'] = max(result[f'{size}_engine_peak_mib'] for size in args.sizes)
     if 'tinyface_speedup' in result:
         result['speedup'] = result['tinyface_speedup']
-    print(json.dumps({name: round(value, 3) for name, value in result.items()}))
+    if args.trace:
+        trace(args.sizes[0], args.dim, args.device, args.threads, args.trace)
+    name = 'cpu' if args.device == 'cpu' else torch.cuda.get_device_name(args.device)
+    facts = dict(device=name, threads=args.threads, dim=args.dim)
+    print(json.dumps(facts | {key: round(value, 3) for key, value in result.items()}))
     return 0
 
 
