@@ -9,9 +9,14 @@ from .evaluation import (
     label_by_name,
     load_faces,
 )
+from .inferencer import FaceInferencer, FaceResults, VerificationResult
+from .network import identity_of, model_of
 from .runner import build_tester, build_trainer, load_config, resolve_num_classes
 
 __all__ = [
+    'FaceInferencer',
+    'FaceResults',
+    'VerificationResult',
     'activation_maps',
     'build_metrics',
     'build_tester',
@@ -19,8 +24,10 @@ __all__ = [
     'compare_faces',
     'evaluate_checkpoint',
     'evaluate_faces',
+    'identity_of',
     'label_by_name',
     'load_config',
     'load_faces',
+    'model_of',
     'resolve_num_classes',
 ]

@@ -1,0 +1,560 @@
+"""Files of a model for others: ONNX with everything inside, and published weights."""
+
+import contextlib
+import copy
+import hashlib
+import importlib
+import io
+import json
+import logging
+import re
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+from mmvlr.models.folding import folded
+from mmvlr.models.recognizers import FaceRecognizer
+from mmvlr.utils.io import sha256_of, write_atomic
+from mmvlr.version import __version__
+
+from .network import identity_of, model_of
+
+#: Version of both formats; a reader refuses higher ones.
+FORMAT = 1
+#: Operator set of the ONNX files: onnxruntime 1.18 and later run them.
+OPSET = 20
+#: Names of the outputs of a file and those of :meth:`FaceRecognizer.predictions`.
+OUTPUTS = dict(embedding='embedding', norm='embedding_norm', ri='recognizability', ers='ers')
+#: Most by which a file may differ from the model. See :func:`largest_differences`.
+TOLERANCE = 1e-4
+#: Protobuf's spelling of one more ``metadata_props`` entry, up to its value of 64 hex digits. A
+#: protobuf message may be continued behind its end: so the file holds a checksum of what is in
+#: front of it, and onnxruntime reads it like any other.
+_SEAL = b'\x72\x50\x0a\x0cmmvlr.sha256\x12\x40'
+#: Faces that go through an ONNX network at once on a CPU: their maps stay in the cache.
+_PORTION = 8
+
+#: The entry of a safetensors file's metadata that is ours, JSON.
+_METADATA = 'mmvlr'
+
+_LICENCE = re.compile(
+    r'\(*[\w.+-]+(:[\w.+-]+)?\)*( (AND|OR|WITH) \(*[\w.+-]+(:[\w.+-]+)?\)*)*', re.ASCII
+)
+
+
+class Exported(NamedTuple):
+    """What :func:`export_onnx` made.
+
+    Attributes:
+        path: The file.
+        sha256: Of the file.
+        differences: Largest difference from the model for each output, see
+            :func:`largest_differences`.
+    """
+
+    path: Path
+    sha256: str
+    differences: dict[str, float]
+
+
+# ONNX: writing -----------------------------------------------------------------------------------
+
+
+class PlainPReLU(nn.Module):
+    """PReLU as a x + (1 - a) relu(x), with the slope a of each channel.
+
+    onnxruntime's PRelu walks through a map element by element on CPU: in a MobileFaceNet it takes
+    more time than all convolutions together. Sums and products it does in vectors.
+
+    Args:
+        prelu: The layer to take the place of; it gets maps (B, C, h, w).
+    """
+
+    def __init__(self, prelu: nn.PReLU):
+        super().__init__()
+        slope = prelu.weight.detach().view(-1, 1, 1).clone()
+        self.register_buffer('slope', slope)
+        self.register_buffer('rest', 1 - slope)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Map (B, C, h, w) to the same shape."""
+        return self.slope * x + self.rest * F.relu(x)
+
+
+class _Faces(nn.Module):
+    """A recognizer as a function of uint8 faces, ready to be traced.
+
+    Args:
+        model: The recognizer, float32 on the CPU; a folded copy of it is used.
+    """
+
+    def __init__(self, model: FaceRecognizer):
+        super().__init__()
+        self.model = folded(model)
+        for parent in list(self.model.backbone.modules()):
+            for name, child in parent.named_children():
+                if isinstance(child, nn.PReLU):
+                    setattr(parent, name, PlainPReLU(child))
+
+    def forward(self, faces: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Map faces (B, H, W, 3), uint8 RGB, to the outputs of the file."""
+        data = dict(inputs=faces.permute(0, 3, 1, 2))
+        found = self.model.predictions(self.model.data_preprocessor(data)['inputs'])
+        return {name: found[key].float() for name, key in OUTPUTS.items() if key in found}
+
+
+def export_onnx(
+    model: FaceRecognizer, path: str | Path, licence: str, name: str | None = None
+) -> Exported:
+    """Write a recognizer as one ONNX file that takes uint8 faces.
+
+    Input ``faces`` (B, H, W, 3), uint8 RGB of the contract's size, any B; outputs ``embedding``
+    (B, D), ``norm`` (B,) and, where the model has them, ``ri`` and ``ers`` (B,), float32. Scaling,
+    colour order, flip fusion and the choice of embedding are inside. The file is run by
+    onnxruntime and compared with the model before it gets its name.
+
+    Args:
+        model: The recognizer.
+        path: The file, ``.onnx``.
+        licence: SPDX expression of the weights' licence, such as ``'CC-BY-NC-4.0'``.
+        name: Name of the model; that of the file by default.
+
+    Raises:
+        ImportError: A package of ``mmvlr[export]`` is missing.
+        ValueError: A bad argument, or a model of 2 GB or more.
+        RuntimeError: What onnxruntime computes differs from the model.
+    """
+    onnx, _, _ = _needs('onnx', 'onnxscript', 'onnxruntime')
+    path = _checked(path, '.onnx', licence)
+    # The source of truth of the comparison: the model as it is, on the CPU.
+    model = copy.deepcopy(model, {id(model.head): None}).cpu().float().eval()
+    traced = _Faces(model)
+    size = sum(value.nbytes for value in traced.state_dict().values())
+    if size > 2**31 - 2**24:
+        raise ValueError(f'the weights take {size:,} bytes; one ONNX file holds less than 2 GB')
+    proto = _traced(traced, model)
+    proto.graph.name = name or path.stem
+    proto.producer_name, proto.producer_version = 'mmvlr', __version__
+    identity = identity_of(model)
+    onnx.helper.set_model_props(
+        proto,
+        {
+            'mmvlr.format': str(FORMAT),
+            'mmvlr.version': __version__,
+            'mmvlr.name': proto.graph.name,
+            'mmvlr.licence': licence,
+            'mmvlr.weights_sha256': identity['weights'],
+            'mmvlr.identity': json.dumps(identity),
+            'mmvlr.contract': json.dumps(model.data_preprocessor.contract),
+            'mmvlr.outputs': json.dumps([output.name for output in proto.graph.output]),
+        },
+    )
+    onnx.checker.check_model(proto)
+    data = proto.SerializeToString(deterministic=True)
+    data += _SEAL + hashlib.sha256(data).hexdigest().encode()
+    differences: dict[str, float] = {}
+
+    def write(temporary: Path) -> None:
+        temporary.write_bytes(data)
+        network = OnnxNetwork(temporary, providers=['CPUExecutionProvider'])
+        differences.update(largest_differences(model, network))
+        # Not "any above": a difference that is no number is none either.
+        wrong = [
+            f'{key} by {value:.1e}' for key, value in differences.items() if not value < TOLERANCE
+        ]
+        if wrong:
+            raise RuntimeError(
+                f'{path} was not written: onnxruntime and PyTorch differ ({", ".join(wrong)}; '
+                f'{TOLERANCE:.0e} is allowed). Please report the versions of torch and onnxruntime'
+            )
+
+    write_atomic(path, write)
+    return Exported(path, sha256_of(path), differences)
+
+
+def _traced(traced: _Faces, model: FaceRecognizer) -> Any:
+    """Return the ModelProto of the traced model, without traces of the machine it was made on."""
+    faces = torch.zeros(2, *model.data_preprocessor.size, 3, dtype=torch.uint8)
+    with torch.no_grad(), _quiet():
+        names = list(traced(faces))
+        program = torch.onnx.export(
+            traced,
+            (faces,),
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=['faces'],
+            output_names=names,
+            dynamic_shapes=({0: torch.export.Dim('batch')},),
+            external_data=False,
+        )
+    proto = program.model_proto
+    graph = proto.graph
+    for part in (graph, *graph.node, *graph.input, *graph.output, *graph.value_info):
+        # Names of source files and lines.
+        del part.metadata_props[:]
+        part.ClearField('doc_string')
+    for part in graph.initializer:
+        del part.metadata_props[:]
+    del graph.value_info[:]
+    return proto
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the exporter's progress, warnings and log lines to itself."""
+    disabled = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+            warnings.simplefilter('ignore')
+            yield
+    finally:
+        logging.disable(disabled)
+
+
+def largest_differences(
+    model: FaceRecognizer, network: 'OnnxNetwork', batch_sizes: Sequence[int] = (1, 37)
+) -> dict[str, float]:
+    """Return by how much a file differs from the model it was made of, on random pictures.
+
+    Differences are divided by the length of the model's embedding for ``embedding``, that is, they
+    are of unit embeddings, and by the value, where it exceeds 1, for all others.
+
+    Args:
+        model: The recognizer, in eval mode on the CPU.
+        network: The file.
+        batch_sizes: Numbers of faces at once.
+
+    Returns:
+        dict: The largest over all faces for each output; nan where something is not finite.
+    """
+    rng = np.random.default_rng(0)
+    height, width = network.size
+    largest: dict[str, float] = {}
+    for number in batch_sizes:
+        # Blocks of 1 to 16 pixels: noise as well as large plain areas.
+        faces = np.empty((number, height, width, 3), np.uint8)
+        for index in range(number):
+            block = 2 ** (index % 5)
+            small = rng.integers(0, 256, (-(-height // block), -(-width // block), 3), np.uint8)
+            faces[index] = small.repeat(block, 0).repeat(block, 1)[:height, :width]
+        batch = torch.from_numpy(faces).permute(0, 3, 1, 2)
+        with torch.no_grad():
+            inputs = model.data_preprocessor(dict(inputs=batch))['inputs']
+            wanted = {key: value.numpy() for key, value in model.predictions(inputs).items()}
+        for name, found in network(faces).items():
+            right = wanted[OUTPUTS[name]]
+            if name == 'embedding':
+                scale = np.linalg.norm(right, axis=1, keepdims=True)
+            else:
+                scale = np.maximum(np.abs(right), 1)
+            difference = float((np.abs(found - right) / scale).max())
+            largest[name] = float(np.maximum(largest.get(name, 0.0), difference))
+    return largest
+
+
+# ONNX: reading -----------------------------------------------------------------------------------
+
+
+class OnnxNetwork:
+    """A file of :func:`export_onnx`, run by onnxruntime alone.
+
+    Args:
+        path: The file.
+        providers: Names of onnxruntime's execution providers, best first. None for CUDA, where
+            onnxruntime has it, and CPU.
+        threads: Number of threads; None for one a core.
+
+    Attributes:
+        identity: See :func:`mmvlr.apis.network.identity_of`.
+        contract: The preprocessing contract.
+        size: (height, width) of the faces in pixels.
+        name: Name of the model.
+        licence: SPDX expression.
+        outputs: Names of what a call returns.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ImportError: onnxruntime is missing.
+        ValueError: The file is damaged, of a newer mmvlr or of something else; or onnxruntime
+            lacks the provider.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        providers: Sequence[str] | None = None,
+        threads: int | None = None,
+    ):
+        (runtime,) = _needs('onnxruntime')
+        self.path = Path(path)
+        data = self._sealed()
+        available = runtime.get_available_providers()
+        usable = [p for p in ('CUDAExecutionProvider', 'CPUExecutionProvider') if p in available]
+        wanted = list(providers or usable)
+        lacking = [provider for provider in wanted if provider not in available]
+        if lacking:
+            raise ValueError(
+                f'onnxruntime here has no {", ".join(lacking)}, only {", ".join(available)}; for '
+                'NVIDIA GPUs pip install onnxruntime-gpu in place of onnxruntime'
+            )
+        options = runtime.SessionOptions()
+        # Errors only: what it warns of, such as a GPU it cannot list, is no matter of the file.
+        options.log_severity_level = 3
+        options.intra_op_num_threads = threads or 0
+        try:
+            self.session = runtime.InferenceSession(data, options, providers=wanted)
+        except Exception as error:  # onnxruntime has a dozen types and no common one
+            raise ValueError(
+                f'{self.path}: onnxruntime {runtime.__version__} cannot run it ({error}); it takes '
+                f'a version that knows operator set {OPSET}'
+            ) from error
+        meta = self.session.get_modelmeta().custom_metadata_map
+        _check_format(meta.get('mmvlr.format'), self.path)
+        self.identity: dict[str, Any] = json.loads(meta['mmvlr.identity'])
+        self.contract: dict[str, Any] = json.loads(meta['mmvlr.contract'])
+        self.size: tuple[int, int] = tuple(self.contract['size'])
+        self.name: str = meta['mmvlr.name']
+        self.licence: str = meta['mmvlr.licence']
+        self.outputs: list[str] = json.loads(meta['mmvlr.outputs'])
+        on_cpu = self.session.get_providers()[0] == 'CPUExecutionProvider'
+        self._portion = _PORTION if on_cpu else 64
+
+    def _sealed(self) -> bytes:
+        if not self.path.is_file():
+            raise FileNotFoundError(
+                f'{self.path} does not exist; mmvlr.apis.export.export_onnx makes such files'
+            )
+        data = self.path.read_bytes()
+        body, seal = data[: -len(_SEAL) - 64], data[-len(_SEAL) - 64 :]
+        if not seal.startswith(_SEAL):
+            raise ValueError(
+                f'{self.path} is no ONNX file exported by mmvlr, or is cut off: there is no '
+                'checksum at its end. Get it again, or export it again from the checkpoint'
+            )
+        if hashlib.sha256(body).hexdigest().encode() != seal[len(_SEAL) :]:
+            raise ValueError(
+                f'{self.path} is damaged: its content does not match its checksum. Get it again, '
+                'or export it again from the checkpoint'
+            )
+        return data
+
+    def __call__(self, faces: np.ndarray) -> dict[str, np.ndarray]:
+        """Map faces (B, H, W, 3), uint8 RGB of the contract's size, to what is said of them.
+
+        Returns:
+            dict: float32 ``embedding`` (B, D), ``norm`` (B,) and, where the model has them, ``ri``
+            and ``ers`` (B,).
+
+        Raises:
+            ValueError: The faces are something else.
+        """
+        faces = np.ascontiguousarray(faces)
+        if faces.dtype != np.uint8 or faces.shape[1:] != (*self.size, 3) or not len(faces):
+            height, width = self.size
+            raise ValueError(
+                f'{self.path} takes uint8 RGB faces (B, {height}, {width}, 3) with B > 0, not '
+                f'{faces.dtype} {faces.shape}'
+            )
+        parts = [
+            self.session.run(self.outputs, {'faces': faces[start : start + self._portion]})
+            for start in range(0, len(faces), self._portion)
+        ]
+        columns = zip(*parts, strict=True)
+        return {n: np.concatenate(c) for n, c in zip(self.outputs, columns, strict=True)}
+
+
+# Published weights -------------------------------------------------------------------------------
+
+
+def publish(
+    model: FaceRecognizer,
+    path: str | Path,
+    licence: str,
+    name: str | None = None,
+    config: Mapping[str, Any] | None = None,
+) -> str:
+    """Write a recognizer's weights as safetensors that say what they are.
+
+    Head and losses are left out. The metadata of the file hold what :func:`read_published`
+    returns. Before it gets its name, the file is read back and its model compared with the given
+    one.
+
+    Args:
+        model: The recognizer.
+        path: The file, ``.safetensors``.
+        licence: SPDX expression of the weights' licence, such as ``'CC-BY-NC-4.0'``.
+        name: Name of the model; that of the file by default.
+        config: What ``MODELS.build`` makes the model of; ``model.source_config`` by default, which
+            :func:`mmvlr.apis.network.model_of` sets.
+
+    Returns:
+        str: SHA-256 of the file.
+
+    Raises:
+        ValueError: A bad argument.
+        RuntimeError: What the file holds is not the model.
+    """
+    path = _checked(path, '.safetensors', licence)
+    config = config or getattr(model, 'source_config', None)
+    if config is None:
+        raise ValueError(
+            'the model does not say what it was built from: give its config, config=dict(type=...)'
+        )
+    config = _without_training(config)
+    try:
+        json.dumps(config)
+    except TypeError as error:
+        raise ValueError(
+            f'the config of the model holds more than plain values ({error}); give one that names '
+            'its parts by type'
+        ) from error
+    state = {
+        key: value.detach().cpu().contiguous()
+        for key, value in model.state_dict().items()
+        if not key.startswith('head.')
+    }
+    metadata = dict(
+        format=FORMAT,
+        mmvlr_version=__version__,
+        name=name or path.stem,
+        licence=licence,
+        identity=identity_of(model),
+        config=config,
+    )
+    metadata['sha256'] = _digest(state, metadata)
+    # One entry, as safetensors writes several in any order: the same model makes the same file.
+    entries = {_METADATA: json.dumps(metadata, sort_keys=True)}
+
+    def write(temporary: Path) -> None:
+        save_file(state, temporary, entries)
+        _check_same(model, model_of(temporary), path)
+
+    write_atomic(path, write)
+    return sha256_of(path)
+
+
+def read_published(
+    path: str | Path,
+) -> tuple[dict[str, Any], dict[str, torch.Tensor], dict[str, Any]]:
+    """Read a file of :func:`publish`.
+
+    Args:
+        path: The file.
+
+    Returns:
+        tuple: The model's config for ``MODELS.build``, its state dict, and the metadata: a dict
+        with ``format`` (int), ``mmvlr_version``, ``name``, ``licence`` (str) and ``identity``
+        (dict, with the preprocessing contract in it).
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: The file is damaged, of a newer mmvlr or of something else.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(
+            f'{path} does not exist; mmvlr.apis.export.publish makes such files'
+        )
+    try:
+        with safe_open(path, 'pt') as file:
+            text = (file.metadata() or {}).get(_METADATA)
+            state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise ValueError(
+            f'{path} is no readable safetensors file ({error}); it may be cut off: get it again'
+        ) from error
+    damaged = f'{path} is damaged: its content does not match its checksum. Get it again'
+    try:
+        metadata = None if text is None else json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(damaged) from error
+    _check_format(metadata and metadata.get('format'), path)
+    if metadata.pop('sha256', None) != _digest(state, metadata):
+        raise ValueError(damaged)
+    return metadata.pop('config'), state, metadata
+
+
+def _without_training(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a recognizer's config without what only training needs."""
+    return {
+        # A file to start from is no matter of who gets the result.
+        key: _without_training(value) if isinstance(value, Mapping) else value
+        for key, value in config.items()
+        if key not in ('head', 'recognizability', 'init_cfg')
+        and not key.startswith('loss_')
+        and not key.endswith('_moves_backbone')
+    }
+
+
+def _digest(state: Mapping[str, torch.Tensor], metadata: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of weights and metadata, whatever their order."""
+    digest = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
+    for key, value in sorted(state.items()):
+        digest.update(f'{key} {value.dtype} {tuple(value.shape)};'.encode())
+        digest.update(value.contiguous().view(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def _check_same(model: FaceRecognizer, read: FaceRecognizer, path: Path) -> None:
+    """Raise RuntimeError unless what was read from the file predicts what the model predicts."""
+    model = copy.deepcopy(model, {id(model.head): None}).cpu().eval()
+    faces = torch.randint(
+        0, 256, (2, 3, *model.data_preprocessor.size), generator=torch.Generator().manual_seed(0)
+    )
+    with torch.no_grad():
+        wanted, found = (
+            one.predictions(one.data_preprocessor(dict(inputs=faces))['inputs'])
+            for one in (model, read)
+        )
+    different = [key for key in wanted if not torch.equal(wanted[key], found.get(key))]
+    if identity_of(model) != identity_of(read) or different:
+        raise RuntimeError(
+            f'{path} was not written: the model built from the config is not the given one '
+            f'(different: {", ".join(different) or "identity"}). Give the config it was built from'
+        )
+
+
+# Both --------------------------------------------------------------------------------------------
+
+
+def _checked(path: str | Path, suffix: str, licence: str) -> Path:
+    path = Path(path).expanduser()
+    if path.suffix != suffix:
+        raise ValueError(f'{path}: the name of the file must end in {suffix}')
+    if not isinstance(licence, str) or not _LICENCE.fullmatch(licence):
+        raise ValueError(
+            f'licence must be an SPDX expression such as MIT, CC-BY-NC-4.0 or LicenseRef-ours '
+            f'(https://spdx.org/licenses), not {licence!r}: who gets the file must know what is '
+            'allowed'
+        )
+    return path
+
+
+def _check_format(version: str | int | None, path: Path) -> None:
+    if not str(version).isdecimal():
+        raise ValueError(f'{path} holds no model written by mmvlr: it states no format version')
+    if int(version) > FORMAT:
+        raise ValueError(
+            f'{path} was written by a newer mmvlr (format {version}, this one reads up to '
+            f'{FORMAT}): update mmvlr'
+        )
+
+
+def _needs(*packages: str) -> list[Any]:
+    """Import packages of the extra ``export``."""
+    found = []
+    for package in packages:
+        try:
+            found.append(importlib.import_module(package))
+        except ImportError as error:
+            raise ImportError(f"this needs {package}: pip install 'mmvlr[export]'") from error
+    return found

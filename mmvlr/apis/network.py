@@ -1,0 +1,310 @@
+"""From a file to a network that embeds: whatever the format, without running code of the file."""
+
+import ast
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from mmengine.registry import DefaultScope
+
+from mmvlr.models.recognizers import FaceRecognizer
+from mmvlr.registry import MODELS, check_registered
+from mmvlr.utils.checkpoint import CheckpointMismatchError, state_dict_of
+from mmvlr.utils.compat import load_checkpoint_file
+from mmvlr.utils.contract import CONTRACT_KEY, check_contract, contract_of_checkpoint
+
+#: What training alone needs, and state that decides neither embeddings nor qualities.
+_NOT_USED = ('head.', 'data_preprocessor.', 'ui_mean', 'ui_std')
+_TRAINING_ONLY = (
+    'head',
+    'loss_regression',
+    'loss_diversion',
+    'loss_attention',
+    'recognizability',
+    'init_cfg',
+)
+
+
+class Network(Protocol):
+    """What :class:`mmvlr.apis.FaceInferencer` runs: a PyTorch model or an ONNX file.
+
+    Attributes:
+        identity: See :func:`identity_of`.
+        contract: The preprocessing contract.
+        size: (height, width) of the faces in pixels.
+    """
+
+    identity: dict[str, Any]
+    contract: dict[str, Any]
+    size: tuple[int, int]
+
+    def __call__(self, faces: np.ndarray) -> dict[str, np.ndarray]:
+        """Map faces (B, H, W, 3), uint8 RGB of the contract's size, to what is said of them.
+
+        Returns:
+            dict: float32 ``embedding`` (B, D), ``norm`` (B,) and, where the model has them, ``ri``
+            and ``ers`` (B,).
+        """
+
+
+class TorchNetwork:
+    """A recognizer as a :class:`Network`.
+
+    Args:
+        model: The recognizer; it is put into eval mode on ``device``.
+        device: Such as ``'cuda'``; None for the GPU if there is one.
+
+    Raises:
+        ValueError: A GPU is asked for and there is none.
+    """
+
+    def __init__(self, model: FaceRecognizer, device: str | torch.device | None = None):
+        if device is None:
+            device = 'cuda' if torch.cuda.is_available() else 'cpu'
+        self.device = torch.device(device)
+        if self.device.type == 'cuda' and not torch.cuda.is_available():
+            raise ValueError(
+                f"device is '{device}', but PyTorch sees no GPU (mmvlr doctor says why); use 'cpu'"
+            )
+        self.model = model.to(self.device).eval()
+        self.identity = identity_of(model)
+        self.contract = model.data_preprocessor.contract
+        self.size = model.data_preprocessor.size
+
+    def inputs(self, faces: np.ndarray) -> torch.Tensor:
+        """Return network input (B, 3, H, W) of faces (B, H, W, 3), uint8 RGB."""
+        batch = torch.from_numpy(np.ascontiguousarray(faces)).permute(0, 3, 1, 2).contiguous()
+        return self.model.data_preprocessor(dict(inputs=batch))['inputs']
+
+    @torch.inference_mode()
+    def __call__(self, faces: np.ndarray) -> dict[str, np.ndarray]:
+        """See :class:`Network`."""
+        samples = self.model.predict(self.inputs(faces))
+        names = dict(embedding='embedding', norm='embedding_norm', ers='ers', ri='recognizability')
+        return {
+            name: torch.stack([sample.get(key) for sample in samples]).float().cpu().numpy()
+            for name, key in names.items()
+            if key in samples[0]
+        }
+
+
+def model_of(path: str | Path, config: Mapping[str, Any] | None = None) -> FaceRecognizer:
+    """Build the recognizer of a checkpoint and load it, without head, in eval mode, on the CPU.
+
+    A checkpoint of ``tools/train.py`` holds its config, from which the model's part is read as
+    plain values; nothing in it is run, and types are taken from the registry alone.
+
+    Args:
+        path: ``.pth`` of training or of a converter, or ``.safetensors`` that was published.
+        config: Config of the model (a whole config's ``model``), for checkpoints without one or
+            with types of your own.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        UntrustedCheckpointError: The file would run code.
+        CheckpointMismatchError: File and config do not belong together.
+        ContractMismatchError: ``config`` states another preprocessing than the file.
+        ValueError: The file does not say which model it is of, or no model can be made of what it
+            says.
+    """
+    path = Path(path).expanduser()
+    if path.suffix == '.safetensors':
+        from .export import read_published
+
+        found, state, meta = read_published(path)
+        contract = meta['identity'][CONTRACT_KEY]
+    else:
+        checkpoint = load_checkpoint_file(str(path))
+        if not isinstance(checkpoint, Mapping):
+            raise ValueError(f'{path} holds a {type(checkpoint).__name__}, no checkpoint')
+        try:
+            state = state_dict_of(checkpoint)
+        except AttributeError as error:
+            raise ValueError(f'{path}: its state_dict holds no named weights') from error
+        meta = checkpoint.get('meta')
+        found = _stated_config(meta, path) if isinstance(meta, Mapping) else None
+        contract = contract_of_checkpoint(checkpoint)
+    stated = found if config is None else config
+    if stated is None:
+        raise ValueError(
+            f'{path} does not say which model it is of; name its config file '
+            '(for example --config configs/riface/mobilefacenet_tinyface.py)'
+        )
+    if not isinstance(stated, Mapping) or 'type' not in stated:
+        raise ValueError(
+            f'{path}: a config of a model is wanted, a dict with type and backbone (of a config '
+            f'file: mmvlr.apis.load_config(FILE).model), not {stated!r:.80}'
+        )
+    stated = {key: value for key, value in stated.items() if key not in _TRAINING_ONLY}
+    if isinstance(stated.get('backbone'), Mapping):
+        # Weights to start the training from: those of the checkpoint take their place.
+        stated['backbone'] = {k: v for k, v in stated['backbone'].items() if k != 'init_cfg'}
+    own_preprocessor = stated.get('data_preprocessor')
+    if isinstance(contract, Mapping):
+        stated['data_preprocessor'] = {**contract, 'type': 'FaceDataPreprocessor'}
+    check_registered(stated, MODELS, str(path))
+    model = _build(stated, path)
+    if not isinstance(model, FaceRecognizer):
+        raise ValueError(f'{path}: model.type is {stated["type"]!r}, which is no recognizer')
+    if config is not None and own_preprocessor is not None and contract is not None:
+        check_contract(_build(own_preprocessor, path).contract, contract, str(path))
+    _load(model, state, path)
+    #: What the model was built from, for publishing it.
+    model.source_config = stated
+    return model.eval()
+
+
+def _build(config: Mapping[str, Any], path: Path) -> Any:
+    try:
+        with DefaultScope.overwrite_default_scope('mmvlr'):
+            return MODELS.build(dict(config))
+    except Exception as error:  # parts raise what they like for arguments that they do not know
+        raise ValueError(
+            f'{path}: no {config["type"]} can be built from its config ({error}); it may be of '
+            'another version of mmvlr'
+        ) from error
+
+
+def _stated_config(meta: Mapping[str, Any], path: Path) -> dict[str, Any] | None:
+    if isinstance(meta.get('cfg'), str):
+        return plain_assignment(meta['cfg'], 'model', str(path))
+    if isinstance(meta.get('architecture'), Mapping):
+        return dict(type='FaceRecognizer', backbone=dict(meta['architecture']))
+    return None
+
+
+def plain_assignment(text: str, name: str, source: str) -> dict[str, Any] | None:
+    """Return the value that a Python text gives to ``name``, without running the text.
+
+    Args:
+        text: Assignments whose values are literals and calls of ``dict`` with keywords.
+        name: The variable.
+        source: File name, for the message.
+
+    Raises:
+        ValueError: The text is no Python, or the value holds anything else.
+
+    Example:
+        >>> plain_assignment('a = dict(x=[1, dict(y=(2,))]); b = f()', 'a', 'text')
+        {'x': [1, {'y': (2,)}]}
+    """
+    try:
+        tree = ast.parse(text)
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        raise ValueError(f'{source}: the config in it cannot be read ({error})') from error
+    value = None
+    try:
+        for node in tree.body:
+            if isinstance(node, ast.Assign) and [ast.unparse(t) for t in node.targets] == [name]:
+                value = _plain(node.value, source)
+    except RecursionError as error:
+        raise ValueError(f'{source}: the config in it cannot be read ({error})') from error
+    return value
+
+
+def _plain(node: ast.expr, source: str) -> Any:
+    match node:
+        case ast.Call(func=ast.Name(id='dict'), args=[], keywords=keywords) if all(
+            keyword.arg for keyword in keywords
+        ):
+            return {keyword.arg: _plain(keyword.value, source) for keyword in keywords}
+        case ast.Dict(keys=keys, values=values) if all(isinstance(k, ast.Constant) for k in keys):
+            return {k.value: _plain(v, source) for k, v in zip(keys, values, strict=True)}
+        case ast.List(elts=items):
+            return [_plain(item, source) for item in items]
+        case ast.Tuple(elts=items):
+            return tuple(_plain(item, source) for item in items)
+    try:
+        return ast.literal_eval(node)
+    except (ValueError, TypeError) as error:
+        raise ValueError(
+            f'{source}: the config in it holds {ast.unparse(node)!r:.80}, which is no plain value'
+        ) from error
+
+
+def _load(model: FaceRecognizer, state: Mapping[str, torch.Tensor], path: Path) -> None:
+    wanted = model.state_dict()
+    state = {
+        key: value
+        for key, value in state.items()
+        if isinstance(value, torch.Tensor) and not key.startswith('head.')
+    }
+    # A converted backbone has no UI centre: it only misses ERS.
+    optional = ('num_batches_tracked', 'ui_center', 'ui_mean', 'ui_std', 'data_preprocessor')
+    missing = [k for k in wanted if k not in state and not any(part in k for part in optional)]
+    shapes = [
+        f'{key}: checkpoint {tuple(value.shape)}, model {tuple(wanted[key].shape)}'
+        for key, value in state.items()
+        if key in wanted and value.shape != wanted[key].shape
+    ]
+    known = {key.split('.')[0] for key in wanted}
+    unknown = [k for k in state if k not in wanted and k.split('.')[0] in known]
+    for problem, names in (
+        ('weights of the model are missing in it', missing),
+        ('weights have another shape', shapes),
+        ('of its weights are unknown', unknown),
+    ):
+        if names:
+            raise CheckpointMismatchError(
+                f'{path} does not fit its config: {len(names)} {problem}, such as {names[0]}'
+            )
+    model.load_state_dict(state, strict=False)
+
+
+def identity_of(model: FaceRecognizer) -> dict[str, Any]:
+    """Return what decides whether embeddings of two models can be compared.
+
+    Returns:
+        dict: ``weights``, SHA-256 of the weights that make embedding and qualities, whatever file
+        they came from; ``preprocessing``, the contract; ``embedding``, its size and how it is made.
+    """
+    digest = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        if name.startswith(_NOT_USED) or name.endswith('num_batches_tracked'):
+            continue
+        array = value.detach().cpu().contiguous().numpy()
+        digest.update(f'{name} {array.dtype} {array.shape};'.encode())
+        digest.update(array.tobytes())
+    made = dict(dims=model.embed_dims, flip_fusion=model.flip_fusion)
+    made['inference_embedding'] = getattr(model, 'inference_embedding', 'backbone')
+    return {
+        'weights': digest.hexdigest(),
+        CONTRACT_KEY: model.data_preprocessor.contract,
+        'embedding': made,
+    }
+
+
+def network_of(
+    source: Any, device: str | None = None, config: Mapping[str, Any] | None = None
+) -> Network:
+    """Return the network of a recognizer, a checkpoint, published weights or an ONNX file.
+
+    Args:
+        source: A :class:`FaceRecognizer`, a :class:`Network`, or the path of a file.
+        device: Such as ``'cuda'`` or ``'cpu'``; None for the GPU if there is one.
+        config: See :func:`model_of`.
+
+    Raises:
+        TypeError: It is nothing of this kind. For the rest see :func:`model_of`.
+    """
+    if isinstance(source, FaceRecognizer):
+        return TorchNetwork(source, device)
+    if not isinstance(source, (str, Path)):
+        if not (callable(source) and hasattr(source, 'identity')):
+            raise TypeError(
+                'a model is the path of a checkpoint, published weights or an export, a '
+                f'FaceRecognizer or a Network, not {type(source).__name__}'
+            )
+        return source
+    if Path(source).suffix == '.onnx':
+        from .export import OnnxNetwork
+
+        providers = None
+        if device is not None:
+            kind = 'CUDA' if 'cuda' in str(device) else 'CPU'
+            providers = [f'{kind}ExecutionProvider']
+        return OnnxNetwork(Path(source).expanduser(), providers=providers)
+    return TorchNetwork(model_of(source, config), device)
