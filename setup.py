@@ -15,7 +15,11 @@ VERSION = re.search(
 DEMO = ['scikit-image>=0.22', 'matplotlib>=3.8']
 ALIGN = ['facenet-pytorch>=2.5.3,<2.6']
 CAM = ['grad-cam>=1.5']
-TESTS = ['pytest>=8', 'pytest-timeout', 'hypothesis', 'ruff', *DEMO, *ALIGN, *CAM]
+EXPORT = ['onnx>=1.17', 'onnxscript>=0.5', 'onnxruntime>=1.18']
+GALLERY = ['faiss-cpu>=1.9']
+WEB = ['gradio>=6', *CAM]
+USE = [*EXPORT, *GALLERY, *WEB]
+TESTS = ['pytest>=8', 'pytest-timeout', 'hypothesis', 'ruff', *DEMO, *ALIGN, *CAM, *USE]
 DOCS = ['sphinx>=7', 'myst-parser', 'furo']
 
 
@@ -56,7 +60,8 @@ setup(
         'mmengine>=0.10.7',
         'mmcv-lite>=2.2',
         'opencv-python>=4.8',
-        'pillow',
+        'packaging',
+        'pillow>=10.1',
         'scikit-learn',
         'scipy',
         'tensorboard',
@@ -67,10 +72,14 @@ setup(
         'demo': DEMO,
         'align': ALIGN,
         'cam': CAM,
+        'export': EXPORT,
+        'gallery': GALLERY,
+        'web': WEB,
         'tests': TESTS,
         'docs': DOCS,
-        'all': [*DEMO, *ALIGN, *CAM, *TESTS, *DOCS],
+        'all': [*TESTS, *DOCS],
     },
+    entry_points={'console_scripts': ['mmvlr = mmvlr.cli:main']},
     cmdclass={'build_py': BuildWithConfigs},
     zip_safe=False,
 )

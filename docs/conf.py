@@ -47,6 +47,7 @@ PACKAGES = {
     'mmvlr.evaluation': 'Evaluation',
     'mmvlr.evaluation.functional': 'Functional metrics',
     'mmvlr.evaluation.metrics': 'Metrics of mmengine',
+    'mmvlr.identification': 'Identification',
     'mmvlr.quality': 'Quality measures',
     'mmvlr.structures': 'Structures',
     'mmvlr.visualization': 'Visualization',

@@ -89,6 +89,16 @@ def commands():
                     yield pytest.param(page, words, id=f'{page_id(page)}: {shlex.join(words[1:])}')
 
 
+def own_commands():
+    """Command lines of bash blocks that start with ``mmvlr``, with their page."""
+    for page in PAGES:
+        for language, block in FENCE.findall(page.read_text(encoding='utf-8')):
+            for line in block.replace('\\\n', ' ').splitlines() if language == 'bash' else ():
+                words = shlex.split(line, comments=True)
+                if words and words[0] == 'mmvlr' and words[1] != 'COMMAND':
+                    yield pytest.param(words[1:], id=f'{page_id(page)}: {shlex.join(words)}')
+
+
 @cache
 def help_of(script):
     """What a tool of the repository prints for ``--help``."""
@@ -163,6 +173,13 @@ def test_command_exists(page, words):
         for option in options:
             found = re.search(rf'(?<![\w-]){re.escape(option)}(?![\w-])', text)
             assert found, f'{page_id(page)}: {script} has no option {option}'
+
+
+@pytest.mark.parametrize('words', own_commands())
+def test_command_of_mmvlr_parses(words):
+    from mmvlr.cli.main import build_parser
+
+    assert callable(build_parser().parse_args(words).run)
 
 
 @pytest.mark.parametrize('page', PAGES, ids=page_id)

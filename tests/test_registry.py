@@ -18,6 +18,7 @@ from mmvlr.quality import FaceBatch
 from mmvlr.structures import FaceDataSample
 
 from .datasets.test_recordio import encode, insightface_records, pixels, write_records
+from .people import model_file
 
 REGISTRIES = {
     name: value
@@ -57,15 +58,19 @@ LOADER = dict(
 # missing here fails `test_every_name_is_in_the_table`.
 BUILD = {
     'HOOKS': {
+        'BufferedRuntimeInfoHook': dict(),
         'CheckpointGuardHook': dict(),
         'CollapseGuardHook': dict(),
+        'CompileHook': dict(),
         'EpochSeedHook': dict(),
+        'FaceEMAHook': dict(),
         'PrototypeInitHook': dict(dataloader=LOADER),
         'RegressionFitHook': dict(dataloader=LOADER, degraded_dataloader=LOADER),
+        'ShardCheckpointHook': dict(),
         'UICenterHook': dict(dataloader=LOADER),
     },
     'OPTIM_WRAPPERS': {
-        'CPUAmpOptimWrapper': lambda _: dict(
+        'FaceAmpOptimWrapper': lambda _: dict(
             optimizer=torch.optim.SGD(nn.Linear(2, 2).parameters(), lr=0.1)
         ),
     },
@@ -106,8 +111,11 @@ BUILD = {
         'JPEGFace': dict(),
         'VLRDegradation': dict(),
         'PackFace': dict(),
+        'PackNativeFace': dict(
+            transforms=[dict(type='FlipFace'), dict(type='RotateFace'), dict(type='RescaleFace')]
+        ),
     },
-    'FUNCTIONS': {'face_collate': None},
+    'FUNCTIONS': {'face_collate': None, 'native_collate': None},
     'MODELS': {
         'IResNet': dict(depth=18, input_size=32, embed_dims=16),
         'InceptionResnetV1': dict(embed_dims=16),
@@ -115,6 +123,7 @@ BUILD = {
         'FaceDataPreprocessor': dict(size=(32, 32)),
         'PerceptibilityAttention': dict(feat_channels=32, embed_dims=16),
         'PerceptibilityRegression': dict(feat_channels=32, embed_dims=16),
+        'PartialRecognitionModule': dict(num_classes=3, embed_dims=16),
         'RecognitionModule': dict(num_classes=3, embed_dims=16),
         'AdaFaceLoss': dict(),
         'ArcFaceLoss': dict(),
@@ -153,6 +162,16 @@ BUILD = {
         'SERFIQQuality': dict(num_passes=3),
         'SharpnessQuality': dict(),
         'SizeQuality': dict(),
+    },
+    'INFERENCERS': {
+        'FaceInferencer': lambda folder: dict(model=model_file(folder / 'a.pth'), device='cpu'),
+    },
+    'TEMPLATES': {
+        'BestTemplate': dict(),
+        'MeanTemplate': dict(),
+        'NormWeightedTemplate': dict(),
+        'PictureTemplates': dict(),
+        'RIWeightedTemplate': dict(),
     },
     'METRICS': {
         'ClosedSetMetric': dict(),
@@ -235,8 +254,8 @@ def test_every_root_registry_has_a_child():
         for name, value in vars(mmengine.registry).items()
         if isinstance(value, Registry) and value.scope == 'mmengine'
     }
-    # mmengine has no root for quality measures.
-    assert roots == set(REGISTRIES) - {'QUALITIES'}
+    # mmengine has no root for quality measures and templates.
+    assert roots == set(REGISTRIES) - {'QUALITIES', 'TEMPLATES'}
 
 
 @pytest.mark.parametrize('name', REGISTRIES)
@@ -286,7 +305,7 @@ def test_model_runs(key, tmp_path):
         loss = module(feature_map).square().sum()
     elif key == 'PerceptibilityRegression':
         loss = (module(feature_map, embeddings) - 1).square().sum()
-    elif key == 'RecognitionModule':
+    elif key in ('PartialRecognitionModule', 'RecognitionModule'):
         assert module(embeddings).shape == (4, 3)
         loss = module.loss(embeddings, labels)['loss_cls']
     else:
@@ -312,10 +331,26 @@ def test_dataset_delivers(key, tmp_path):
 def test_transform_runs(key, tmp_path):
     transform = build('TRANSFORMS', key, tmp_path)
     face = np.arange(20 * 20 * 3, dtype=np.uint8).reshape(20, 20, 3)
-    results = transform(dict(img=face, rng=np.random.default_rng(0), sample_idx=0))
+    results = transform(dict(img=face, rng=np.random.default_rng(0), sample_idx=0, gt_label=0))
     image = results['inputs'].numpy().transpose(1, 2, 0) if key == 'PackFace' else results['img']
     assert image.dtype == np.uint8
     assert image.shape[2] == 3
+
+
+@pytest.mark.parametrize('key', cases('TEMPLATES'))
+def test_template_rule_makes_unit_templates(key, tmp_path):
+    rule = build('TEMPLATES', key, tmp_path)
+    templates = rule(np.eye(3)[:2] * 4, dict(ri=[0.2, -0.1], norm=[4.0, 4.0]))
+    assert templates.shape[1] == 3
+    assert np.allclose(np.linalg.norm(templates, axis=1), 1)
+
+
+@pytest.mark.parametrize('key', cases('INFERENCERS'))
+def test_inferencer_embeds(key, tmp_path):
+    inferencer = build('INFERENCERS', key, tmp_path)
+    results = inferencer.embed(np.arange(2 * 9 * 9 * 3, dtype=np.uint8).reshape(2, 9, 9, 3))
+    assert results.embedding.shape == (2, 16)
+    assert np.isfinite(results.embedding).all()
 
 
 @pytest.mark.parametrize('key', cases('HOOKS'))
@@ -355,7 +390,7 @@ def test_quality_measures(key, tmp_path):
 
 
 def test_optim_parts_build(tmp_path):
-    wrapper = build('OPTIM_WRAPPERS', 'CPUAmpOptimWrapper', tmp_path)
+    wrapper = build('OPTIM_WRAPPERS', 'FaceAmpOptimWrapper', tmp_path)
     assert wrapper.cast_dtype is torch.bfloat16
     constructor = build('OPTIM_WRAPPER_CONSTRUCTORS', 'PartRateConstructor', tmp_path)
     assert len(constructor(nn.Linear(2, 2)).optimizer.param_groups) == 2

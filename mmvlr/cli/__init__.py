@@ -1,0 +1,5 @@
+"""The command ``mmvlr``: use a model without writing Python."""
+
+from .main import main
+
+__all__ = ['main']

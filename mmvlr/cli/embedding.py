@@ -1,0 +1,120 @@
+"""``mmvlr embed``, ``quality`` and ``verify``."""
+
+import argparse
+from pathlib import Path
+
+from .common import (
+    DONE,
+    NO_MATCH,
+    Outcome,
+    UsageError,
+    add_model_options,
+    inferencer_of,
+    left_out,
+    paragraphs,
+    table,
+)
+
+FACES = 'pictures, folders (with all below them) and globs'
+
+
+def add_commands(commands: argparse._SubParsersAction) -> None:
+    """Add the commands of this module."""
+    embed = commands.add_parser(
+        'embed',
+        help='embeddings of faces, into a file',
+        description='Write the embedding and the qualities of each face into a file.\n\n'
+        '  mmvlr embed crops/ --out faces.npz --model riface.safetensors\n\n'
+        'The .npz file holds the arrays embedding (N, D), name (N,), ri, ers, norm and size (N,);\n'
+        'numpy.load reads it. A .csv file has one column for each dimension.',
+    )
+    embed.add_argument('faces', nargs='+', help=FACES)
+    embed.add_argument('--out', required=True, type=Path, help='file to write: .npz or .csv')
+    add_model_options(embed)
+    embed.set_defaults(run=run_embed)
+
+    quality = commands.add_parser(
+        'quality',
+        help='how recognizable each face is',
+        description='Say how recognizable each face is, the worst first.\n\n'
+        '  mmvlr quality crops/ --model riface.safetensors\n\n'
+        'ri    recognizability index, predicted by RI-Face: higher is better\n'
+        'ers   1 - cosine to the centre of unrecognizable faces, at most 1\n'
+        'norm  length of the embedding\n'
+        'size  shorter side of the picture in pixels',
+    )
+    quality.add_argument('faces', nargs='+', help=FACES)
+    quality.add_argument('--out', type=Path, help='also write the table to this .csv file')
+    quality.add_argument(
+        '--sort', default='quality', choices=('quality', 'name'), help='order (default: quality)'
+    )
+    add_model_options(quality)
+    quality.set_defaults(run=run_quality)
+
+    verify = commands.add_parser(
+        'verify',
+        help='how alike two faces are',
+        description='Compare two faces.\n\n'
+        '  mmvlr verify a.jpg b.jpg --model riface.safetensors\n\n'
+        'The similarity is the cosine of the embeddings, in [-1, 1]. A threshold that means\n'
+        'something comes from faces like yours (mmvlr calibrate), not from a table.',
+    )
+    verify.add_argument('first', help='a picture')
+    verify.add_argument('second', help='another picture')
+    verify.add_argument(
+        '--threshold', type=float, help='exit with 4 if the similarity is not above it'
+    )
+    add_model_options(verify)
+    verify.set_defaults(run=run_verify)
+
+
+def run_embed(args: argparse.Namespace) -> Outcome:
+    """Embed pictures into a file."""
+    if args.out.suffix not in ('.npz', '.csv'):
+        raise UsageError(f'--out must end in .npz or .csv, not {args.out.name}')
+    results = inferencer_of(args).embed(args.faces)
+    if args.out.suffix == '.npz':
+        results.to_npz(args.out)
+    else:
+        results.to_csv(args.out, embedding=True)
+    failures, told, code = left_out(results)
+    document = dict(out=str(args.out), faces=len(results), dims=results.embedding.shape[1])
+    document |= dict(identity=dict(results.identity), failures=failures)
+    text = f'{len(results)} embeddings of {results.embedding.shape[1]} dimensions in {args.out}'
+    return Outcome(document, paragraphs(text, told), code)
+
+
+def run_quality(args: argparse.Namespace) -> Outcome:
+    """Show the qualities of pictures."""
+    results = inferencer_of(args).quality(args.faces)
+    if args.out:
+        results.to_csv(args.out)
+    rows = results.rows()
+    first = next(iter(results.qualities))
+    if args.sort == 'quality':
+        rows.sort(key=lambda row: row[first])
+    failures, told, code = left_out(results)
+    note = ''
+    if first != 'ri':
+        note = f'This model predicts no recognizability index; the order is that of {first}.'
+    shown = paragraphs(table(['name', *results.qualities], rows), note, told)
+    return Outcome(dict(faces=rows, failures=failures), shown, code)
+
+
+def run_verify(args: argparse.Namespace) -> Outcome:
+    """Compare two pictures."""
+    result = inferencer_of(args).verify(args.first, args.second)
+    document = dict(similarity=result.similarity, first=result.names[0], second=result.names[1])
+    document['qualities'] = {name: list(pair) for name, pair in result.qualities.items()}
+    rows = [
+        dict(name=result.names[side], **{k: pair[side] for k, pair in result.qualities.items()})
+        for side in (0, 1)
+    ]
+    text = f'similarity {result.similarity:.4f}'
+    code = DONE
+    if args.threshold is not None:
+        alike = result.similarity > args.threshold
+        document |= dict(threshold=args.threshold, match=alike)
+        text += f', {"above" if alike else "not above"} the threshold {args.threshold:g}'
+        code = DONE if alike else NO_MATCH
+    return Outcome(document, paragraphs(text, table(['name', *result.qualities], rows)), code)

@@ -1,0 +1,49 @@
+"""``mmvlr export``."""
+
+import argparse
+from pathlib import Path
+
+from .common import Outcome, UsageError, model_config
+
+SUFFIXES = ('.onnx', '.safetensors')
+
+
+def add_commands(commands: argparse._SubParsersAction) -> None:
+    """Add the command of this module."""
+    export = commands.add_parser(
+        'export',
+        help='a checkpoint as ONNX file or as weights to publish',
+        description='Write a checkpoint in a form that others can use.\n\n'
+        '  mmvlr export epoch_15.pth riface.onnx --licence CC-BY-NC-4.0\n'
+        '  mmvlr export epoch_15.pth riface.safetensors --licence CC-BY-NC-4.0\n\n'
+        '.onnx         network with preprocessing inside: uint8 faces in, embedding and RI out;\n'
+        "              checked against PyTorch. Needs pip install 'mmvlr[export]'\n"
+        '.safetensors  weights with model config, preprocessing contract and licence',
+    )
+    export.add_argument('checkpoint', help='checkpoint (.pth) or published weights')
+    export.add_argument('out', type=Path, help='file to write: .onnx or .safetensors')
+    export.add_argument(
+        '--licence',
+        required=True,
+        help='SPDX name of the licence of the weights; that of the training data counts too',
+    )
+    export.add_argument('--name', help='name of the model (default: that of the file)')
+    export.add_argument('--config', metavar='FILE', help='config, for checkpoints without one')
+    export.set_defaults(run=run_export)
+
+
+def run_export(args: argparse.Namespace) -> Outcome:
+    """Write a checkpoint as ONNX file or published weights."""
+    if args.out.suffix not in SUFFIXES:
+        raise UsageError(f'OUT must end in {" or ".join(SUFFIXES)}, not {args.out.name}')
+    from mmvlr.apis.export import export_onnx, publish
+    from mmvlr.apis.network import model_of
+    from mmvlr.utils.io import sha256_of
+
+    model = model_of(args.checkpoint, model_config(args))
+    write = export_onnx if args.out.suffix == '.onnx' else publish
+    write(model, args.out, licence=args.licence, name=args.name or args.out.stem)
+    document = dict(out=str(args.out), sha256=sha256_of(args.out), licence=args.licence)
+    document['bytes'] = args.out.stat().st_size
+    text = f'{args.out}: {document["bytes"] / 1e6:.1f} MB, SHA-256 {document["sha256"]}'
+    return Outcome(document, text)

@@ -1,0 +1,46 @@
+"""``mmvlr page``."""
+
+import argparse
+from pathlib import Path
+
+from .common import Outcome, add_model_options, inferencer_of
+
+
+def add_commands(commands: argparse._SubParsersAction) -> None:
+    """Add the command of this module."""
+    page = commands.add_parser(
+        'page',
+        help='a page in the browser to try a model on faces',
+        description='Try a model in the browser: two faces, or a face and pictures of people.\n'
+        "Nothing leaves this computer. Needs pip install 'mmvlr[web]'.\n\n"
+        '  mmvlr page --model riface.safetensors --gallery gallery/ --decision decision.json',
+    )
+    page.add_argument('--gallery', type=Path, help='people to search among (mmvlr enroll)')
+    page.add_argument('--decision', metavar='FILE', help='thresholds (mmvlr calibrate)')
+    page.add_argument(
+        '--host',
+        default='127.0.0.1',
+        help='0.0.0.0 lets other computers see the page; it has no password (default: 127.0.0.1)',
+    )
+    page.add_argument('--port', type=int, default=7860, help='port (default: 7860)')
+    add_model_options(page)
+    page.set_defaults(run=run_page)
+
+
+def run_page(args: argparse.Namespace) -> Outcome:
+    """Show the page until it is interrupted."""
+    import sys
+
+    from mmvlr.identification import Decision, Gallery
+    from mmvlr.web import FacePage, serve
+
+    inferencer = inferencer_of(args)
+    gallery = decision = None
+    if args.gallery:
+        gallery = Gallery.load(args.gallery, identity=inferencer.identity)
+    if args.decision:
+        decision = Decision.load(args.decision, identity=inferencer.identity)
+    address = f'http://{args.host}:{args.port}/'
+    print(f'{address}  (Ctrl+C ends it)', file=sys.stderr)
+    serve(FacePage(inferencer, gallery, decision), args.host, args.port)
+    return Outcome(dict(address=address))

@@ -1,0 +1,342 @@
+"""The page: two faces, or a face and a gallery; how alike, how recognizable, and what follows."""
+
+import html
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+
+from mmvlr.apis.inferencer import FaceInferencer, FaceResults
+from mmvlr.apis.network import TorchNetwork
+from mmvlr.apis.pictures import as_rgb
+from mmvlr.identification import Decision, Gallery
+from mmvlr.visualization import overlay_attention
+from mmvlr.visualization.plots import resize_longer_side
+
+if TYPE_CHECKING:
+    import gradio
+
+#: Longer side of the shown pictures in pixels.
+_SHOWN = 224
+_MEASURES = dict(ri='RI', ers='ERS', norm='norm', size='size')
+_OUTCOMES = dict(
+    accept='It is {person}', unknown='Nobody of the gallery', abstain='Too poor to tell'
+)
+_STYLE = """
+.face-verdict {font-size: 1.35em; font-weight: 600; margin: 0 0 .2em}
+.face-reason {margin: 0 0 .8em}
+table.face-table {border: none; border-collapse: collapse; width: 100%; margin: 0 0 .8em}
+table.face-table th, table.face-table td {border: none; text-align: left; font-weight: 400;
+  padding: .25em .8em .25em 0}
+table.face-table tr {border: none; border-bottom: 1px solid
+  color-mix(in srgb, currentColor 15%, transparent)}
+table.face-table th {opacity: .7}
+.face-bar {position: relative; height: .5em; min-width: 7em; border-radius: .3em;
+  background: color-mix(in srgb, currentColor 18%, transparent)}
+.face-bar span {position: absolute; top: -.2em; width: .25em; height: .9em; border-radius: .1em;
+  background: currentColor}
+/* Faces of a dozen pixels, as large as there is room. */
+.face-picture img {width: 100%; height: 100%; object-fit: contain; image-rendering: pixelated}
+"""
+_INTRODUCTION = (
+    'Crops of faces, 8 pixels or more. Nothing leaves this computer. The recognizability index '
+    '(RI) says how much of a face a network can still recognise; whether an answer can be trusted '
+    'is said by a calibration on faces like yours (`mmvlr calibrate`).'
+)
+
+
+class FacePage:
+    """What the page says, without the page: plain functions from pictures to pictures and HTML.
+
+    Args:
+        inferencer: The model.
+        gallery: People to search among; None: those whose pictures are dropped on the page.
+        decision: Thresholds and calibration set; None: similarities are shown without a verdict.
+    """
+
+    def __init__(
+        self,
+        inferencer: FaceInferencer,
+        gallery: Gallery | None = None,
+        decision: Decision | None = None,
+    ):
+        self.inferencer = inferencer
+        self.gallery = gallery
+        self.decision = decision
+
+    def compare(
+        self, first: np.ndarray | None, second: np.ndarray | None
+    ) -> tuple[str, np.ndarray | None, np.ndarray | None]:
+        """Compare two faces.
+
+        Args:
+            first: (H, W, 3) uint8 RGB, or None as long as there is none.
+            second: The same.
+
+        Returns:
+            What is said, as HTML, and both faces with what carries their similarity.
+        """
+        if first is None or second is None:
+            return 'Drop two faces.', None, None
+        faces = self.inferencer.embed([as_rgb(first), as_rgb(second)], 'raise', progress=False)
+        similarity = float(faces.unit[0] @ faces.unit[1])
+        told = _heading(f'Similarity {similarity:.3f}', self._two(similarity, faces))
+        references = faces.embedding[::-1].copy()
+        return (
+            told + self._table(faces, ('first', 'second')),
+            *self._attention([first, second], references),
+        )
+
+    def identify(
+        self, face: np.ndarray | None, people: Sequence[str] | None = None
+    ) -> tuple[str, np.ndarray | None]:
+        """Search a face among the people of the gallery or of dropped files.
+
+        Args:
+            face: (H, W, 3) uint8 RGB, or None as long as there is none.
+            people: Paths of pictures named as the person, ``Ann.jpg`` or ``Ann_2.jpg``; they
+                stand in for the gallery.
+
+        Returns:
+            What is said, as HTML, and the face with what carries the similarity to the best match.
+        """
+        gallery = self._dropped(people) if people else self.gallery
+        if face is None or gallery is None:
+            return 'Drop a face, and the pictures of people.', None
+        faces = self.inferencer.embed(as_rgb(face), 'raise', progress=False)
+        matches = gallery.search(faces.embedding, k=5)
+        found = list(zip(matches.person[0], matches.similarity[0].tolist(), strict=True))
+        person, similarity = found[0]
+        verdict, note = None, ''
+        if self.decision is not None:
+            note = self.decision.gallery_note(gallery)
+            if people:
+                note = 'The calibration is of another gallery: no verdict.'
+        if self.decision is not None and not note:
+            (verdict,) = self.decision.decide([similarity], [person], faces.qualities)
+        if verdict is None:
+            told = _heading(f'Most similar: {person}, {similarity:.3f}', note or self._uncalibrated)
+        else:
+            told = _heading(_OUTCOMES[verdict.outcome].format(person=person), verdict.reason)
+        rows = [(html.escape(name), f'{value:.3f}') for name, value in found]
+        told += _html_table(('person', 'similarity'), rows)
+        told += self._table(faces, ('face',))
+        templates, owner = gallery.templates()
+        own = templates[owner == gallery.people.index(person)]
+        best = own[(own @ faces.unit[0]).argmax()]
+        return told, *self._attention([face], best[None])
+
+    _uncalibrated = (
+        'No calibration was given, so there is no verdict: similarities differ from model to model.'
+    )
+
+    def _two(self, similarity: float, faces: FaceResults) -> str:
+        """What two faces without a gallery can be told."""
+        if self.decision is None:
+            return self._uncalibrated
+        decision = self.decision
+        poor = []
+        if decision.level is not None and decision.abstain_by in faces.qualities:
+            values = faces.qualities[decision.abstain_by]
+            poor = [
+                which
+                for which, value in zip(('first', 'second'), values, strict=True)
+                if value < decision.level.level
+            ]
+        if poor:
+            measure = _MEASURES.get(decision.abstain_by, decision.abstain_by)
+            return (
+                f'Too poor to tell: {measure} of the {" and ".join(poor)} face is below '
+                f'{decision.level.level:.3f}, where the answers of the calibration were too often '
+                'wrong.'
+            )
+        bound = max(threshold.threshold for threshold in decision.thresholds.thresholds)
+        above = 'Above' if similarity > bound else 'Not above'
+        return (
+            f'{above} {bound:.3f}, which faces of people who are not enrolled rarely exceed in '
+            f'the calibrated gallery (at most {decision.target_fpir:.1%} of them). For a single '
+            'comparison that is a strict threshold.'
+        )
+
+    def _dropped(self, paths: Sequence[str]) -> Gallery:
+        results = self.inferencer.embed([str(path) for path in paths], 'raise', progress=False)
+        gallery = Gallery(self.inferencer.identity)
+        gallery.enrol_many(
+            [person_of(name) for name in results.names],
+            results.embedding,
+            results.qualities,
+            [Path(name).name for name in results.names],
+        )
+        return gallery
+
+    @property
+    def _has_gradients(self) -> bool:
+        return isinstance(self.inferencer.network, TorchNetwork)
+
+    def _attention(
+        self, faces: Sequence[np.ndarray], references: np.ndarray
+    ) -> tuple[np.ndarray, ...]:
+        shown = [as_rgb(face) for face in faces]
+        try:
+            maps = self.inferencer.attention(shown, references) if self._has_gradients else None
+        except ImportError:
+            maps = None
+        if maps is None:
+            return tuple(resize_longer_side(face, _SHOWN, cv2.INTER_NEAREST) for face in shown)
+        return tuple(
+            overlay_attention(face, values, size=_SHOWN)
+            for face, values in zip(shown, maps, strict=True)
+        )
+
+    def _table(self, faces: FaceResults, titles: Sequence[str]) -> str:
+        """Qualities of the faces, each with its place in the calibration set."""
+        rows = []
+        for name, values in faces.qualities.items():
+            for title, value in zip(titles, values.tolist(), strict=True):
+                place = ''
+                if self.decision is not None and name in self.decision.quantiles:
+                    percent = float(self.decision.percentile(name, [value])[0])
+                    place = (
+                        f'better than {percent:.0f} % of the calibration'
+                        f'<div class="face-bar"><span style="left:{percent:.0f}%"></span></div>'
+                    )
+                rows.append((title, _MEASURES.get(name, html.escape(name)), f'{value:.3g}', place))
+        return _html_table(('', 'quality', 'value', ''), rows)
+
+
+def person_of(path: str | Path) -> str:
+    """Return the person a file is named after: ``Ann`` for ``Ann.jpg`` and ``Ann_1.jpg``.
+
+    Example:
+        >>> person_of('dir/Ann Lee_12.jpg'), person_of('Bob.png')
+        ('Ann Lee', 'Bob')
+    """
+    stem = Path(path).stem
+    name = stem.rstrip('0123456789')
+    return name.rstrip('_- ') if name.endswith(('_', '-')) and name.rstrip('_- ') else stem
+
+
+def _heading(verdict: str, reason: str) -> str:
+    return (
+        f'<p class="face-verdict">{html.escape(verdict)}</p>'
+        f'<p class="face-reason">{html.escape(reason)}</p>'
+    )
+
+
+def _html_table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    head = ''.join(f'<th scope="col">{title}</th>' for title in titles)
+    body = ''.join('<tr>' + ''.join(f'<td>{cell}</td>' for cell in row) + '</tr>' for row in rows)
+    return f'<table class="face-table"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
+
+
+def _gradio() -> Any:
+    # It would report its start to its makers.
+    os.environ.setdefault('GRADIO_ANALYTICS_ENABLED', 'False')
+    try:
+        import gradio
+    except ImportError as error:
+        raise ImportError(
+            "the page needs gradio, which is not installed: pip install 'mmvlr[web]'"
+        ) from error
+    return gradio
+
+
+def build_page(page: FacePage) -> 'gradio.Blocks':
+    """Return the page as a gradio app.
+
+    Raises:
+        ImportError: gradio is not installed.
+    """
+    gr = _gradio()
+
+    def shown(work: Any) -> Any:
+        def run(*values: Any) -> Any:
+            try:
+                return work(*values)
+            except (ValueError, OSError) as error:
+                raise gr.Error(str(error)) from error
+
+        return run
+
+    def picture(label: str) -> Any:
+        return gr.Image(
+            label=label,
+            type='numpy',
+            sources=['upload', 'clipboard'],
+            height=260,
+            elem_classes='face-picture',
+            buttons=[],
+        )
+
+    def result(label: str) -> Any:
+        return gr.Image(
+            label=label,
+            type='numpy',
+            interactive=False,
+            height=260,
+            format='png',
+            elem_classes='face-picture',
+            buttons=['fullscreen', 'download'],
+        )
+
+    with gr.Blocks(title='mmvlr', analytics_enabled=False) as app:
+        gr.Markdown('# Who is it, and can the answer be trusted?\n' + _INTRODUCTION)
+        with gr.Tab('Two faces'):
+            with gr.Row():
+                first, second = picture('first face'), picture('second face')
+            button = gr.Button('Compare', variant='primary')
+            told = gr.HTML('Drop two faces.')
+            with gr.Row():
+                maps = result('first: what speaks for it'), result('second: what speaks for it')
+            button.click(shown(page.compare), [first, second], [told, *maps])
+        with gr.Tab('A face and a gallery'):
+            with gr.Row():
+                face = picture('face')
+                people = gr.File(
+                    label='people: pictures named as the person (Ann_1.jpg)'
+                    + ('' if page.gallery is None else ', instead of the gallery'),
+                    file_count='multiple',
+                    file_types=['image'],
+                    height=260,
+                )
+            search = gr.Button('Identify', variant='primary')
+            if page.gallery is not None:
+                gr.Markdown(f'The gallery holds {len(page.gallery)} people.')
+            verdict = gr.HTML('Drop a face.')
+            attention = result('what speaks for the best match')
+            search.click(shown(page.identify), [face, people], [verdict, attention])
+    return app
+
+
+def serve(
+    page: FacePage, host: str = '127.0.0.1', port: int = 7860, block: bool = True
+) -> tuple['gradio.Blocks', str]:
+    """Show the page until it is interrupted.
+
+    Args:
+        page: What it says.
+        host: ``'0.0.0.0'`` to let other computers see it; there is no password.
+        port: Port.
+        block: Wait; False returns at once.
+
+    Returns:
+        The app and its address.
+    """
+    gr = _gradio()
+    app = build_page(page)
+    # Fonts of the default theme come from the network.
+    theme = gr.themes.Default(font=['system-ui', 'sans-serif'], font_mono=['monospace'])
+    _, address, _ = app.launch(
+        server_name=host,
+        server_port=port,
+        prevent_thread_lock=not block,
+        theme=theme,
+        css=_STYLE,
+        quiet=True,
+        share=False,
+        footer_links=[],
+    )
+    return app, address

@@ -1,0 +1,327 @@
+"""The command ``mmvlr`` on small files: what it prints, writes and returns."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mmvlr.apis import FaceInferencer
+from mmvlr.apis.inferencer import FaceResults
+from mmvlr.cli import main
+from mmvlr.cli.common import table
+from mmvlr.cli.identification import bin_names, stranger_of
+
+from ..people import model_file
+
+COMMANDS = [
+    'embed',
+    'quality',
+    'verify',
+    'enroll',
+    'people',
+    'calibrate',
+    'identify',
+    'export',
+    'page',
+    'doctor',
+]
+
+
+@pytest.mark.parametrize('command', COMMANDS)
+def test_help_teaches(command, capsys):
+    with pytest.raises(SystemExit) as left:
+        main([command, '--help'])
+    told = capsys.readouterr().out
+    assert left.value.code == 0
+    assert '--json' in told
+    # An example or an explanation, not options alone.
+    assert len(told.split('options:')[0]) > 150
+
+
+def test_module_runs_and_help_imports_no_torch(root):
+    """``python -m mmvlr`` answers at once: a shell completes nothing while torch loads."""
+    code = (
+        'import sys, runpy\n'
+        "sys.argv = ['mmvlr', '--help']\n"
+        "try:\n    runpy.run_module('mmvlr', run_name='__main__')\n"
+        'except SystemExit as left:\n    assert left.code == 0\n'
+        "assert 'torch' not in sys.modules\n"
+    )
+    done = subprocess.run(
+        [sys.executable, '-c', code], cwd=root, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert 'identify' in done.stdout
+
+
+def test_no_model_is_wrong_usage(monkeypatch, capsys, faces):
+    monkeypatch.delenv('MMVLR_MODEL', raising=False)
+    with pytest.raises(SystemExit) as left:
+        main(['quality', str(faces)])
+    assert left.value.code == 2
+    assert 'MMVLR_MODEL' in capsys.readouterr().err
+
+
+def test_model_from_the_environment(mmvlr, faces):
+    code, document = mmvlr('quality', faces / 'people', model_used=False)
+    assert code == 0
+    assert len(document['faces']) == 16
+
+
+def test_error_names_the_file(mmvlr, tmp_path, capsys):
+    code, document = mmvlr('quality', tmp_path / 'nothing here')
+    assert code == 1
+    assert 'nothing here' in document['error']
+    assert document['kind'] == 'FileNotFoundError'
+
+
+# embed, quality, verify ---------------------------------------------------------------------------
+
+
+def test_embed_writes_what_the_inferencer_says(mmvlr, faces, model, tmp_path):
+    out = tmp_path / 'faces.npz'
+    code, document = mmvlr('embed', faces / 'people', '--out', out)
+    assert (code, document['faces'], document['dims']) == (0, 16, 16)
+    expected = FaceInferencer(model, 'cpu').embed(faces / 'people')
+    found = FaceResults.from_npz(out)
+    assert found.names == expected.names
+    assert np.array_equal(found.embedding, expected.embedding)
+    assert document['identity'] == json.loads(json.dumps(dict(expected.identity)))
+    code, _ = mmvlr('embed', faces / 'people', '--out', tmp_path / 'faces.csv')
+    lines = (tmp_path / 'faces.csv').read_text().splitlines()
+    assert code == 0
+    assert len(lines) == 17
+    assert np.allclose([float(x) for x in lines[1].split(',')[-16:]], expected.embedding[0])
+
+
+def test_embed_refuses_other_suffixes(mmvlr, faces, tmp_path):
+    with pytest.raises(SystemExit) as left:
+        mmvlr('embed', faces, '--out', tmp_path / 'faces.txt')
+    assert left.value.code == 2
+    assert not (tmp_path / 'faces.txt').exists()
+
+
+def test_quality_sorts_the_worst_first(mmvlr, faces):
+    _, document = mmvlr('quality', faces / 'people')
+    found = [row['ri'] for row in document['faces']]
+    assert found == sorted(found)
+    assert len(set(found)) > 1
+    _, document = mmvlr('quality', faces / 'people', '--sort', 'name')
+    names = [row['name'] for row in document['faces']]
+    assert names == sorted(names)
+
+
+def test_broken_pictures_are_listed(mmvlr, faces, tmp_path):
+    shutil.copytree(faces / 'people', tmp_path / 'mixed')
+    (tmp_path / 'mixed' / 'broken.jpg').write_bytes(b'no picture')
+    code, document = mmvlr('quality', tmp_path / 'mixed')
+    assert code == 3
+    assert len(document['faces']) == 16
+    assert [failure['name'].endswith('broken.jpg') for failure in document['failures']] == [True]
+    assert 'broken.jpg' in document['failures'][0]['reason']
+
+
+def test_verify(mmvlr, faces, model):
+    pair = faces / 'people' / 'Zoë 0' / '0.png', faces / 'people' / 'Zoë 0' / '1.png'
+    code, document = mmvlr('verify', *pair)
+    unit = FaceInferencer(model, 'cpu').embed(list(pair)).unit.astype(np.float64)
+    assert code == 0
+    assert document['similarity'] == pytest.approx(float(unit[0] @ unit[1]), abs=1e-5)
+    assert len(document['qualities']['ri']) == 2
+    above, below = document['similarity'] - 0.01, document['similarity'] + 0.01
+    assert mmvlr('verify', *pair, '--threshold', above)[0] == 0
+    code, document = mmvlr('verify', *pair, '--threshold', below)
+    assert (code, document['match']) == (4, False)
+
+
+# Gallery and decision -----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def gallery(mmvlr, faces, tmp_path):
+    folder = tmp_path / 'gallery'
+    # With every picture a template of its own an enrolled picture finds itself.
+    code, document = mmvlr('enroll', folder, faces / 'people', '--template', 'pictures')
+    assert (code, document['people']) == (0, 8)
+    assert document['enrolled'] == {f'Zoë {number}': 2 for number in range(8)}
+    return folder
+
+
+def test_enroll_one_person_extend_and_remove(mmvlr, faces, gallery):
+    more = sorted((faces / 'known' / 'Zoë 3').iterdir())
+    _, document = mmvlr('enroll', gallery, *more, '--person', 'Zoë 3')
+    assert document['enrolled'] == {'Zoë 3': 3}
+    _, document = mmvlr('people', gallery, model_used=False)
+    assert {row['person']: row['pictures'] for row in document['people']}['Zoë 3'] == 5
+    _, document = mmvlr('enroll', gallery, '--remove', 'Zoë 3')
+    assert (document['people'], document['removed']) == (7, ['Zoë 3'])
+    code, document = mmvlr('enroll', gallery, '--remove', 'Zoë 3')
+    assert code == 1
+    assert 'Zoë 3' in document['error']
+
+
+def test_enroll_refuses_loose_pictures(mmvlr, faces, tmp_path):
+    shutil.copytree(faces / 'people', tmp_path / 'people')
+    shutil.copy(faces / 'people' / 'Zoë 0' / '0.png', tmp_path / 'people' / 'whose.png')
+    code, document = mmvlr('enroll', tmp_path / 'gallery', tmp_path / 'people')
+    assert code == 1
+    assert 'whose.png' in document['error']
+    assert '--person' in document['error']
+    assert not (tmp_path / 'gallery').exists()
+
+
+def test_enroll_tells_people_without_pictures(mmvlr, faces, tmp_path):
+    shutil.copytree(faces / 'people', tmp_path / 'people')
+    (tmp_path / 'people' / 'Nobody').mkdir()
+    code, document = mmvlr('enroll', tmp_path / 'gallery', tmp_path / 'people')
+    assert (code, document['people']) == (0, 8)
+    assert 'Nobody' in document['notes'][0]
+
+
+def test_another_model_is_refused(mmvlr, gallery, faces, tmp_path):
+    other = model_file(tmp_path / 'other.pth', seed=1)
+    arguments = ['identify', gallery, faces / 'known', '--model', other]
+    code, document = mmvlr(*arguments, model_used=False)
+    assert code == 1
+    assert 'another model' in document['error']
+    assert 'gallery.json' in document['error']
+
+
+def test_identify_lists_the_most_similar(mmvlr, gallery, faces):
+    """The enrolled pictures themselves: everybody is found."""
+    code, document = mmvlr('identify', gallery, faces / 'people', '--top', 2)
+    assert code == 0
+    assert len(document['faces']) == 16
+    for row in document['faces']:
+        assert len(row['candidates']) == 2
+        best, second = row['candidates']
+        assert best['similarity'] >= second['similarity']
+        assert best['person'] in row['name']
+
+
+def test_calibrate_and_identify(mmvlr, gallery, faces, tmp_path):
+    out = tmp_path / 'decision.json'
+    code, document = mmvlr(
+        'calibrate', gallery, out, '--unmated', faces / 'strangers', '--mated', faces / 'known',
+        '--fpir', 0.2, '--error', 0.9,
+    )  # fmt: skip
+    assert code == 0
+    assert document['calibrated_on']['unmated_people'] == 12
+    assert document['calibrated_on']['mated_faces'] == 24
+    assert sum(row['faces'] for row in document['bins']) == 24
+    code, document = mmvlr(
+        'identify', gallery, faces / 'strangers', faces / 'people', '--decision', out
+    )
+    assert code == 0
+    told = [row['outcome'] for row in document['faces']]
+    assert set(told) <= {'accept', 'unknown', 'abstain'}
+    # Of 12 strangers with shared weight at most 0.2 * 13 / 12 may lie above their thresholds.
+    assert sum(outcome == 'accept' for outcome in told[:24]) <= 0.2 * 13 / 12 * 24
+    assert all(row['reason'].endswith('.') for row in document['faces'])
+    assert document['notes'] == []
+    mmvlr('enroll', gallery, '--remove', 'Zoë 0')
+    _, document = mmvlr('identify', gallery, faces / 'people', '--decision', out)
+    assert '8 people then, 7 now' in document['notes'][0]
+
+
+def test_calibrate_needs_enough_people(mmvlr, gallery, faces, tmp_path):
+    code, document = mmvlr(
+        'calibrate', gallery, tmp_path / 'd.json', '--unmated', faces / 'strangers', '--fpir', 0.01
+    )
+    assert code == 1
+    assert '99' in document['error']
+    assert not (tmp_path / 'd.json').exists()
+
+
+@pytest.mark.parametrize(
+    ('unmated', 'mated', 'told'),
+    [
+        ('people', 'known', 'are in the gallery'),
+        ('strangers', 'strangers', 'are not in the gallery'),
+        ('strangers', 'people', 'enrolled themselves'),
+    ],
+)
+def test_calibrate_refuses_mixed_up_people(mmvlr, gallery, faces, tmp_path, unmated, mated, told):
+    code, document = mmvlr(
+        'calibrate', gallery, tmp_path / 'd.json', '--fpir', 0.2,
+        '--unmated', faces / unmated, '--mated', faces / mated,
+    )  # fmt: skip
+    assert code == 1
+    assert told in document['error']
+
+
+def test_stranger_of():
+    assert stranger_of('a/b/c/d.png', ['x', 'a']) == 'a/b/c/d.png'
+
+
+def test_stranger_of_folders(tmp_path):
+    (tmp_path / 'Ann' / 'deep').mkdir(parents=True)
+    root = str(tmp_path)
+    assert stranger_of(f'{root}/Ann/1.png', [root]) == 'Ann'
+    assert stranger_of(f'{root}/Ann/deep/1.png', [root]) == 'Ann'
+    assert stranger_of(f'{root}/1.png', [root]) == f'{root}/1.png'
+
+
+def test_bin_names():
+    assert bin_names('ri', ()) == ['any']
+    assert bin_names('ri', (0.5, 1.0)) == ['ri < 0.500', '0.500 to 1.000', 'ri >= 1.000']
+
+
+# Output -------------------------------------------------------------------------------------------
+
+
+def test_table_aligns_text_left_and_numbers_right():
+    rows = [dict(name='a', ri=-1.5), dict(name='longer', ri=10.25)]
+    assert table(['name', 'ri'], rows).splitlines() == [
+        'name        ri',
+        'a       -1.500',
+        'longer  10.250',
+    ]
+
+
+def test_text_output(model, faces, capsys):
+    code = main(['quality', str(faces / 'people'), '--model', str(model), '--device', 'cpu'])
+    captured = capsys.readouterr()
+    assert code == 0
+    assert captured.out.splitlines()[0].split() == ['name', 'ri', 'ers', 'norm', 'size']
+    assert len(captured.out.splitlines()) == 17
+
+
+def test_export_writes_published_weights(mmvlr, model, faces, tmp_path):
+    out = tmp_path / 'model.safetensors'
+    code, document = mmvlr('export', model, out, '--licence', 'MIT', model_used=False)
+    assert code == 0
+    assert document['bytes'] == out.stat().st_size
+    a = FaceInferencer(model, 'cpu').embed(faces / 'people')
+    b = FaceInferencer(out, 'cpu').embed(faces / 'people')
+    assert np.array_equal(a.embedding, b.embedding)
+    assert a.identity == b.identity
+
+
+def test_a_pipe_that_closes_is_no_error(root):
+    """As with ``| head``."""
+    code = (
+        'import sys\n'
+        'from mmvlr.cli import health, main\n'
+        'from mmvlr.cli.common import Outcome\n'
+        "health.run_doctor = lambda args: Outcome({}, 'a line\\n' * 100_000)\n"
+        "sys.exit(main(['doctor']))\n"
+    )
+    child = subprocess.Popen(
+        [sys.executable, '-c', code], cwd=root, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert child.stdout.readline() == b'a line\n'
+    child.stdout.close()
+    assert child.stderr.read() == b''
+    assert child.wait() == 0
+
+
+def test_pictures_without_face_do_not_stop_the_others(mmvlr, faces, tmp_path):
+    Image.new('RGB', (1, 1)).save(tmp_path / 'dot.png')
+    code, document = mmvlr('quality', faces / 'people', tmp_path / 'dot.png')
+    assert code == 3
+    assert '1 x 1' in document['failures'][0]['reason']

@@ -1,0 +1,145 @@
+"""What the page says, and that the page itself can be built and asked."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mmvlr.apis import FaceInferencer
+from mmvlr.identification import Gallery, SearchedFaces, calibrate
+from mmvlr.web import FacePage, build_page, serve
+from mmvlr.web.page import person_of
+
+from ..people import model_file, people_folders
+
+
+@pytest.fixture(scope='module')
+def inferencer(tmp_path_factory):
+    return FaceInferencer(model_file(tmp_path_factory.mktemp('model') / 'a.pth'), 'cpu')
+
+
+@pytest.fixture(scope='module')
+def faces(tmp_path_factory):
+    root = tmp_path_factory.mktemp('people')
+    people_folders(root, range(6), 3)
+    return root
+
+
+@pytest.fixture(scope='module')
+def gallery(inferencer, faces):
+    gallery = Gallery(inferencer.identity, template='pictures')
+    for number in range(4):
+        results = inferencer.embed([faces / f'Zoë {number}' / f'{k}.png' for k in (0, 1)])
+        gallery.enrol(f'Zoë <{number}>', results.embedding, results.qualities)
+    return gallery
+
+
+def decision_of(inferencer, fpir, level=None):
+    """A decision on made-up faces: 40 strangers of similarities 0 to 0.39, 20 known people."""
+    similarity = np.r_[np.arange(40) / 100, np.full(20, 0.9)]
+    mated = np.arange(60) >= 40
+    ri = np.r_[np.linspace(-1, 1, 40), np.linspace(-1, 1, 20)]
+    # Poor known faces are not found.
+    correct = mated & (ri > 0)
+    faces = SearchedFaces(similarity, mated, correct, np.arange(60), dict(ri=ri))
+    how = dict(abstain_by='ri', target_error=level) if level else {}
+    return calibrate(faces, inferencer.identity, fpir, **how)
+
+
+def picture(faces, number, k):
+    return np.asarray(Image.open(faces / f'Zoë {number}' / f'{k}.png'))
+
+
+def test_compare_without_calibration_gives_no_verdict(inferencer, faces):
+    first, second = picture(faces, 0, 0), picture(faces, 0, 1)
+    told, *maps = FacePage(inferencer).compare(first, second)
+    paths = [faces / 'Zoë 0' / f'{k}.png' for k in (0, 1)]
+    assert f'Similarity {inferencer.verify(*paths).similarity:.3f}' in told
+    assert 'no verdict' in told
+    assert told.count('RI') == 2
+    assert all(max(image.shape) == 224 for image in maps)
+    # The attention is coloured: the face alone would be its enlarged pixels.
+    assert not np.array_equal(maps[0][::7, ::7][:32, :32], first)
+
+
+def test_compare_waits_for_both(inferencer, faces):
+    assert FacePage(inferencer).compare(picture(faces, 0, 0), None) == (
+        'Drop two faces.',
+        None,
+        None,
+    )
+
+
+def test_compare_says_too_poor(inferencer, faces):
+    decision = decision_of(inferencer, 0.1, 0.2)
+    page = FacePage(inferencer, decision=decision)
+    quality = inferencer.embed(faces / 'Zoë 0').qualities['ri']
+    told, *_ = page.compare(picture(faces, 0, 0), picture(faces, 0, 1))
+    poor = (quality[:2] < decision.level.level).any()
+    assert ('Too poor to tell' in told) == poor
+    assert told.count('of the calibration<') == 2
+
+
+def test_identify_gives_the_verdict_and_escapes_names(inferencer, faces, gallery):
+    page = FacePage(inferencer, gallery, decision_of(inferencer, 0.1))
+    told, image = page.identify(picture(faces, 2, 0))
+    assert 'It is Zoë &lt;2&gt;' in told
+    assert 'above 0.3' in told
+    assert 'Zoë <' not in told
+    assert max(image.shape) == 224
+    strict = FacePage(inferencer, gallery, decision_of(inferencer, 0.03))
+    stranger, _ = strict.identify(picture(faces, 5, 0))
+    assert ('Nobody of the gallery' in stranger) or ('It is' in stranger)
+
+
+def test_identify_among_dropped_pictures(inferencer, faces, tmp_path):
+    paths = []
+    for number in (0, 1):
+        path = tmp_path / f'Zoë {"AB"[number]}_1.png'
+        Image.fromarray(picture(faces, number, 0)).save(path)
+        paths.append(str(path))
+    page = FacePage(inferencer, decision=decision_of(inferencer, 0.1))
+    told, _ = page.identify(picture(faces, 1, 0), paths)
+    assert 'Most similar: Zoë B, 1.000' in told
+    assert 'another gallery' in told
+    told, image = page.identify(picture(faces, 1, 0))
+    assert 'Drop a face' in told
+    assert image is None
+
+
+@pytest.mark.parametrize(
+    ('name', 'person'),
+    [('Ann.jpg', 'Ann'), ('x/Ann_12.png', 'Ann'), ('Ann Lee-3.png', 'Ann Lee'), ('A7.png', 'A7')],
+)
+def test_person_of(name, person):
+    assert person_of(name) == person
+
+
+def test_page_asks_nothing_of_the_network(inferencer, gallery):
+    """Scripts and fonts of the page come from this machine."""
+    page = build_page(FacePage(inferencer, gallery))
+    assert page.title == 'mmvlr'
+    assert page.analytics_enabled is False
+
+
+@pytest.mark.slow
+def test_served_page_answers(inferencer, gallery, faces):
+    """Through the server, as a browser asks."""
+    import socket
+    import urllib.request
+
+    with socket.socket() as taken:
+        taken.bind(('127.0.0.1', 0))
+        port = taken.getsockname()[1]
+    app, address = serve(FacePage(inferencer, gallery), port=port, block=False)
+    try:
+        with urllib.request.urlopen(address, timeout=30) as response:
+            content = response.read().decode()
+        assert response.status == 200
+        assert 'fonts.googleapis' not in content
+        from gradio_client import Client, handle_file
+
+        client = Client(address, verbose=False)
+        told, _ = client.predict(handle_file(faces / 'Zoë 1' / '0.png'), None, api_name='/run_1')
+        assert 'Most similar: Zoë &lt;1&gt;' in told
+    finally:
+        app.close()
