@@ -54,8 +54,8 @@ setup(
     package_data={'mmvlr': ['py.typed']},
     python_requires='>=3.10',
     install_requires=[
-        'torch>=2.2',
-        'torchvision>=0.17',
+        'torch>=2.7',
+        'torchvision>=0.22',
         'numpy>=1.26',
         'mmengine>=0.10.7',
         'mmcv-lite>=2.2',

@@ -182,6 +182,10 @@ def export_onnx(
 
 def _traced(traced: _Faces, model: FaceRecognizer) -> Any:
     """Return the ModelProto of the traced model, without traces of the machine it was made on."""
+    if torch.__version__ < (2, 5):
+        raise ImportError(
+            f'the export to ONNX needs torch 2.5 or later, this is {torch.__version__}'
+        )
     faces = torch.zeros(2, *model.data_preprocessor.size, 3, dtype=torch.uint8)
     with torch.no_grad(), _quiet():
         names = list(traced(faces))

@@ -32,7 +32,8 @@ class FaceResults:
     Attributes:
         names: Path of each picture, or ``array 3``.
         embedding: (N, D) float32, raw: compare by cosine.
-        qualities: ``ri`` (recognizability index), ``ers``, ``norm`` as far as the model has them
+        qualities: ``ri`` (recognizability index), ``ers``, ``norm`` (length of the backbone's
+            embedding) as far as the model has them
             and ``size`` (shorter side of the picture, or of the face found in it, in pixels):
             (N,) float32 each, higher is better.
         failures: (name, reason) of the pictures that could not be used; they are not among the N.
@@ -345,6 +346,18 @@ class FaceInferencer:
         if references is not None and len(references) != done:
             raise ValueError(f'{len(references)} references for {done} faces; one each is needed')
         return np.concatenate(maps)
+
+    def crops(self, faces: Any) -> list[np.ndarray]:
+        """Return the faces as the network sees them, aligned or not, (H, W, 3) uint8 RGB each.
+
+        Raises:
+            ValueError: A picture cannot be used.
+        """
+        crops = [self._crop(picture) for picture in pictures_of(faces)]
+        for crop in crops:
+            if crop.error is not None:
+                raise crop.error
+        return [crop.pixels for crop in crops]
 
     # One batch ----------------------------------------------------------------------------------
 

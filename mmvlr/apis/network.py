@@ -111,6 +111,11 @@ def model_of(path: str | Path, config: Mapping[str, Any] | None = None) -> FaceR
             says.
     """
     path = Path(path).expanduser()
+    if not path.is_file():
+        raise FileNotFoundError(
+            f'{path} does not exist; a model is a checkpoint (.pth), published weights '
+            '(.safetensors) or an export (.onnx)'
+        )
     if path.suffix == '.safetensors':
         from .export import read_published
 
@@ -303,6 +308,11 @@ def network_of(
         from .export import OnnxNetwork
 
         providers = None
+        if device is not None and str(device) not in ('cpu', 'cuda', 'cuda:0'):
+            raise ValueError(
+                f"an export runs on 'cpu' or the first GPU ('cuda'), not {str(device)!r}; choose "
+                'another GPU by CUDA_VISIBLE_DEVICES'
+            )
         if device is not None:
             kind = 'CUDA' if 'cuda' in str(device) else 'CPU'
             providers = [f'{kind}ExecutionProvider']

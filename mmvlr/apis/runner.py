@@ -161,8 +161,16 @@ def state_alignment(config: Config, dataset: Mapping[str, Any]) -> None:
 def prepare(config: Config) -> None:
     """Apply the workarounds a Runner needs on this machine."""
     compat.apply()
+    if not torch.cuda.is_available():
+        compat.keep_freed_memory()
     if config.get('launcher', 'none') == 'pytorch' and not torch.cuda.is_available():
         compat.use_cpu_process_group(config.get('env_cfg', {}).get('dist_cfg', {}).get('timeout'))
-        config.setdefault('model_wrapper_cfg', {'type': 'MMDistributedDataParallel'})
+        # What mmengine itself would set; it does not where this entry exists.
+        wrapper = dict(
+            type='MMDistributedDataParallel',
+            broadcast_buffers=False,
+            find_unused_parameters=config.get('find_unused_parameters', False),
+        )
+        config.setdefault('model_wrapper_cfg', wrapper)
         config.model_wrapper_cfg.device_ids = None
         print_log('no GPU: distributed over gloo on CPU', logger='current')

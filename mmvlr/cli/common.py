@@ -71,7 +71,9 @@ def inferencer_of(args: argparse.Namespace) -> 'FaceInferencer':
     if not args.model:
         raise UsageError(f'name the model: --model FILE, or set {MODEL_VARIABLE}')
     from mmvlr.apis import FaceInferencer
+    from mmvlr.utils.compat import keep_freed_memory
 
+    keep_freed_memory()
     return FaceInferencer(
         args.model,
         device=args.device,
@@ -87,7 +89,13 @@ def model_config(args: argparse.Namespace) -> Mapping[str, Any] | None:
         return None
     from mmvlr.apis import load_config
 
-    return load_config(args.config).model.to_dict()
+    try:
+        config = load_config(args.config)
+    except SyntaxError as error:
+        raise ValueError(f'{args.config} is no readable config ({error})') from error
+    if 'model' not in config:
+        raise ValueError(f'{args.config} has no model: name a whole config, not a part of one')
+    return config.model.to_dict()
 
 
 def table(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> str:

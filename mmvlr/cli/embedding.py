@@ -40,7 +40,7 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
         '  mmvlr quality crops/ --model riface.safetensors\n\n'
         'ri    recognizability index, predicted by RI-Face: higher is better\n'
         'ers   1 - cosine to the centre of unrecognizable faces, at most 1\n'
-        'norm  length of the embedding\n'
+        "norm  length of the backbone's embedding\n"
         'size  shorter side of the picture in pixels',
     )
     quality.add_argument('faces', nargs='+', help=FACES)

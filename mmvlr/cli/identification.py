@@ -22,6 +22,9 @@ from .common import (
 if TYPE_CHECKING:
     from mmvlr.apis import FaceInferencer, FaceResults
 
+#: From this similarity on two embeddings are of one and the same picture.
+SAME = 1 - 1e-6
+
 
 def add_commands(commands: argparse._SubParsersAction) -> None:
     """Add the commands of this module."""
@@ -59,7 +62,7 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
 
     calibrate = commands.add_parser(
         'calibrate',
-        help='thresholds for accept / unknown / too poor to tell, from faces of yours',
+        help='thresholds for accept / unknown / no answer, from faces of yours',
         description='Set the thresholds of identification on faces whose answer is known.\n\n'
         '  mmvlr calibrate gallery/ decision.json --unmated strangers/ --mated known/ \\\n'
         '        --fpir 0.01 --error 0.05 --model riface.safetensors\n\n'
@@ -78,9 +81,17 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
         '--fpir', type=float, default=0.01, help='false positive identification rate (default 0.01)'
     )
     calibrate.add_argument(
-        '--error', type=float, help='share of wrong answers to aim at by abstaining from poor faces'
+        '--error', type=float, help='share of wrong answers to aim at by abstaining'
     )
-    calibrate.add_argument('--quality', help='measure to abstain by (default: ri, else norm)')
+    calibrate.add_argument(
+        '--quality', help='measure along which thresholds are binned (default: ri, else norm)'
+    )
+    calibrate.add_argument(
+        '--abstain-by',
+        default='distance',
+        help='with --error: a measure such as ri, or the distance of the similarity to its '
+        'threshold (default: distance)',
+    )
     calibrate.add_argument('--name', help='what the faces are, for the record')
     add_model_options(calibrate)
     calibrate.set_defaults(run=run_calibrate)
@@ -91,7 +102,8 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
         description='Search faces in a gallery.\n\n'
         '  mmvlr identify gallery/ crops/ --decision decision.json --model riface.safetensors\n\n'
         'With --decision every face gets a verdict: accept (it is the person), unknown (nobody of\n'
-        'the gallery) or abstain (too poor to tell). Without, the most similar people are listed.',
+        'the gallery) or abstain (too poor or too close to tell). Without, the most similar\n'
+        'people are listed.',
     )
     identify.add_argument('gallery', type=Path, help='folder of the gallery')
     identify.add_argument('faces', nargs='+', help='pictures, folders and globs')
@@ -154,6 +166,11 @@ def embed_people(
             for _ in range(len(part) + len(part.failures)):
                 advance()
     results = join_results(parts)
+    if not len(results):
+        raise ValueError(
+            f'{folder}: none of the {len(results.failures)} pictures can be used; the first: '
+            f'{results.failures[0][1]}'
+        )
     return [of_person[name] for name in results.names], results, empty
 
 
@@ -165,7 +182,7 @@ def run_enroll(args: argparse.Namespace) -> Outcome:
         raise UsageError('give pictures to enrol, or --remove PERSON')
     if args.person is None and len(args.faces) > 1:
         raise UsageError('give one folder with a folder for each person, or --person NAME')
-    exists = args.gallery.exists()
+    exists = (args.gallery / 'gallery.json').is_file()
     if not exists and not args.faces:
         raise FileNotFoundError(f'gallery {args.gallery} does not exist')
     added, results, failures, told, code, notes = {}, None, [], '', DONE, []
@@ -191,8 +208,22 @@ def run_enroll(args: argparse.Namespace) -> Outcome:
             raise ValueError(f'{person!r} is not in {args.gallery}; mmvlr people lists who is')
         gallery.remove(person)
     if results is not None:
-        gallery.enrol_many(owners, results.embedding, results.qualities, results.names)
-        added = dict(Counter(owners))
+        known = {person: gallery.pictures(person)[1] for person in {*owners} & {*gallery.people}}
+        new = [
+            row
+            for row, (owner, unit) in enumerate(zip(owners, results.unit, strict=True))
+            if owner not in known or (known[owner] @ unit).max() < SAME
+        ]
+        if len(new) < len(owners):
+            notes.append(f'{len(owners) - len(new)} pictures are enrolled already')
+        if new:
+            gallery.enrol_many(
+                [owners[row] for row in new],
+                results.embedding[new],
+                {name: values[new] for name, values in results.qualities.items()},
+                [results.names[row] for row in new],
+            )
+        added = dict(Counter(owners[row] for row in new))
     if args.template and exists:
         gallery.template = args.template
     gallery.save(args.gallery)
@@ -211,9 +242,7 @@ def run_people(args: argparse.Namespace) -> Outcome:
     from mmvlr.identification import Gallery
 
     gallery = Gallery.load(args.gallery)
-    rows = [
-        dict(person=person, pictures=len(gallery.pictures(person)[0])) for person in gallery.people
-    ]
+    rows = [dict(person=person, pictures=count) for person, count in gallery.counts.items()]
     document = dict(people=rows, template=gallery.template, identity=gallery.identity)
     text = f'{len(gallery)} people, {gallery.num_pictures} pictures, {gallery.template["type"]}'
     return Outcome(document, paragraphs(table(['person', 'pictures'], rows), text))
@@ -279,10 +308,23 @@ def run_calibrate(args: argparse.Namespace) -> Outcome:
     gallery = Gallery.load(args.gallery, identity=inferencer.identity)
     unmated = inferencer.embed(args.unmated)
     strangers = [stranger_of(name, args.unmated) for name in unmated.names]
-    enrolled = sorted(set(strangers) & set(gallery.people))
-    if enrolled:
+    loose = [n for n, s in zip(unmated.names, strangers, strict=True) if n == s]
+    folders = [given for given in args.unmated if Path(given).expanduser().is_dir()]
+    if loose and (len(folders) > 1 or any('*' in given for given in args.unmated)):
+        raise UsageError(
+            f'whose picture is {loose[0]}? Give the one folder that holds a folder for each person '
+            '(--unmated strangers/), not the folders or pictures in it'
+        )
+    both = sorted(set(strangers) & set(gallery.people))
+    known = np.concatenate([gallery.pictures(person)[1] for person in gallery.people])
+    both += [
+        name
+        for name, unit in zip(unmated.names, unmated.unit, strict=True)
+        if (known @ unit).max() >= SAME
+    ]
+    if both:
         raise ValueError(
-            f'{len(enrolled)} people of --unmated are in the gallery, such as {enrolled[0]}: '
+            f'{len(both)} people or pictures of --unmated are in the gallery, such as {both[0]}: '
             'they would make the threshold too high. Take them out of one of the two'
         )
     parts, people, empty = [unmated], [f'unmated {name}' for name in strangers], []
@@ -294,10 +336,11 @@ def run_calibrate(args: argparse.Namespace) -> Outcome:
                 f'{len(missing)} people of {args.mated} are not in the gallery, such as '
                 f'{missing[0]}: enrol them, or move them to --unmated'
             )
+        enrolled = {person: gallery.pictures(person)[1] for person in {*owners}}
         same = [
             name
             for name, owner, unit in zip(mated.names, owners, mated.unit, strict=True)
-            if (gallery.pictures(owner)[1] @ unit).max() > 1 - 1e-6
+            if (enrolled[owner] @ unit).max() >= SAME
         ]
         if same:
             raise ValueError(
@@ -323,7 +366,7 @@ def run_calibrate(args: argparse.Namespace) -> Outcome:
         inferencer.identity,
         target_fpir=args.fpir,
         bin_quality=quality if args.mated is not None else None,
-        abstain_by=quality if args.error is not None else None,
+        abstain_by=args.abstain_by if args.error is not None else None,
         target_error=args.error,
         name=args.name or ' '.join(args.unmated),
         gallery=dict(
@@ -359,12 +402,12 @@ def run_calibrate(args: argparse.Namespace) -> Outcome:
     abstention = ''
     if decision.level is not None:
         document['abstention'] = dict(
-            quality=quality,
+            quality=args.abstain_by,
             level=finite(decision.level.level),
             error=decision.level.error,
             coverage=decision.level.coverage,
         )
-        abstention = f'No answer below {quality} {decision.level.level:.3f}: '
+        abstention = f'No answer below {args.abstain_by} {decision.level.level:.3f}: '
         abstention += decision.level.summary
     notes = f'{len(empty)} people have no picture: {", ".join(empty[:5])}' if empty else ''
     shown = table(['quality', 'threshold', 'people', 'faces'], bins)

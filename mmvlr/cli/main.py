@@ -47,13 +47,20 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; return the exit code."""
     parser = build_parser()
-    args = parser.parse_args(argv)
+    args, more = parser.parse_known_args(argv)
+    # argparse gives up on pictures behind an option that follows pictures.
+    if more and (any(word.startswith('-') for word in more) or not hasattr(args, 'faces')):
+        parser.error(f'unrecognized arguments: {" ".join(more)}')
+    if more:
+        args.faces = [*args.faces, *more]
     # Where the output is read by a program, nothing but the document may stand in it.
     to_stderr = contextlib.redirect_stdout(sys.stderr)
     try:
         with to_stderr:
             outcome = args.run(args)
     except UsageError as error:
+        if args.json:
+            print(json.dumps(dict(error=str(error), kind='UsageError')))
         parser.exit(2, f'mmvlr {args.command}: {error}\n')
     except (OSError, ValueError, RuntimeError, ImportError) as error:
         if os.environ.get('MMVLR_DEBUG'):
@@ -62,9 +69,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(json.dumps(dict(error=str(error), kind=type(error).__name__)))
         print(f'mmvlr {args.command}: {error}', file=sys.stderr)
         return FAILED
+    if hasattr(sys.stdout, 'reconfigure'):
+        # Names of files may hold what the terminal cannot show.
+        sys.stdout.reconfigure(errors='backslashreplace')
     try:
         if args.json:
-            print(json.dumps(outcome.document, indent=1, ensure_ascii=False))
+            print(json.dumps(outcome.document, indent=1))
         elif outcome.text:
             print(outcome.text)
         sys.stdout.flush()

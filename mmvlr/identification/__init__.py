@@ -1,6 +1,13 @@
 """Who is it: templates, the gallery of known people, search, and whether to answer at all."""
 
-from .decision import Decision, SearchedFaces, Verdict, calibrate
+from .decision import (
+    Decision,
+    DecisionFileError,
+    SearchedFaces,
+    TargetNotReachedError,
+    Verdict,
+    calibrate,
+)
 from .gallery import Gallery, GalleryFileError, Matches
 from .search import ExactSearch, FaissSearch
 from .templates import (
@@ -15,6 +22,7 @@ from .templates import (
 __all__ = [
     'BestTemplate',
     'Decision',
+    'DecisionFileError',
     'ExactSearch',
     'FaissSearch',
     'Gallery',
@@ -25,6 +33,7 @@ __all__ = [
     'PictureTemplates',
     'RIWeightedTemplate',
     'SearchedFaces',
+    'TargetNotReachedError',
     'TemplateRule',
     'Verdict',
     'calibrate',

@@ -145,8 +145,11 @@ def conformal_threshold(
         return ConformalThreshold(math.inf, fpir, count, len(similarity))
     weight = 1 / np.bincount(person)[person]
     order = np.argsort(similarity, kind='stable')
-    reached = weight[order].cumsum() >= (1 - fpir) * (count + 1) - _SLACK
-    threshold = float(similarity[order[int(reached.argmax())]])
+    mass = weight[order].cumsum()
+    # Thousands of rounded shares may end a hair beside their sum, the number of people.
+    mass *= count / mass[-1]
+    place = int(np.searchsorted(mass, (1 - fpir) * (count + 1) - _SLACK))
+    threshold = float(similarity[order[min(place, len(order) - 1)]])
     return ConformalThreshold(threshold, fpir, count, len(similarity))
 
 

@@ -595,9 +595,9 @@ def _halves(faces: SearchedFaces, seed: int) -> tuple[SearchedFaces, SearchedFac
     first = np.zeros(len(faces), bool)
     for kind in (faces.mated, ~faces.mated):
         people = rng.permutation(np.unique(faces.people[kind]))
+        if len(people) < 2:
+            raise ValueError('confidence needs at least two people of each kind')
         first |= kind & np.isin(faces.people, people[: (len(people) + 1) // 2])
-    if first.all():
-        raise ValueError('confidence needs at least two people of each kind')
     return faces.take(first), faces.take(~first)
 
 

@@ -93,7 +93,7 @@ class Gallery:
         self._next = 0
         self._parts: list[_Pictures] = []
         self._removed = False
-        self._index: ExactSearch | FaissSearch | None = None
+        self._forget()
         self._rule: TemplateRule
         self.template = template
         self.method = search
@@ -142,7 +142,8 @@ class Gallery:
                 f'{type(rule).__name__} needs the quality {name!r} of every picture; '
                 f'{_label(person, pictures.names[row])} was enrolled without it'
             )
-        self._template, self._rule, self._index = config, rule, None
+        self._template, self._rule = config, rule
+        self._forget()
 
     @property
     def method(self) -> dict[str, Any]:
@@ -236,7 +237,7 @@ class Gallery:
                 self._next += 1
         numbers = np.fromiter((self._number[person] for person in people), np.int64, len(people))
         self._parts.append(_Pictures(unit, numbers, names, given))
-        self._index = None
+        self._forget()
 
     def remove(self, person: str) -> None:
         """Forget a person with all pictures.
@@ -247,7 +248,8 @@ class Gallery:
         if person not in self._number:
             raise KeyError(f'{person!r} is not in the gallery of {len(self):,} people')
         del self._number[person]
-        self._removed, self._index = True, None
+        self._removed = True
+        self._forget()
 
     def pictures(self, person: str) -> tuple[list[str], np.ndarray, dict[str, np.ndarray]]:
         """Return what is known of a person.
@@ -276,18 +278,28 @@ class Gallery:
         Raises:
             ValueError: The pictures of a person cancel out.
         """
-        pictures = self._sorted()
-        starts = self._starts(pictures)
-        return self._rule.many(pictures.unit, starts, pictures.qualities, self.people)
+        if self._made is None:
+            pictures = self._sorted()
+            starts = self._starts(pictures)
+            self._made = self._rule.many(pictures.unit, starts, pictures.qualities, self.people)
+        return self._made
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Number of pictures of each person, in the order of enrolment."""
+        counts = np.diff(self._starts(self._sorted())).tolist()
+        return dict(zip(self.people, counts, strict=True))
 
     @property
     def digest(self) -> str:
         """SHA-256 of people and templates: a decision is calibrated on these and no others."""
-        templates, owner = self.templates()
-        digest = hashlib.sha256(json.dumps(self.people).encode())
-        digest.update(owner.tobytes())
-        digest.update(np.ascontiguousarray(templates).tobytes())
-        return digest.hexdigest()
+        if self._sha256 is None:
+            templates, owner = self.templates()
+            digest = hashlib.sha256(json.dumps(self.people).encode())
+            digest.update(owner.tobytes())
+            digest.update(np.ascontiguousarray(templates).tobytes())
+            self._sha256 = digest.hexdigest()
+        return self._sha256
 
     def search(self, embeddings: Any, k: int = 5) -> Matches:
         """Find the people who resemble each probe most.
@@ -406,6 +418,12 @@ class Gallery:
         gallery._next = len(gallery)
         gallery._parts = [pictures]
         return gallery
+
+    def _forget(self) -> None:
+        """Make templates, index and digest again when they are asked for: something changed."""
+        self._index: ExactSearch | FaissSearch | None = None
+        self._made: tuple[np.ndarray, np.ndarray] | None = None
+        self._sha256: str | None = None
 
     def _pictures(self) -> '_Pictures':
         """All pictures in one part, without those of removed people."""

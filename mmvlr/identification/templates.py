@@ -167,10 +167,10 @@ class MeanTemplate(TemplateRule):
 
 @TEMPLATES.register_module()
 class NormWeightedTemplate(TemplateRule):
-    """Mean of the raw embeddings, normalised: each picture counts as much as its norm.
+    """Mean weighted by the norm, normalised: each picture counts as much as its norm.
 
-    The norm is the quality ``norm``, as networks trained with a margin encode quality in it (Meng,
-    Zhao, Huang and Zhou, "MagFace", CVPR 2021).
+    The norm is the quality ``norm``, the length of the backbone's embedding, as networks trained
+    with a margin encode quality in it (Meng, Zhao, Huang and Zhou, "MagFace", CVPR 2021).
 
     Example:
         >>> NormWeightedTemplate()([[1.0, 0.0], [0.0, 1.0]], dict(norm=[3.0, 4.0])).round(3)

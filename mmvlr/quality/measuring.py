@@ -1,7 +1,7 @@
 """Run quality measures over a whole data set, on any number of ranks."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -68,12 +68,11 @@ def measure_quality(
                 dataset = getattr(dataloader, 'dataset', None)
                 pictures = [native_picture(sample, dataset) for sample in samples]
             if model is None:
-                found = _measure(measures, None, pictures, None)
+                faces = FaceBatch(pictures=pictures)
+                found = {measure.name: measure(faces) for measure in measures}
             else:
                 inputs = model.data_preprocessor(batch, False)['inputs']
-                found = predict_in_full_batches(
-                    partial(_measure, measures, model, pictures), inputs
-                )
+                found = predict_in_full_batches(_of_portions(measures, model, pictures), inputs)
             table = np.stack([found[name].cpu().numpy() for name in names], axis=1)
             for sample, row in zip(samples, table, strict=True):
                 mine[sample.sample_idx] = row
@@ -89,18 +88,22 @@ def measure_quality(
     return {name: np.ascontiguousarray(table[:, column]) for column, name in enumerate(names)}
 
 
-def _measure(
-    measures: Sequence[QualityMeasure],
-    model: nn.Module | None,
-    pictures: list[np.ndarray] | None,
-    inputs: torch.Tensor | None,
-) -> dict[str, torch.Tensor]:
-    """Return what all measures say of a batch: name -> (B,)."""
-    if pictures is not None and inputs is not None:
-        # The inputs were filled up with copies of the last face.
-        pictures = pictures + pictures[-1:] * (len(inputs) - len(pictures))
-    faces = FaceBatch(model, inputs, pictures)
-    return {measure.name: measure(faces) for measure in measures}
+def _of_portions(
+    measures: Sequence[QualityMeasure], model: nn.Module, pictures: list[np.ndarray] | None
+) -> Callable[[torch.Tensor], dict[str, torch.Tensor]]:
+    """Return a function of the network's inputs, portion by portion, to name -> (B,)."""
+    waiting = None if pictures is None else iter(pictures)
+
+    def measure_portion(inputs: torch.Tensor) -> dict[str, torch.Tensor]:
+        own = None
+        if waiting is not None:
+            own = list(islice(waiting, len(inputs)))
+            # The last portion was filled up with copies of the last face.
+            own += own[-1:] * (len(inputs) - len(own))
+        faces = FaceBatch(model, inputs, own)
+        return {measure.name: measure(faces) for measure in measures}
+
+    return measure_portion
 
 
 def native_picture(sample: FaceDataSample, dataset: Any = None) -> np.ndarray:

@@ -49,7 +49,9 @@ def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, An
     """Write a table, atomically."""
 
     def write(temporary: Path) -> None:
-        with open(temporary, 'w', encoding='utf-8', newline='') as file:
+        # Names of old archives may hold bytes that are no UTF-8.
+        how = dict(encoding='utf-8', errors='backslashreplace', newline='')
+        with open(temporary, 'w', **how) as file:
             writer = csv.DictWriter(file, columns, lineterminator='\n')
             writer.writeheader()
             writer.writerows(rows)

@@ -12,6 +12,7 @@ import numpy as np
 from mmvlr.apis.inferencer import FaceInferencer, FaceResults
 from mmvlr.apis.network import TorchNetwork
 from mmvlr.apis.pictures import as_rgb
+from mmvlr.datasets.transforms import read_picture
 from mmvlr.identification import Decision, Gallery
 from mmvlr.visualization import overlay_attention
 from mmvlr.visualization.plots import resize_longer_side
@@ -19,12 +20,11 @@ from mmvlr.visualization.plots import resize_longer_side
 if TYPE_CHECKING:
     import gradio
 
+Face = str | Path | np.ndarray
 #: Longer side of the shown pictures in pixels.
 _SHOWN = 224
 _MEASURES = dict(ri='RI', ers='ERS', norm='norm', size='size')
-_OUTCOMES = dict(
-    accept='It is {person}', unknown='Nobody of the gallery', abstain='Too poor to tell'
-)
+_OUTCOMES = dict(accept='It is {person}', unknown='Nobody of the gallery', abstain='No answer')
 _STYLE = """
 .face-verdict {font-size: 1.35em; font-weight: 600; margin: 0 0 .2em}
 .face-reason {margin: 0 0 .8em}
@@ -68,12 +68,12 @@ class FacePage:
         self.decision = decision
 
     def compare(
-        self, first: np.ndarray | None, second: np.ndarray | None
+        self, first: Face | None, second: Face | None
     ) -> tuple[str, np.ndarray | None, np.ndarray | None]:
         """Compare two faces.
 
         Args:
-            first: (H, W, 3) uint8 RGB, or None as long as there is none.
+            first: Path or (H, W, 3) uint8 RGB, or None as long as there is none.
             second: The same.
 
         Returns:
@@ -81,22 +81,23 @@ class FacePage:
         """
         if first is None or second is None:
             return 'Drop two faces.', None, None
-        faces = self.inferencer.embed([as_rgb(first), as_rgb(second)], 'raise', progress=False)
+        pixels = [_pixels(first), _pixels(second)]
+        faces = self.inferencer.embed(pixels, 'raise', progress=False)
         similarity = float(faces.unit[0] @ faces.unit[1])
         told = _heading(f'Similarity {similarity:.3f}', self._two(similarity, faces))
         references = faces.embedding[::-1].copy()
         return (
             told + self._table(faces, ('first', 'second')),
-            *self._attention([first, second], references),
+            *self._attention(pixels, references),
         )
 
     def identify(
-        self, face: np.ndarray | None, people: Sequence[str] | None = None
+        self, face: Face | None, people: Sequence[str] | None = None
     ) -> tuple[str, np.ndarray | None]:
         """Search a face among the people of the gallery or of dropped files.
 
         Args:
-            face: (H, W, 3) uint8 RGB, or None as long as there is none.
+            face: Path or (H, W, 3) uint8 RGB, or None as long as there is none.
             people: Paths of pictures named as the person, ``Ann.jpg`` or ``Ann_2.jpg``; they
                 stand in for the gallery.
 
@@ -106,7 +107,8 @@ class FacePage:
         gallery = self._dropped(people) if people else self.gallery
         if face is None or gallery is None:
             return 'Drop a face, and the pictures of people.', None
-        faces = self.inferencer.embed(as_rgb(face), 'raise', progress=False)
+        pixels = _pixels(face)
+        faces = self.inferencer.embed(pixels, 'raise', progress=False)
         matches = gallery.search(faces.embedding, k=5)
         found = list(zip(matches.person[0], matches.similarity[0].tolist(), strict=True))
         person, similarity = found[0]
@@ -127,7 +129,7 @@ class FacePage:
         templates, owner = gallery.templates()
         own = templates[owner == gallery.people.index(person)]
         best = own[(own @ faces.unit[0]).argmax()]
-        return told, *self._attention([face], best[None])
+        return told, *self._attention([pixels], best[None])
 
     _uncalibrated = (
         'No calibration was given, so there is no verdict: similarities differ from model to model.'
@@ -179,11 +181,13 @@ class FacePage:
     def _attention(
         self, faces: Sequence[np.ndarray], references: np.ndarray
     ) -> tuple[np.ndarray, ...]:
-        shown = [as_rgb(face) for face in faces]
         try:
-            maps = self.inferencer.attention(shown, references) if self._has_gradients else None
+            maps = self.inferencer.attention(faces, references) if self._has_gradients else None
         except ImportError:
             maps = None
+        # A map is of what the network saw, which may be a part of the picture.
+        aligned = self.inferencer.aligner is not None
+        shown = self.inferencer.crops(faces) if aligned else faces
         if maps is None:
             return tuple(resize_longer_side(face, _SHOWN, cv2.INTER_NEAREST) for face in shown)
         return tuple(
@@ -217,6 +221,10 @@ def person_of(path: str | Path) -> str:
     stem = Path(path).stem
     name = stem.rstrip('0123456789')
     return name.rstrip('_- ') if name.endswith(('_', '-')) and name.rstrip('_- ') else stem
+
+
+def _pixels(face: Face) -> np.ndarray:
+    return read_picture(str(face)) if isinstance(face, (str, Path)) else as_rgb(face)
 
 
 def _heading(verdict: str, reason: str) -> str:
@@ -261,10 +269,15 @@ def build_page(page: FacePage) -> 'gradio.Blocks':
 
         return run
 
+    # The network and its hooks are one: two visitors take turns.
+    one_by_one = dict(concurrency_limit=1, concurrency_id='model')
+
     def picture(label: str) -> Any:
         return gr.Image(
             label=label,
-            type='numpy',
+            # The file itself: gradio's own conversion makes 16-bit and transparent pictures others.
+            type='filepath',
+            image_mode=None,
             sources=['upload', 'clipboard'],
             height=260,
             elem_classes='face-picture',
@@ -282,7 +295,8 @@ def build_page(page: FacePage) -> 'gradio.Blocks':
             buttons=['fullscreen', 'download'],
         )
 
-    with gr.Blocks(title='mmvlr', analytics_enabled=False) as app:
+    # Faces are biometric data: what was uploaded is deleted after an hour, and at the end.
+    with gr.Blocks(title='mmvlr', analytics_enabled=False, delete_cache=(600, 3600)) as app:
         gr.Markdown('# Who is it, and can the answer be trusted?\n' + _INTRODUCTION)
         with gr.Tab('Two faces'):
             with gr.Row():
@@ -291,7 +305,7 @@ def build_page(page: FacePage) -> 'gradio.Blocks':
             told = gr.HTML('Drop two faces.')
             with gr.Row():
                 maps = result('first: what speaks for it'), result('second: what speaks for it')
-            button.click(shown(page.compare), [first, second], [told, *maps])
+            button.click(shown(page.compare), [first, second], [told, *maps], **one_by_one)
         with gr.Tab('A face and a gallery'):
             with gr.Row():
                 face = picture('face')
@@ -307,7 +321,7 @@ def build_page(page: FacePage) -> 'gradio.Blocks':
                 gr.Markdown(f'The gallery holds {len(page.gallery)} people.')
             verdict = gr.HTML('Drop a face.')
             attention = result('what speaks for the best match')
-            search.click(shown(page.identify), [face, people], [verdict, attention])
+            search.click(shown(page.identify), [face, people], [verdict, attention], **one_by_one)
     return app
 
 

@@ -61,9 +61,11 @@ def test_module_runs_and_help_imports_no_torch(root):
 def test_no_model_is_wrong_usage(monkeypatch, capsys, faces):
     monkeypatch.delenv('MMVLR_MODEL', raising=False)
     with pytest.raises(SystemExit) as left:
-        main(['quality', str(faces)])
+        main(['quality', str(faces), '--json'])
     assert left.value.code == 2
-    assert 'MMVLR_MODEL' in capsys.readouterr().err
+    captured = capsys.readouterr()
+    assert 'MMVLR_MODEL' in captured.err
+    assert json.loads(captured.out)['kind'] == 'UsageError'
 
 
 def test_model_from_the_environment(mmvlr, faces):
@@ -182,6 +184,29 @@ def test_enroll_tells_people_without_pictures(mmvlr, faces, tmp_path):
     assert 'Nobody' in document['notes'][0]
 
 
+def test_enroll_twice_adds_nothing(mmvlr, faces, gallery):
+    code, document = mmvlr('enroll', gallery, faces / 'people')
+    assert (code, document['enrolled']) == (0, {})
+    assert document['notes'] == ['16 pictures are enrolled already']
+    _, document = mmvlr('people', gallery, model_used=False)
+    assert {row['pictures'] for row in document['people']} == {2}
+
+
+def test_enroll_into_an_empty_folder_with_the_person_first(mmvlr, faces, tmp_path):
+    (tmp_path / 'gallery').mkdir()
+    pictures = sorted((faces / 'people' / 'Zoë 0').iterdir())
+    code, document = mmvlr('enroll', tmp_path / 'gallery', '--person', 'Ann', *pictures)
+    assert (code, document['enrolled']) == (0, {'Ann': 2})
+
+
+def test_enroll_tells_why_no_picture_can_be_used(mmvlr, tmp_path):
+    (tmp_path / 'people' / 'Ann').mkdir(parents=True)
+    (tmp_path / 'people' / 'Ann' / 'a.png').write_text('no picture')
+    code, document = mmvlr('enroll', tmp_path / 'gallery', tmp_path / 'people')
+    assert code == 1
+    assert 'a.png' in document['error']
+
+
 def test_another_model_is_refused(mmvlr, gallery, faces, tmp_path):
     other = model_file(tmp_path / 'other.pth', seed=1)
     arguments = ['identify', gallery, faces / 'known', '--model', other]
@@ -252,6 +277,31 @@ def test_calibrate_refuses_mixed_up_people(mmvlr, gallery, faces, tmp_path, unma
     )  # fmt: skip
     assert code == 1
     assert told in document['error']
+
+
+def test_calibrate_refuses_what_nobody_can_sort(mmvlr, gallery, faces, tmp_path, capsys):
+    strangers = sorted((faces / 'strangers').iterdir())
+    with pytest.raises(SystemExit) as left:
+        mmvlr('calibrate', gallery, tmp_path / 'd.json', '--fpir', 0.2, '--unmated', *strangers)
+    assert left.value.code == 2
+    capsys.readouterr()
+    # A stranger's picture that is enrolled under another name.
+    shutil.copytree(faces / 'strangers', tmp_path / 'strangers')
+    shutil.copy(faces / 'people' / 'Zoë 0' / '0.png', tmp_path / 'strangers' / 'who.png')
+    code, document = mmvlr(
+        'calibrate', gallery, tmp_path / 'd.json', '--fpir', 0.2, '--unmated',
+        tmp_path / 'strangers',
+    )  # fmt: skip
+    assert code == 1
+    assert 'who.png' in document['error']
+
+
+@pytest.mark.parametrize('text', ['model = (', 'x = 1'])
+def test_a_config_that_is_none_is_an_error_with_a_name(mmvlr, faces, tmp_path, text):
+    (tmp_path / 'mine.py').write_text(text)
+    code, document = mmvlr('quality', faces, '--config', tmp_path / 'mine.py')
+    assert code == 1
+    assert 'mine.py' in document['error']
 
 
 def test_stranger_of():

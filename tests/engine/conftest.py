@@ -49,6 +49,7 @@ def make_model(tiny_backbone, tiny_preprocessor):
 def make_runner():
     def make(model, **kwargs):
         values = dict(epoch=0, iter=0, seed=0, _load_from=None, _resume=False, cfg={})
+        values['train_dataloader'] = range(1_000)
         return SimpleNamespace(model=model, **{**values, **kwargs})
 
     return make

@@ -262,6 +262,20 @@ def test_loss_that_is_no_number_stops_the_run(make_model, make_runner, faces, va
         train(model, CollapseGuardHook(interval=1), make_runner, faces)
 
 
+def test_no_checkpoint_follows_a_loss_that_is_no_number(make_runner):
+    """Of 11 iterations an epoch the last one is looked at too, which a checkpoint would follow."""
+    hook = CollapseGuardHook(interval=10)
+    nan = dict(loss=torch.tensor(math.nan), effective_rank=torch.tensor(1.0))
+    for batch in range(10):
+        runner = make_runner(None, iter=10 + batch + 1, train_dataloader=range(11))
+        if batch != 8:
+            hook.after_train_iter(runner, batch, None, nan)
+    assert hook.low == 0
+    with pytest.raises(TrainingCollapsedError, match='loss is nan at iteration 22'):
+        runner = make_runner(None, iter=21, train_dataloader=range(11))
+        hook.after_train_iter(runner, 10, None, nan)
+
+
 def test_remedies_exist(make_loader):
     """What the message advises can really be written into a config."""
     remedy = CollapseGuardHook.REMEDY

@@ -423,6 +423,21 @@ def test_ema_saves_the_average_and_what_was_measured(make_config):
     assert moved > 0.01
 
 
+@HOOKS.register_module()
+class BufferSettingHook(Hook):
+    """Sets a buffer behind the last iteration of an epoch, as SyncBuffersHook does."""
+
+    def after_train_epoch(self, runner):
+        runner.model.ui_std.fill_(7.0 + runner.epoch)
+
+
+def test_ema_saves_the_buffers_that_are_validated(make_config):
+    config = make_config(dict(custom_hooks=[UI, dict(type='BufferSettingHook'), EMA]))
+    config.train_cfg.max_epochs = 2
+    train(config)
+    assert saved(config, 1)['state_dict']['ui_std'] == 7.0
+
+
 def test_ema_takes_over_a_read_out_that_was_fitted(make_config):
     """Not a mixture of it and what was there before, with the scale of one of the two."""
     hooks = [UI, dict(FIT, before_epochs=[1]), dict(type='WeightsKeeperHook'), EMA]
@@ -511,7 +526,7 @@ def test_buffered_values_are_copies(make_runner):
         update_scalar=lambda name, value: seen.append((name, value)),
     )
     runner = make_runner(None, message_hub=hub, train_dataloader=[0] * 100)
-    hook.interval, hook.rows, hook.vectors = 3, [], {}
+    hook.intervals = [3]
     t = torch.zeros(1)
     for index in range(3):
         assert not seen

@@ -227,3 +227,12 @@ def test_edges():
 def test_bad_input(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_rounded_shares_do_not_lose_the_largest():
+    """999 people at 0.1 %: the threshold is the maximum, however many faces share a weight."""
+    for faces in (3, 52, 97, 129):
+        people = np.repeat(np.arange(999), faces)
+        similarity = np.random.default_rng(faces).random(len(people))
+        found = conformal_threshold(similarity, 0.001, people)
+        assert found.threshold == similarity.max()

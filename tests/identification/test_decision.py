@@ -367,3 +367,15 @@ def test_level_without_answers_is_not_defined_twice():
     found = abstention_level(np.arange(40), np.ones(40), 0.5, confidence=0.9)
     assert found.bound == 1 and not found.reached
     assert isinstance(found, AbstentionLevel)
+
+
+def test_confidence_needs_two_people_of_each_kind():
+    faces = SearchedFaces(
+        similarity=np.linspace(0, 1, 31),
+        mated=np.arange(31) == 30,
+        correct=np.arange(31) == 30,
+        people=np.arange(31),
+        qualities=dict(ri=np.linspace(0, 1, 31)),
+    )
+    with pytest.raises(ValueError, match='two people of each kind'):
+        calibrate(faces, {}, 0.2, abstain_by='ri', target_error=0.5, confidence=0.9)

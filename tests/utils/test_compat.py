@@ -3,6 +3,9 @@
 import io
 import os
 import pickle
+import platform
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -255,3 +258,39 @@ def test_process_group_of_one(monkeypatch):
         assert torch.distributed.get_backend() == 'gloo'
     finally:
         torch.distributed.destroy_process_group()
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != 'glibc', reason='a setting of glibc')
+@pytest.mark.parametrize('environment', [{}, {'MALLOC_ARENA_MAX': '2'}, {'LD_PRELOAD': ' '}])
+def test_freed_memory_is_kept(root, environment):
+    """20 tensors of 64 MiB, one after the other, take their pages from the system once."""
+    code = """
+import resource, torch
+from mmvlr.utils.compat import keep_freed_memory
+
+def faults(count):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(count):
+        torch.ones(2**24)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+before, done = faults(20), keep_freed_memory()
+faults(1)
+print(int(done), before, faults(20))
+"""
+    clean = {k: v for k, v in os.environ.items() if not k.startswith(('MALLOC_', 'LD_PRELOAD'))}
+    child = subprocess.run(
+        [sys.executable, '-c', code],
+        env={**clean, 'PYTHONPATH': str(root), **environment},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    done, before, after = map(int, child.stdout.split())
+    # Pages may be large; there are at least a few faults for each tensor.
+    assert before > 20
+    if environment:
+        assert not done
+    else:
+        assert done
+        assert after < before / 10

@@ -113,7 +113,8 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     rows = []
     print(
-        f'{"gallery":>11} {"seconds":>8} {"generating":>11} {"product":>8} {"peak MiB":>9} rank-1'
+        f'{"gallery":>11} {"seconds":>8} {"cpu s":>8} {"generating":>11} {"product":>8} '
+        f'{"peak MiB":>9} {"rank-1":>7}'
     )
     for size in args.sizes:
         command = [sys.executable, __file__, f'--one={size}', f'--probes={args.probes}']

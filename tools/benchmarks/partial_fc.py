@@ -3,8 +3,8 @@
 ``python tools/benchmarks/partial_fc.py`` trains only the head, on random embeddings: for each
 number of ranks a step at rate 1 and at rate 0.1 with SGD and momentum. It prints what a rank holds
 of prototypes, gradients and momentum, by how much its memory really grew, and seconds a step. On a
-CPU the ranks share the cores, so time a step does not fall with their number; without
-``--ranks`` above 1 a GPU is used where there is one. The last line is one JSON object.
+CPU the ranks share the cores, so time a step does not fall with their number; a GPU is
+used with ``--ranks 1`` alone, where there is one. The last line is one JSON object.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from mmvlr.models import PartialRecognitionModule
 def measure(args: argparse.Namespace) -> dict[str, float]:
     """Train the head on this rank; return its bytes and seconds, the largest of all ranks."""
     ranks = int(os.environ.get('WORLD_SIZE', 1))
-    device = 'cuda' if ranks == 1 and torch.cuda.is_available() else 'cpu'
+    device = args.device
     if ranks > 1:
         dist.init_process_group('gloo')
     batch = args.batch // ranks
@@ -74,6 +74,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument('--rates', nargs='+', type=float, default=(1.0, 0.1))
     parser.add_argument('--steps', type=int, default=3, help='steps to time, behind one to warm up')
     parser.add_argument('--rate', type=float, help=argparse.SUPPRESS)
+    parser.add_argument('--device', choices=('cpu', 'cuda'), help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
     if args.rate is not None:
         row = measure(args)
@@ -81,6 +82,8 @@ def main(argv: list[str] | None = None) -> int:
             print(json.dumps(row))
         return 0
     rows = []
+    # One device for all rows, or they could not be compared.
+    device = 'cuda' if max(args.ranks) == 1 and torch.cuda.is_available() else 'cpu'
     print(f'{"ranks":>5} {"rate":>5} {"held MiB":>9} {"grown MiB":>10} {"s/step":>7}')
     for ranks in args.ranks:
         for rate in args.rates:
@@ -89,6 +92,7 @@ def main(argv: list[str] | None = None) -> int:
                 command += ['-m', 'torch.distributed.run', '--standalone']
                 command += [f'--nproc_per_node={ranks}']
             command += [__file__, f'--rate={rate}', f'--classes={args.classes}']
+            command += [f'--device={device}']
             command += [f'--dim={args.dim}', f'--batch={args.batch}', f'--steps={args.steps}']
             output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
             row = json.loads(output.splitlines()[-1])
@@ -98,7 +102,7 @@ def main(argv: list[str] | None = None) -> int:
                 f'{row["seconds"]:7.2f}',
                 flush=True,
             )
-    setting = dict(classes=args.classes, dim=args.dim, batch=args.batch)
+    setting = dict(device=device, classes=args.classes, dim=args.dim, batch=args.batch)
     print(json.dumps(dict(**setting, rows=rows)))
     return 0
 

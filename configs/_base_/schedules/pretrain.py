@@ -1,6 +1,6 @@
-# ArcFace from random weights (Deng et al., CVPR 2019, section 3.1, as insightface trains it today):
-# SGD, 25 epochs, two of them warm-up, then the rate falls as (1 - progress)^2. The rates belong to
-# 1,024 faces in a step.
+# ArcFace from random weights (Deng et al., CVPR 2019, section 3.1, as in ms1mv3_r50.py of
+# insightface's arcface_torch): SGD, 25 epochs, two of them warm-up, then the rate falls as
+# (1 - progress)^2. The rates belong to 1,024 faces in a step.
 train_cfg = dict(by_epoch=True, max_epochs=25, val_interval=1)
 val_cfg = dict()
 test_cfg = dict()

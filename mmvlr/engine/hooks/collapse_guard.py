@@ -17,8 +17,10 @@ class TrainingCollapsedError(RuntimeError):
 class CollapseGuardHook(Hook):
     """Stop training when the loss is not finite or the effective rank stays too low.
 
-    A collapsed run goes on with a falling loss and ends with a useless model. The last checkpoint
-    in front of the collapse is kept.
+    A collapsed run goes on with a falling loss and ends with a useless model. Losses are looked at
+    at the end of an epoch too, so that no epoch's checkpoint follows one that is not finite. A low
+    rank is told ``patience * interval`` iterations late: raise ``max_keep_ckpts`` where epochs are
+    short.
 
     Runs in ``after_train_iter``; reads the model's log values, every ``interval`` iterations only,
     because reading makes a GPU wait.
@@ -47,7 +49,9 @@ class CollapseGuardHook(Hook):
         self, runner: Runner, batch_idx: int, data_batch=None, outputs: dict | None = None
     ) -> None:
         """Check the log values of the iteration."""
-        if outputs is None or not self.every_n_train_iters(runner, self.interval):
+        due = self.every_n_train_iters(runner, self.interval)
+        # A checkpoint may follow the end of an epoch; one of nan would be resumed for ever.
+        if outputs is None or not (due or self.end_of_epoch(runner.train_dataloader, batch_idx)):
             return
         read = [name for name in outputs if 'loss' in name or name == 'effective_rank']
         # All in one copy: each number asked for makes a GPU wait.
@@ -60,7 +64,7 @@ class CollapseGuardHook(Hook):
                     f'{name} is {number} at iteration {runner.iter + 1} of epoch '
                     f'{runner.epoch + 1}. {self.REMEDY}'
                 )
-        if rank is None:
+        if rank is None or not due:
             return
         self.low = self.low + 1 if rank < self.min_effective_rank else 0
         if self.low >= self.patience:

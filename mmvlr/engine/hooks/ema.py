@@ -77,6 +77,10 @@ class FaceEMAHook(EMAHook):
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Save the averaged weights as the model's, and the others beside them."""
         self._follow_when_finished()
+        # Hooks may have set buffers since the last iteration: SyncBuffersHook does.
+        buffers = zip(self.ema_model.module.buffers(), self.src_model.buffers(), strict=True)
+        for average, source in buffers:
+            average.data.copy_(source.data)
         super().before_save_checkpoint(runner, checkpoint)
 
     def _remember(self) -> None:

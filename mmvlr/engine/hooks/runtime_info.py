@@ -21,14 +21,19 @@ class BufferedRuntimeInfoHook(RuntimeInfoHook):
     Whoever reads ``train/...`` from the message hub in between finds the values of the last log.
     """
 
-    def before_train(self, runner: Runner) -> None:
-        """Look up how often the logger will ask."""
-        super().before_train(runner)
-        intervals = [hook.interval for hook in runner.hooks if isinstance(hook, LoggerHook)]
-        self.interval = min(intervals, default=10)
+    def __init__(self) -> None:
+        super().__init__()
+        self.intervals: list[int] = []
         # Iterations not passed on yet: (name, kind, number) of each value, kind a key of vectors.
         self.rows: list[list[tuple]] = []
         self.vectors: dict[tuple, list[torch.Tensor]] = {}
+
+    def before_train(self, runner: Runner) -> None:
+        """Look up how often the loggers will ask."""
+        super().before_train(runner)
+        loggers = [hook for hook in runner.hooks if isinstance(hook, LoggerHook)]
+        self.intervals = [logger.interval for logger in loggers] or [10]
+        self.rows, self.vectors = [], {}
 
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch=None, outputs: dict | None = None
@@ -39,7 +44,7 @@ class BufferedRuntimeInfoHook(RuntimeInfoHook):
         # A new name is passed on at once: the logger writes names in the order of their arrival.
         known = runner.message_hub.log_scalars
         if (
-            self.every_n_inner_iters(batch_idx, self.interval)
+            any(self.every_n_inner_iters(batch_idx, interval) for interval in self.intervals)
             or self.end_of_epoch(runner.train_dataloader, batch_idx)
             or any(f'train/{name}' not in known for name in outputs)
         ):

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from mmengine.model import BaseModule
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 
@@ -92,7 +93,7 @@ def conv_bn(conv: nn.Conv2d, bn: nn.BatchNorm2d, x: torch.Tensor) -> torch.Tenso
 
 
 @contextmanager
-def statistics_kept(layers: list[nn.BatchNorm2d]) -> Iterator[None]:
+def statistics_kept(layers: list[_BatchNorm]) -> Iterator[None]:
     """Leave the running statistics of BN alone; batches are normalised as before."""
     before = [(layer.momentum, layer.num_batches_tracked.clone()) for layer in layers]
     for layer in layers:
@@ -110,7 +111,8 @@ def recomputed(block: nn.Module, x: torch.Tensor) -> torch.Tensor:
 
     The second pass must not count the batch a second time in the statistics of BN.
     """
-    layers = [m for m in block.modules() if isinstance(m, nn.BatchNorm2d) and m.training]
+    # _BatchNorm: SyncBatchNorm, which sync_bn makes, is no BatchNorm2d.
+    layers = [m for m in block.modules() if isinstance(m, _BatchNorm) and m.training]
     # A compiled graph repeats what is computed, not what is written to buffers.
     if not layers or torch.compiler.is_compiling():
         return checkpoint(block, x, use_reentrant=False)

@@ -142,6 +142,7 @@ class PartialRecognitionModule(RecognitionModule):
             RuntimeError: The ranks have batches of different sizes, or their number has changed
                 since the head was made.
         """
+        # A GPU waits here, the price of an error where ranks with other batches would hang.
         self._check(labels)
         if self.training and self.num_ranks > 1 and not self.is_gathered:
             self.is_gathered = True

@@ -40,6 +40,20 @@ def test_same_gradients_and_statistics(make, frozen_bn):
     assert [n for n in buffers if not torch.equal(buffers[n], buffers_with_cp[n])] == []
 
 
+@each_backbone
+def test_synchronised_bn_counts_a_batch_once(make):
+    """``sync_bn`` turns BN into another class."""
+    counts = []
+    for with_cp in (False, True):
+        torch.manual_seed(0)
+        backbone = nn.SyncBatchNorm.convert_sync_batchnorm(make(with_cp=with_cp)).train()
+        backbone(random_faces(backbone, 4))[1].sum().backward()
+        counts.append({n: b.clone() for n, b in backbone.named_buffers()})
+    assert any(name.endswith('num_batches_tracked') for name in counts[0])
+    for name, value in counts[0].items():
+        torch.testing.assert_close(counts[1][name], value, msg=name)
+
+
 def kept_numbers(backbone, faces):
     """How many numbers autograd keeps for the backward pass."""
     kept = {}
