@@ -19,6 +19,10 @@ train_dataloader = dict(dataset=dict(
 val_dataloader = dict(dataset=dict(type='ValidationSubset', dataset=faces, pipeline=plain))
 test_dataloader = dict(dataset=dict(**faces, split='test', pipeline=plain))
 odd_dataloader = dict(dataset=dict(**faces, pipeline=[load, resize]))
+turned = [load, resize, dict(type='FlipFace', prob=1.0), pack]
+turned_dataloader = dict(dataset=dict(**faces, pipeline=turned))
+native = dict(type='PackNativeFace', transforms=[dict(type='FlipFace', prob=1.0)])
+native_dataloader = dict(dataset=dict(**faces, pipeline=[load, native]))
 prototype_dataloader = None
 model = dict(data_preprocessor=dict(
     type='FaceDataPreprocessor', size=(32, 32), mean=[110, 120, 130], std=64, colour_order='BGR'))
@@ -121,6 +125,17 @@ def test_changes_by_the_data_set_are_shown(browse, config, cards, tmp_path):
             assert (row[1].image == row[0].image[:, ::-1]).all()
 
 
+def test_batched_augmentation_shows_what_the_network_sees(browse, config, cards, tmp_path):
+    sheets = {}
+    for split in ('turned', 'native'):
+        assert browse.main([config, '--split', split, '--out', str(tmp_path / 'a.png')]) == 0
+        shown = [card for row in cards for card in row if 'network input' in card.caption]
+        sheets[split] = [card.image for card in shown]
+    assert len(sheets['native']) == 8
+    for found, expected in zip(sheets['native'], sheets['turned'], strict=True):
+        assert abs(found.astype(int) - expected).max() <= 2
+
+
 def test_pack_and_options(browse, tool, config, people, cards, tmp_path):
     out, pack = str(tmp_path / 's.png'), tmp_path / 'people.pack'
     assert browse.main([config, '--split', 'test', '--out', out]) == 0
@@ -152,18 +167,21 @@ def test_network_input(browse, order):
     stated = dict(mean=[10.0, 120.0, 230.0], std=[50.0, 60.0, 70.0], colour_order=order)
     preprocessor = MODELS.build(dict(type='FaceDataPreprocessor', size=(4, 5), **stated))
     face = torch.randint(0, 256, (3, 4, 5), dtype=torch.uint8)
-    shown = browse.network_input(preprocessor, face)
+    shown = browse.network_input(preprocessor, [face])
     np.testing.assert_array_equal(shown, face.numpy().transpose(1, 2, 0))
     # What it shows is what is fed, not the face that went in.
     preprocessor.forward = lambda data: dict(inputs=torch.zeros(1, 3, 4, 5))
     mean = stated['mean'][::-1] if order == 'BGR' else stated['mean']
-    assert browse.network_input(preprocessor, face)[0, 0].tolist() == mean
+    assert browse.network_input(preprocessor, [face])[0, 0].tolist() == mean
 
 
 @pytest.mark.parametrize(
     ('args', 'message'),
     [
-        (['--split', 'ui'], 'no ui_dataloader; it has odd_dataloader, test_dataloader, train'),
+        (
+            ['--split', 'ui'],
+            'no ui_dataloader; it has native_dataloader, odd_dataloader, test_dataloader',
+        ),
         (['--split', 'prototype'], 'no prototype_dataloader'),
         (['--split', 'odd'], 'does not end with PackFace'),
         (['--cfg-options', 'train_dataloader.dataset.data_root=gone'], 'gone does not exist'),

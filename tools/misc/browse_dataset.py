@@ -24,6 +24,7 @@ from rich.progress import track
 
 from mmvlr.apis import load_config
 from mmvlr.datasets.base import set_epoch
+from mmvlr.datasets.transforms import native_collate
 from mmvlr.registry import DATASETS, MODELS
 from mmvlr.utils.io import write_atomic
 from mmvlr.visualization import FaceCard, contact_sheet
@@ -106,17 +107,17 @@ class Recorder:
         return run
 
 
-def network_input(preprocessor: torch.nn.Module, face: torch.Tensor) -> np.ndarray:
+def network_input(preprocessor: torch.nn.Module, inputs: Any) -> np.ndarray:
     """Return what the preprocessor feeds to the network, mapped back to grey levels.
 
     Args:
         preprocessor: A ``FaceDataPreprocessor``.
-        face: (3, H, W) uint8 RGB.
+        inputs: One face as it takes them: [(3, H, W) uint8 RGB], or that of ``native_collate``.
 
     Returns:
         (H, W, 3) uint8, RGB also for a network that takes BGR.
     """
-    fed = preprocessor(dict(inputs=[face], data_samples=None))['inputs'][0]
+    fed = preprocessor(dict(inputs=inputs, data_samples=None))['inputs'][0]
     grey = fed * preprocessor.std + preprocessor.mean
     if preprocessor.colour_order == 'BGR':
         grey = grey.flip(0)
@@ -160,13 +161,17 @@ def draw(config: Config, args: argparse.Namespace) -> np.ndarray:
             recorder.clear()
             set_epoch(dataset, epoch, args.seed)
             packed = dataset.prepare_data(index)
-            if 'inputs' not in packed:
+            if 'draws' in packed:
+                inputs, sample = native_collate([packed])['inputs'], dataset.get_data_info(index)
+            elif 'inputs' in packed:
+                inputs, sample = [packed['inputs']], packed['data_samples']
+            else:
                 raise ValueError(f'the pipeline of {args.split} does not end with PackFace')
-            face = network_input(preprocessor, packed['inputs'])
+            face = network_input(preprocessor, inputs)
             steps = [*recorder.steps, ('network input', face)]
             row = [FaceCard(image, (name, _size(image))) for name, image in steps]
             first = row[0]
-            told = _about(packed['data_samples'], index, epoch if args.repeat > 1 else None)
+            told = _about(sample, index, epoch if args.repeat > 1 else None)
             row[0] = FaceCard(first.image, (*first.caption, *told))
             rows.append(row)
     columns = max(map(len, rows))
