@@ -2,7 +2,7 @@
 
 ``python tools/benchmarks/train_step.py configs/riface/mobilefacenet_tinyface.py`` needs no data:
 both ways see the same random faces, and nothing is loaded while the clock runs. A GPU is used where
-there is one; ``CUDA_VISIBLE_DEVICES=`` in front hides it.
+there is one, unless ``--device cpu`` says otherwise.
 
 - ``runner``: ``train_step`` with all hooks of every iteration, logging included, and the UI hook's
   pass over ``--ui-faces`` divided by the iterations of an epoch (``--epoch-length``);
@@ -17,6 +17,7 @@ processes of their own. The last line is one JSON object; ``overhead`` is runner
 import argparse
 import copy
 import json
+import os
 import resource
 import statistics
 import subprocess
@@ -327,6 +328,7 @@ def parse_args(argv: list[str]) -> argparse.Namespace:
     parser.add_argument('--amp', choices=sorted(AMP_TYPES), help='mixed precision')
     parser.add_argument('--with-cp', action='store_true', help='gradient checkpointing')
     parser.add_argument('--compile', action='store_true', help='torch.compile of the backbone')
+    parser.add_argument('--device', choices=('cpu', 'cuda'), help='default: a GPU if there is one')
     parser.add_argument('--threads', type=int, help='threads of PyTorch')
     parser.add_argument('--trace', help='write a profile of one more turn of the Runner here')
     parser.add_argument('--memory', action='store_true', help='measure peak memory instead')
@@ -335,6 +337,8 @@ def parse_args(argv: list[str]) -> argparse.Namespace:
     for name in ('batch_size', 'iters', 'rounds', 'epoch_length', 'ui_faces'):
         if getattr(args, name) < 1:
             parser.error(f'--{name.replace("_", "-")} must be at least 1')
+    if args.device == 'cuda' and not torch.cuda.is_available():
+        parser.error('--device cuda: PyTorch sees no GPU')
     if args.memory and (args.with_cp or args.amp or args.trace or args.compile):
         parser.error('--memory goes through the variants itself; leave the switches out')
     return args
@@ -344,6 +348,10 @@ def main(argv: list[str] | None = None) -> int:
     """Measure; return the exit code."""
     argv = sys.argv[1:] if argv is None else argv
     args = parse_args(argv)
+    if args.device == 'cpu' and torch.cuda.is_available():
+        # mmengine has chosen its device when it was imported.
+        environment = {**os.environ, 'CUDA_VISIBLE_DEVICES': ''}
+        os.execve(sys.executable, [sys.executable, __file__, *argv], environment)
     init_default_scope('mmvlr')
     if args.threads:
         torch.set_num_threads(args.threads)
