@@ -115,16 +115,16 @@ def test_metadata_agrees(wheel):
         (
             'dist_train.sh',
             ['a b.py', '2', '--seed', '1'],
-            '<-m> <torch.distributed.run> <--nnodes> <3> <--node-rank> <1> <--nproc-per-node> <2> '
-            '<--master-addr> <node0> <--master-port> <29501> <tools/train.py> <a b.py> '
+            '<-m> <torch.distributed.run> <--nnodes> <3> <--node-rank> <1> <--master-addr> '
+            '<node0> <--master-port> <29501> <--nproc-per-node> <2> <tools/train.py> <a b.py> '
             '<--launcher> <pytorch> <--seed> <1>',
         ),
         (
             'dist_test.sh',
             ['a b.py', 'c.pth', '4'],
-            '<-m> <torch.distributed.run> <--nnodes> <3> <--node-rank> <1> <--nproc-per-node> <4> '
-            '<--master-addr> <node0> <--master-port> <29501> <tools/test.py> <a b.py> <c.pth> '
-            '<--launcher> <pytorch>',
+            '<-m> <torch.distributed.run> <--nnodes> <3> <--node-rank> <1> <--master-addr> '
+            '<node0> <--master-port> <29501> <--nproc-per-node> <4> <tools/test.py> <a b.py> '
+            '<c.pth> <--launcher> <pytorch>',
         ),
         (
             'slurm_train.sh',

@@ -144,7 +144,7 @@ def _read(path: Path) -> Picture:
                 f'{path} is a video; take its frames out first '
                 f'(ffmpeg -i {path.name} frames/%06d.png), or give frames as a generator of arrays'
             )
-        return Picture(str(path), _checked(read_picture(str(path)), str(path)))
+        return Picture(str(path), _checked(read_picture(str(path), upright=True), str(path)))
     except (OSError, PictureError) as error:
         return Picture(str(path), error=error)
 

@@ -224,7 +224,9 @@ def person_of(path: str | Path) -> str:
 
 
 def _pixels(face: Face) -> np.ndarray:
-    return read_picture(str(face)) if isinstance(face, (str, Path)) else as_rgb(face)
+    if isinstance(face, (str, Path)):
+        return read_picture(str(face), upright=True)
+    return as_rgb(face)
 
 
 def _heading(verdict: str, reason: str) -> str:

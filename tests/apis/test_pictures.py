@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from mmvlr.apis.pictures import VideoError, count_pictures, find_pictures, pictures_of
-from mmvlr.datasets.transforms import PictureError
+from mmvlr.datasets.transforms import PictureError, read_picture
 
 
 def face(level=90, height=8, width=9):
@@ -292,3 +292,13 @@ def test_errors_of_the_callers_own_generator_are_raised():
         next(pictures)
         with pytest.raises(FileNotFoundError, match='the cable'):
             next(pictures)
+
+
+def test_pictures_of_a_camera_stand_upright(tmp_path):
+    """As its tag says; data sets are read as their makers read them, without."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(face(height=8, width=20)).save(tmp_path / 'a.jpg', exif=exif)
+    (picture,) = pictures_of(tmp_path / 'a.jpg')
+    assert picture.pixels.shape == (20, 8, 3)
+    assert read_picture(str(tmp_path / 'a.jpg')).shape == (8, 20, 3)

@@ -83,7 +83,13 @@ def test_preparing_a_distributed_run_without_gpu(monkeypatch):
     monkeypatch.delenv('RANK', raising=False)
     config = Config(dict(launcher='pytorch'))
     prepare(config)
-    assert config.model_wrapper_cfg == dict(type='MMDistributedDataParallel', device_ids=None)
+    assert config.model_wrapper_cfg == dict(
+        type='MMDistributedDataParallel',
+        device_ids=None,
+        # As mmengine itself wraps a model on GPUs.
+        broadcast_buffers=False,
+        find_unused_parameters=False,
+    )
     config = Config(dict(launcher='none'))
     prepare(config)
     assert 'model_wrapper_cfg' not in config

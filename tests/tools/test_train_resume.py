@@ -153,7 +153,13 @@ def test_resume_of_another_architecture_names_the_file(project, config_file, tra
 
 def one_iteration(tool, config_file, folder, *options):
     """Weights after one iteration, and the log."""
+    # mmengine names a log by experiment and second: two runs of one second would share it.
+    name = f'experiment_name={folder.name}'
     arguments = [config_file, '--work-dir', str(folder), '--max-iters', '1', *options]
+    if '--cfg-options' in arguments:
+        arguments.insert(arguments.index('--cfg-options') + 1, name)
+    else:
+        arguments += ['--cfg-options', name]
     assert tool('train.py').main(arguments) == 0
     (log,) = folder.glob('*/*.log')
     return load_checkpoint_file(str(folder / 'iter_1.pth'))['state_dict'], log.read_text()

@@ -20,12 +20,16 @@ _TURNS = {
 }
 
 
-def read_picture(path: str) -> np.ndarray:
+def read_picture(path: str, upright: bool = False) -> np.ndarray:
     """Read a picture as RGB uint8 (H, W, 3), from a file or out of a .pack, .rec or .bin file.
 
     Pillow rather than OpenCV decodes: OpenCV fills the missing part of a truncated JPEG with grey
-    and says nothing. What a camera's orientation tag says is done, 16-bit grey is scaled to 8 bits,
-    and what is transparent becomes grey.
+    and says nothing. 16-bit grey is scaled to 8 bits, and what is transparent becomes grey.
+
+    Args:
+        path: The file, or a name in a pack.
+        upright: Turn the picture as its orientation tag says, for pictures right from a camera. The
+            tools that made data sets ignore the tag.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -40,7 +44,7 @@ def read_picture(path: str) -> np.ndarray:
             raise FileNotFoundError(error.args[0]) from None
     try:
         with Image.open(path) as picture:
-            return _as_rgb(picture)
+            return _as_rgb(_upright(picture) if upright else picture)
     except FileNotFoundError:
         raise
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
@@ -62,7 +66,6 @@ def _upright(picture: Image.Image) -> Image.Image:
 
 
 def _as_rgb(picture: Image.Image) -> np.ndarray:
-    picture = _upright(picture)
     if picture.mode == 'F':
         raise ValueError('its pixels are floating-point numbers; save it with 8 or 16 bits')
     if picture.mode.startswith('I'):

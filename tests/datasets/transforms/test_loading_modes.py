@@ -27,7 +27,7 @@ def written(tmp_path):
     def write(picture, suffix='.png', **kwargs):
         path = tmp_path / f'picture{suffix}'
         picture.save(path, **kwargs)
-        return read_picture(str(path))
+        return read_picture(str(path), upright=True)
 
     return write
 
@@ -172,7 +172,7 @@ def test_damaged_orientation_data_do_not_cost_the_picture(tmp_path, kind):
             place = min(start + draws.integers(60), len(content) - 1)
             damaged[place] = draws.integers(256)
         path.write_bytes(damaged)
-        assert read_picture(str(path)).shape == (6, 6, 3)
+        assert read_picture(str(path), upright=True).shape == (6, 6, 3)
 
 
 @pytest.mark.filterwarnings('ignore::UserWarning')
@@ -190,7 +190,7 @@ def test_damaged_files_are_read_or_refused_by_name(tmp_path, kind, capfd):
             damaged[draws.integers(min(len(damaged), 100))] = draws.integers(256)
         path.write_bytes(damaged)
         try:
-            found = read_picture(str(path))
+            found = read_picture(str(path), upright=True)
             assert found.ndim == 3 and found.dtype == np.uint8
         except PictureError as error:
             refused += 1
@@ -204,7 +204,7 @@ def test_no_picture(tmp_path, content):
     path = tmp_path / 'face.jpg'
     path.write_bytes(content)
     with pytest.raises(PictureError, match=r'face\.jpg cannot be read \(no picture\)'):
-        read_picture(str(path))
+        read_picture(str(path), upright=True)
 
 
 @pytest.mark.parametrize('share', [0.3, 0.6, 0.95])
@@ -215,11 +215,11 @@ def test_truncated_jpeg(tmp_path, share):
     path = tmp_path / 'face.jpg'
     path.write_bytes(content[: int(share * len(content))])
     with pytest.raises(PictureError, match=r'face\.jpg cannot be read'):
-        read_picture(str(path))
+        read_picture(str(path), upright=True)
 
 
 def test_first_frame_of_an_animation(tmp_path):
     frames = [Image.fromarray(np.full((8, 8, 3), level, np.uint8)) for level in (40, 200)]
     path = tmp_path / 'face.webp'
     frames[0].save(path, save_all=True, append_images=frames[1:], lossless=True)
-    assert (read_picture(str(path)) == 40).all()
+    assert (read_picture(str(path), upright=True) == 40).all()
