@@ -48,6 +48,8 @@ PACKAGES = {
     'mmvlr.evaluation.functional': 'Functional metrics',
     'mmvlr.evaluation.metrics': 'Metrics of mmengine',
     'mmvlr.identification': 'Identification',
+    'mmvlr.cli': 'The command mmvlr',
+    'mmvlr.web': 'The page in the browser',
     'mmvlr.quality': 'Quality measures',
     'mmvlr.structures': 'Structures',
     'mmvlr.visualization': 'Visualization',

@@ -1,6 +1,6 @@
 """The report page of a run: from arrays to one self-contained HTML file.
 
-This module only renders; what the page has in common with others is in :mod:`.page`.
+This module only renders; what it shares with others is in :mod:`mmvlr.visualization.page`.
 """
 
 import math
