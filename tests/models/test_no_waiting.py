@@ -1,4 +1,7 @@
-"""A training step asks for no number: on a GPU each question waits for all that was queued."""
+"""A training step asks for no number: on a GPU each question waits for all that was queued.
+
+The exception is ``PartialRecognitionModule``, which compares the batches of all ranks in every step.
+"""
 
 import pytest
 import torch
