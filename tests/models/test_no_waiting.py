@@ -1,6 +1,6 @@
 """A training step asks for no number: on a GPU each question waits for all that was queued.
 
-The exception is ``PartialRecognitionModule``, which compares the batches of all ranks in every step.
+The exception is ``PartialRecognitionModule``, which compares the batches of all ranks each step.
 """
 
 import pytest
