@@ -1,39 +1,186 @@
 """Writing without half-written files."""
 
+import contextlib
 import csv
+import errno
+import fcntl
 import hashlib
+import json
 import os
+import re
+import secrets
+import shutil
+import stat
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from .locks import held_file
 
-def write_atomic(path: str | Path, write: Callable[[Path], object]) -> Path:
+#: Names the temporary files of a folder while they are written.
+JOURNAL_FILE = '.mmvlr-journal'
+_MARK = b'mmvlr journal of temporary files\n'
+_TEMPORARY = re.compile(r'\.mmvlr-[0-9a-f]{16}(\.[^/]*)?', re.DOTALL)
+
+
+def write_atomic(
+    path: str | Path,
+    write: Callable[[Path], object],
+    *,
+    private: bool = False,
+    keep_mode: bool = False,
+) -> Path:
     """Call ``write`` with a temporary file beside ``path``, then rename it to ``path``.
 
-    Whatever happens, ``path`` is either the old file or the whole new one.
+    Whatever happens, ``path`` is either the old file or the whole new one. A symbolic link stays,
+    and what it points to changes. A device, a pipe or a socket is never replaced: the bytes are
+    copied into it.
+
+    The temporary file is held locked, and its name is in ``.mmvlr-journal`` beside it from before
+    it is made until it is gone; the last one takes the journal along. So the next writer in that
+    folder removes what killed ones have left: files that the journal names and nobody holds, and
+    nothing by the look of its name. Where there can be no journal (no locks, another user's), what
+    a killed writer leaves stays.
 
     Args:
         path: The file to write; its folder is made if need be.
-        write: Gets the temporary path and writes it.
+        write: Gets the temporary path, whose suffix is that of ``path``, and writes it.
+        private: Only the user may read it: 0600, and 0700 for a folder that is made. Else a new
+            file is as readable as any other, and a new content is not more readable than the old.
+        keep_mode: Keep the permissions of the old file as they are, also wider ones.
+
+    Raises:
+        IsADirectoryError: ``path`` is a folder.
+        OSError: It cannot be written; ``filename`` is ``path``.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f'.{path.name}.', suffix=path.suffix, dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
+    temporary = None
     try:
-        write(temporary)
-        # mkstemp makes private files; a result is as readable as any other new file.
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
+        try:
+            old = path.stat().st_mode
+        except FileNotFoundError:
+            old = None
+        if old is not None and stat.S_ISDIR(old):
+            raise IsADirectoryError(errno.EISDIR, 'Is a folder, not a file', str(path))
+        # A redirected output is a regular file that others have open.
+        open_elsewhere = str(path.absolute()).startswith(('/dev/std', '/dev/fd/', '/proc/'))
+        if open_elsewhere or (old is not None and not stat.S_ISREG(old)):
+            with tempfile.TemporaryDirectory() as folder:
+                temporary = Path(folder, f'output{path.suffix}')
+                _call(write, temporary)
+                handle = os.open(path, os.O_WRONLY | os.O_APPEND)
+                with open(temporary, 'rb') as source, open(handle, 'wb') as target:
+                    shutil.copyfileobj(source, target)
+            return path
+        real = Path(os.path.realpath(path))
+        real.parent.mkdir(mode=0o700 if private else 0o777, parents=True, exist_ok=True)
+        with _temporary_file(real, 0o600 if private else 0o666) as temporary:
+            _call(write, temporary)
+            if old is not None:
+                new = stat.S_IMODE(temporary.stat().st_mode)
+                temporary.chmod(old & 0o777 if keep_mode else new & old)
+            os.replace(temporary, real)
+    except OSError as error:
+        if error.filename in (None, temporary, str(temporary)):
+            error.filename, error.filename2 = str(path), None
         raise
     return path
+
+
+def _call(write: Callable[[Path], object], temporary: Path) -> None:
+    """Call ``write``; where the disk was the reason that it failed, raise what the disk says."""
+    try:
+        write(temporary)
+    except OSError:
+        raise
+    except Exception as error:
+        # Libraries have errors of their own for a full disk. It has no room for this either.
+        try:
+            with open(temporary, 'ab') as file:
+                file.write(bytes(1 << 16))
+        except OSError as reason:
+            raise reason from error
+        raise
+
+
+@contextlib.contextmanager
+def _temporary_file(target: Path, mode: int) -> Iterator[Path]:
+    suffix = target.suffix if len(os.fsencode(target.suffix)) < 64 else ''
+    path = target.with_name(f'.mmvlr-{secrets.token_hex(8)}{suffix}')
+    with _journal(path.parent) as (names, store):
+        store([*names, path.name])
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, mode)
+        _try_lock(handle)
+    try:
+        yield path
+    finally:
+        path.unlink(missing_ok=True)
+        # A child that was forked meanwhile keeps the file open, and with it the lock.
+        with contextlib.suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_UN)
+        os.close(handle)
+        with _journal(path.parent) as (names, store):
+            store([name for name in names if name != path.name])
+
+
+@contextlib.contextmanager
+def _journal(folder: Path) -> Iterator[tuple[list[str], Callable[[list[str]], None]]]:
+    """Hold a folder's journal; yield the names in it and what replaces them.
+
+    What dead writers have left is removed first. Without a journal nothing is known or stored.
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            handle, own = stack.enter_context(held_file(folder / JOURNAL_FILE, _MARK))
+        except OSError:
+            own = False
+        if not own:
+            yield [], lambda names: None
+            return
+
+        def store(names: list[str]) -> None:
+            content = _MARK + b''.join(json.dumps(name).encode() + b'\n' for name in names)
+            with contextlib.suppress(OSError):
+                # In this order a kill in between leaves names too many, which are no files.
+                os.pwrite(handle, content, 0)
+                os.ftruncate(handle, len(content))
+
+        names = []
+        for line in os.pread(handle, 1 << 20, len(_MARK)).splitlines():
+            with contextlib.suppress(ValueError, TypeError):
+                name = json.loads(line)
+                if _TEMPORARY.fullmatch(name) and not _remove_dead(folder / name):
+                    names.append(name)
+        store(names)
+        yield names, store
+
+
+def _remove_dead(path: Path) -> bool:
+    """Remove a temporary file that nobody writes any more; return whether it is gone."""
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    try:
+        if not stat.S_ISREG(os.fstat(handle).st_mode) or not _try_lock(handle):
+            return False
+        path.unlink(missing_ok=True)
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(handle)
+
+
+def _try_lock(handle: int) -> bool:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
 
 
 def sha256_of(path: str | Path) -> str:

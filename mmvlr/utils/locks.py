@@ -1,0 +1,151 @@
+"""One writer at a time: locks that a dead process cannot keep."""
+
+import contextlib
+import errno
+import fcntl
+import os
+import socket
+import time
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+LOCK_FILE = '.mmvlr-lock'
+_MARK = b'mmvlr lock, held by '
+# Lustre, some FUSE and some network file systems have none.
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+_held: set[int] = set()
+
+
+class LockedError(OSError):
+    """Another process writes to the same folder or file."""
+
+
+def _drop_inherited() -> None:
+    """Close what a forked child inherits: a worker that outlives its parent must not hold it."""
+    for handle in _held:
+        os.close(handle)
+    _held.clear()
+
+
+os.register_at_fork(after_in_child=_drop_inherited)
+
+
+def _take(path: Path, mark: bytes, wait: float | None) -> int:
+    end = None if wait is None else time.monotonic() + wait
+    flags = os.O_RDWR | os.O_NOFOLLOW
+    while True:
+        try:
+            handle, made = os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o666), True
+        except FileExistsError:
+            try:
+                handle, made = os.open(path, flags), False
+            except FileNotFoundError:
+                continue
+        try:
+            while True:
+                try:
+                    fcntl.flock(handle, fcntl.LOCK_EX | (0 if end is None else fcntl.LOCK_NB))
+                    break
+                except BlockingIOError:
+                    if time.monotonic() >= end:
+                        raise
+                    time.sleep(0.02)
+            # Whoever had the lock before may have removed the file.
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(handle), os.stat(path, follow_symlinks=False)):
+                    if made:
+                        os.pwrite(handle, mark, 0)
+                    _held.add(handle)
+                    return handle
+        except BaseException as error:
+            if made and isinstance(error, OSError) and error.errno in _NO_LOCKS:
+                path.unlink(missing_ok=True)
+            os.close(handle)
+            raise
+        os.close(handle)
+
+
+@contextlib.contextmanager
+def held_file(path: Path, mark: bytes, wait: float | None = None) -> Iterator[tuple[int, bool]]:
+    """Hold the lock of a small file that starts with a mark.
+
+    The file is made if need be, and removed at the end if nothing follows the mark. A file of that
+    name without the mark is not mmvlr's: it is locked, but never changed or removed.
+
+    Args:
+        path: The file.
+        mark: Its first bytes.
+        wait: Seconds to wait for another holder; None for ever.
+
+    Yields:
+        The open file, and whether it is mmvlr's.
+
+    Raises:
+        BlockingIOError: Another one holds it still.
+        OSError: The file cannot be opened, or its file system has no locks.
+    """
+    handle = _take(path, mark, wait)
+    try:
+        yield handle, os.pread(handle, len(mark), 0) == mark
+    finally:
+        # In a forked child it is closed already, and its number may be another file's.
+        if handle in _held:
+            if os.pread(handle, len(mark) + 1, 0) == mark:
+                path.unlink(missing_ok=True)
+            _held.discard(handle)
+            os.close(handle)
+
+
+@contextlib.contextmanager
+def locked(folder: str | Path, file: str = '', wait: float = 0.0) -> Iterator[None]:
+    """Be the only writer of a folder, or of one file in it.
+
+    The lock is the system's (``flock``), on a small file in the folder: it ends with the process
+    that holds it, however that ends, and forked workers do not hold it. Where the file system has
+    no locks there is a warning. Threads of one process keep each other out too.
+
+    Args:
+        folder: The folder, made if need be.
+        file: Name of the file; empty for the whole folder. The two do not exclude each other.
+        wait: Seconds to wait for another writer.
+
+    Raises:
+        LockedError: Another one writes there still; its process is named.
+        OSError: Nothing can be written to the folder.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / (f'.{file}{LOCK_FILE}' if file else LOCK_FILE)
+    with contextlib.ExitStack() as stack:
+        try:
+            handle, own = stack.enter_context(held_file(path, _MARK, wait))
+        except BlockingIOError:
+            raise LockedError(
+                f'{folder / file} is being written by {_holder(path)}; wait until it has finished, '
+                'or choose another output'
+            ) from None
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
+            warnings.warn(
+                f'{folder} cannot be locked ({error.strerror}): start one writer at a time',
+                stacklevel=3,
+            )
+        else:
+            if own:
+                os.ftruncate(handle, len(_MARK))
+                os.pwrite(
+                    handle, f'process {os.getpid()} on {socket.gethostname()}'.encode(), len(_MARK)
+                )
+                stack.callback(os.ftruncate, handle, len(_MARK))
+        yield
+
+
+def _holder(path: Path) -> str:
+    try:
+        content = path.read_bytes()[:200]
+    except OSError:
+        content = b''
+    name = content.removeprefix(_MARK).decode(errors='replace')
+    return name if content.startswith(_MARK) and name else 'another process'
