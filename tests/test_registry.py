@@ -170,7 +170,7 @@ BUILD = {
         'BestTemplate': dict(),
         'MeanTemplate': dict(),
         'NormWeightedTemplate': dict(),
-        'PictureTemplates': dict(),
+        'ImageTemplates': dict(),
         'RIWeightedTemplate': dict(),
     },
     'METRICS': {

@@ -1,20 +1,15 @@
 """Who is it: templates, the gallery of known people, search, and whether to answer at all."""
 
-from .decision import (
-    Decision,
-    DecisionFileError,
-    SearchedFaces,
-    TargetNotReachedError,
-    Verdict,
-    calibrate,
-)
-from .gallery import Gallery, GalleryFileError, Matches
+from .calibrating import SearchedFaces, TargetNotReachedError, calibrate
+from .decision import Decision, Verdict
+from .gallery import Gallery, GalleryChangedError
+from .gallery_state import Enrolled, Matches
 from .search import ExactSearch, FaissSearch
 from .templates import (
     BestTemplate,
+    ImageTemplates,
     MeanTemplate,
     NormWeightedTemplate,
-    PictureTemplates,
     RIWeightedTemplate,
     TemplateRule,
 )
@@ -22,15 +17,15 @@ from .templates import (
 __all__ = [
     'BestTemplate',
     'Decision',
-    'DecisionFileError',
+    'Enrolled',
     'ExactSearch',
     'FaissSearch',
     'Gallery',
-    'GalleryFileError',
+    'GalleryChangedError',
+    'ImageTemplates',
     'Matches',
     'MeanTemplate',
     'NormWeightedTemplate',
-    'PictureTemplates',
     'RIWeightedTemplate',
     'SearchedFaces',
     'TargetNotReachedError',

@@ -1,63 +1,52 @@
-"""The gallery: known people with the embeddings of their pictures, searched and kept on disk."""
+"""The gallery: known people with the embeddings of their images, searched and kept on disk."""
 
-import hashlib
-import json
-from collections.abc import Iterable, Mapping, Sequence
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from mmvlr.registry import TEMPLATES, check_registered
-from mmvlr.utils.io import sha256_of, write_atomic
-from mmvlr.version import __version__
+from mmvlr.utils.contract import check_identity
+from mmvlr.utils.locks import locked
+from mmvlr.utils.schema import FileFormatError
 
-from .search import ExactSearch, FaissSearch, build_search, search_config
-from .templates import TemplateRule, as_quality, template_config, unit_rows
+from .gallery_file import FILE, has_gallery, read_digest, read_gallery, write_gallery
+from .gallery_state import Enrolled, GalleryState, Matches, find_lacking
+from .search import search_config
+from .templates import template_config
 
-_FORMAT, _VERSION = 'mmvlr gallery', 1
-_JSON = 'gallery.json'
-_QUALITY = 'quality.'
-
-
-class GalleryFileError(ValueError):
-    """A saved gallery is damaged, incomplete, mixed up or of a newer format."""
+#: Seconds that a writer waits for the others.
+WAIT = 600.0
 
 
-@dataclass(frozen=True, eq=False)
-class Matches:
-    """The people who resemble each probe most, best first.
-
-    Attributes:
-        person: Their names, text (P, k) of dtype object; where there are fewer than k people, or an
-            approximate search found fewer, see :meth:`Gallery.search`.
-        similarity: Cosine of the probe and the best template of the person, float32 (P, k).
-    """
-
-    person: np.ndarray
-    similarity: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.person)
+class GalleryChangedError(ValueError):
+    """A saved gallery was changed by another process since it was loaded."""
 
 
 class Gallery:
-    """Known people, each with the embeddings and qualities of one or several pictures.
+    """Known people, each with the embeddings and qualities of one or several images.
 
-    The pictures are kept, as unit vectors, and the templates that are searched are made of them:
-    so the rule can be changed, and people can be extended, at any time. Templates and index are
-    made at the first search after a change; enrol many people by :meth:`enrol_many`, not with a
-    search after each.
+    The images are kept, as unit vectors, and the templates that are searched are made of them: so
+    the rule can be changed, and people can be extended, at any time. Templates and index are made
+    at the first search after a change; enroll many people by :meth:`enroll_many`, not with a search
+    after each.
 
-    Names of people and pictures are any text. People keep the order of their enrolment.
+    Names of people are text without control characters, in Unicode's composed form; those of images
+    are any text. People keep the order of their enrollment.
+
+    Threads may share a gallery: each search sees the gallery as it was before or after a change,
+    and changes wait for each other. So may processes share a folder, see :meth:`update`.
 
     Args:
         identity: Which network makes the embeddings, as ``mmvlr.apis.network.identity_of`` says
             it. It travels with the gallery, whose embeddings mean nothing to another network.
-        template: Rule that makes templates of pictures: a short name (``'mean'``, ``'norm'``,
-            ``'ri'``, ``'best'``, ``'pictures'``), or a config of one of ``TEMPLATES``.
+        template: Rule that makes templates of images: a short name (``'mean'``, ``'norm'``,
+            ``'ri'``, ``'best'``, ``'images'``), or a config of one of ``TEMPLATES``.
         search: ``'exact'``, ``'faiss'``, or a config such as ``dict(type='faiss', kind='ivf')``.
 
     Raises:
@@ -67,8 +56,8 @@ class Gallery:
     Example:
         >>> identity = dict(embedding=dict(dims=2))
         >>> gallery = Gallery(identity, template='best')
-        >>> gallery.enrol('Ann', [[1.0, 0.0], [0.8, 0.6]], dict(ri=[0.4, 0.1]))
-        >>> gallery.enrol('Bob', [[0.0, 3.0]], dict(ri=[-0.2]))
+        >>> gallery.enroll('Ann', [[1.0, 0.0], [0.8, 0.6]], dict(ri=[0.4, 0.1]))
+        >>> gallery.enroll('Bob', [[0.0, 3.0]], dict(ri=[-0.2]))
         >>> matches = gallery.search([[0.0, 1.0]], k=2)
         >>> matches.person[0].tolist(), matches.similarity[0].round(2).tolist()
         (['Bob', 'Ann'], [1.0, 0.3199999928474426])
@@ -81,192 +70,160 @@ class Gallery:
         search: str | Mapping[str, Any] = 'exact',
     ):
         try:
-            self._dims = int(identity['embedding']['dims'])
+            dims = int(identity['embedding']['dims'])
         except (KeyError, TypeError) as error:
             raise ValueError(
                 "identity lacks embedding.dims, the embedding's size; it is made by "
                 'mmvlr.apis.network.identity_of(model)'
             ) from error
         self.identity = deepcopy(dict(identity))
-        # Numbers of people only grow, so that the order of numbers is that of enrolment.
-        self._number: dict[str, int] = {}
-        self._next = 0
-        self._parts: list[_Pictures] = []
-        self._removed = False
-        self._forget()
-        self._rule: TemplateRule
-        self.template = template
-        self.method = search
+        self._lock = threading.RLock()
+        config = template_config(template)
+        # All there is; a change replaces it.
+        self._state = GalleryState(dims, config, TEMPLATES.build(config), search_config(search))
+        self._source: tuple[Path, str] | None = None
 
     @property
     def people(self) -> list[str]:
-        """Names of the people, in the order of their enrolment."""
-        return list(self._number)
+        """Names of the people, in the order of their enrollment."""
+        return list(self._state.number)
 
     def __len__(self) -> int:
-        return len(self._number)
+        return len(self._state)
 
     def __contains__(self, person: str) -> bool:
-        return person in self._number
+        with suppress(KeyError):
+            return bool(self._state.find(person))
+        return False
 
     def __repr__(self) -> str:
+        state = self._state
         return (
-            f'Gallery({len(self):,} people, {self.num_pictures:,} pictures, '
-            f'template={self._template})'
+            f'Gallery({len(state):,} people, {len(state.images.names):,} images, '
+            f'template={state.template})'
         )
 
     @property
-    def num_pictures(self) -> int:
-        """Number of pictures of all people."""
-        return len(self._pictures().names)
+    def num_images(self) -> int:
+        """Number of images of all people."""
+        return len(self._state.images.names)
 
     @property
     def template(self) -> dict[str, Any]:
-        """Config of the rule that makes templates; setting it keeps the pictures.
+        """Config of the rule that makes templates; setting it keeps the images.
 
         Raises:
-            ValueError: There is no such rule, or a picture lacks a quality that it needs.
+            ValueError: There is no such rule, an image lacks a quality that it needs, or it makes
+                no template of the images of a person, as they cancel out.
         """
-        return dict(self._template)
+        return dict(self._state.template)
 
     @template.setter
     def template(self, template: str | Mapping[str, Any]) -> None:
         config = template_config(template)
         rule = TEMPLATES.build(dict(config))
-        pictures = self._pictures()
-        lacking = _lacking(rule, pictures.qualities, len(pictures.names))
-        if lacking:
-            row, name = lacking
-            person = self.people[self._positions(pictures.person[row : row + 1])[0]]
-            raise ValueError(
-                f'{type(rule).__name__} needs the quality {name!r} of every picture; '
-                f'{_label(person, pictures.names[row])} was enrolled without it'
-            )
-        self._template, self._rule = config, rule
-        self._forget()
+        with self._lock:
+            self._state = self._state.change_rule(config, rule)
 
     @property
     def method(self) -> dict[str, Any]:
         """Config of the search."""
-        return dict(self._method)
+        return dict(self._state.method)
 
     @method.setter
     def method(self, search: str | Mapping[str, Any]) -> None:
-        self._method, self._index = search_config(search), None
+        with self._lock:
+            self._state = replace(self._state, method=search_config(search))
 
-    def enrol(
+    def enroll(
         self,
         person: str,
         embeddings: Any,
         qualities: Mapping[str, Any] | None = None,
         names: Sequence[str] | None = None,
     ) -> None:
-        """Add pictures of a person, who may be there already.
+        """Add images of a person, who may be there already.
 
         Args:
-            person: Name, any text but the empty one.
-            embeddings: Embeddings of the n pictures, of any length, (n, D).
+            person: Name; see :class:`Gallery`.
+            embeddings: Embeddings of the n images, of any length, (n, D).
             qualities: Qualities by name, higher is better, (n,) each.
-            names: Names of the pictures, (n,).
+            names: Names of the images, (n,).
 
         Raises:
-            ValueError: An embedding has no direction or another size, a quality is missing that
-                the template rule needs, or the counts differ. The gallery is as it was.
+            ValueError: The name is blank or holds control characters, an embedding has no direction
+                or another size, the images of the person cancel out, a quality is missing that the
+                template rule needs, or the counts differ. The gallery is as it was.
         """
         count = len(embeddings) if hasattr(embeddings, '__len__') else 0
         if not count:
-            raise ValueError(f'{person!r} has no picture to enrol')
-        self.enrol_many([person] * count, embeddings, qualities, names)
+            raise ValueError(f'{person!r} has no image to enroll')
+        self.enroll_many([person] * count, embeddings, qualities, names)
 
-    def enrol_many(
+    def enroll_many(
         self,
         people: Sequence[str],
         embeddings: Any,
         qualities: Mapping[str, Any] | None = None,
         names: Sequence[str] | None = None,
     ) -> None:
-        """Add pictures of many people at once, in any order.
+        """Add images of many people at once, in any order.
 
         Args:
-            people: Whom each picture shows, (N,).
+            people: Whom each image shows, (N,).
             embeddings: Embeddings of any length, (N, D).
             qualities: Qualities by name, (N,) each.
-            names: Names of the pictures, (N,).
+            names: Names of the images, (N,).
 
         Raises:
-            ValueError: See :meth:`enrol`. Nobody is enrolled then.
+            ValueError: See :meth:`enroll`. Nobody is enrolled then.
         """
-        people = _texts(people, 'people')
-        names = [''] * len(people) if names is None else _texts(names, 'pictures')
-        shape = tuple(np.shape(embeddings))
-        if len(shape) != 2 or shape[1] != self._dims:
-            raise ValueError(
-                f'embeddings must be (n, {self._dims}), as the network of this gallery makes '
-                f'them, got {shape}'
-            )
-        if not len(people) == len(names) == shape[0]:
-            raise ValueError(
-                f'{shape[0]} embeddings, {len(people)} people and {len(names)} names of pictures '
-                'were given: there must be as many of each'
-            )
-        if '' in people:
-            raise ValueError(f'picture {people.index("") + 1} is of a person without name')
+        with self._lock:
+            state = self._state
+            self._state = state.enroll(state.check(people, embeddings, qualities, names))
 
-        def label(row: int) -> str:
-            return _label(
-                people[row], names[row] or f'picture {people[:row].count(people[row]) + 1}'
-            )
+    def enroll_new(
+        self,
+        people: Sequence[str],
+        embeddings: Any,
+        qualities: Mapping[str, Any] | None = None,
+        names: Sequence[str] | None = None,
+    ) -> Enrolled:
+        """Add those of the images that their people do not have yet; see :meth:`enroll_many`.
 
-        unit = unit_rows(embeddings, label)
-        given = {name: as_quality(v, name, len(unit)) for name, v in (qualities or {}).items()}
-        for name, values in given.items():
-            bad = np.flatnonzero(~np.isfinite(values))
-            if len(bad):
-                raise ValueError(f'the quality {name!r} of {label(int(bad[0]))} is NaN or infinite')
-        lacking = _lacking(self._rule, given, len(unit))
-        if lacking:
-            row, name = lacking
-            there = ', '.join(sorted(given)) or 'none'
-            raise ValueError(
-                f'{type(self._rule).__name__} needs the quality {name!r} of every picture; '
-                f'{label(row)} comes with: {there}'
-            )
-        for person in people:
-            if person not in self._number:
-                self._number[person] = self._next
-                self._next += 1
-        numbers = np.fromiter((self._number[person] for person in people), np.int64, len(people))
-        self._parts.append(_Pictures(unit, numbers, names, given))
-        self._forget()
+        Every image is compared with every other one. Two are the same if their embeddings are, but
+        for rounding.
 
-    def remove(self, person: str) -> None:
-        """Forget a person with all pictures.
+        Returns:
+            Which were enrolled, and which are enrolled as other people too.
+        """
+        with self._lock:
+            state = self._state
+            new = state.check(people, embeddings, qualities, names)
+            self._state, enrolled = state.enroll_new(new)
+        return enrolled
+
+    def remove(self, *people: str) -> None:
+        """Forget people with all images.
 
         Raises:
-            KeyError: The person is not in the gallery.
+            KeyError: One of them is not in the gallery. Nobody is removed then.
         """
-        if person not in self._number:
-            raise KeyError(f'{person!r} is not in the gallery of {len(self):,} people')
-        del self._number[person]
-        self._removed = True
-        self._forget()
+        with self._lock:
+            self._state = self._state.remove(people)
 
-    def pictures(self, person: str) -> tuple[list[str], np.ndarray, dict[str, np.ndarray]]:
+    def images(self, person: str) -> tuple[list[str], np.ndarray, dict[str, np.ndarray]]:
         """Return what is known of a person.
 
         Returns:
-            Names of the n pictures, their unit embeddings, float32 (n, D), and their qualities,
-            (n,) each, NaN where a picture was enrolled without.
+            Names of the n images, their unit embeddings, float32 (n, D), and their qualities, (n,)
+            each, NaN where an image was enrolled without.
 
         Raises:
             KeyError: The person is not in the gallery.
         """
-        if person not in self._number:
-            raise KeyError(f'{person!r} is not in the gallery of {len(self):,} people')
-        pictures = self._pictures()
-        rows = np.flatnonzero(pictures.person == self._number[person])
-        qualities = {name: values[rows] for name, values in pictures.qualities.items()}
-        return [pictures.names[row] for row in rows], pictures.unit[rows], qualities
+        images = self._state.images_of(person)
+        return images.names, images.unit, images.qualities
 
     def templates(self) -> tuple[np.ndarray, np.ndarray]:
         """Return what is searched.
@@ -274,38 +231,25 @@ class Gallery:
         Returns:
             Unit templates, float32 (T, D), and the place of each one's person in ``people``,
             int64 (T,), not falling. Do not write to them.
-
-        Raises:
-            ValueError: The pictures of a person cancel out.
         """
-        if self._made is None:
-            pictures = self._sorted()
-            starts = self._starts(pictures)
-            self._made = self._rule.many(pictures.unit, starts, pictures.qualities, self.people)
-        return self._made
+        return self._state.templates
 
     @property
     def counts(self) -> dict[str, int]:
-        """Number of pictures of each person, in the order of enrolment."""
-        counts = np.diff(self._starts(self._sorted())).tolist()
-        return dict(zip(self.people, counts, strict=True))
+        """Number of images of each person, in the order of enrollment."""
+        state = self._state
+        return dict(zip(state.people, np.diff(state.starts).tolist(), strict=True))
 
     @property
     def digest(self) -> str:
         """SHA-256 of people and templates: a decision is calibrated on these and no others."""
-        if self._sha256 is None:
-            templates, owner = self.templates()
-            digest = hashlib.sha256(json.dumps(self.people).encode())
-            digest.update(owner.tobytes())
-            digest.update(np.ascontiguousarray(templates).tobytes())
-            self._sha256 = digest.hexdigest()
-        return self._sha256
+        return self._state.digest
 
     def search(self, embeddings: Any, k: int = 5) -> Matches:
         """Find the people who resemble each probe most.
 
         The best template of a person counts. Equally similar people stand in the order of their
-        enrolment.
+        enrollment.
 
         Args:
             embeddings: Embeddings of the probes, of any length, (P, D).
@@ -319,64 +263,99 @@ class Gallery:
             ValueError: The gallery is empty, an embedding has no direction or another size, or
                 k is below 1.
         """
-        if k < 1:
-            raise ValueError(f'k must be at least 1, got {k}')
-        if not len(self):
-            raise ValueError('the gallery is empty: enrol somebody before searching')
-        probes = unit_rows(embeddings, 'probe {}'.format)
-        if probes.shape[1] != self._dims:
-            raise ValueError(
-                f'probes must be (P, {self._dims}), as the network of this gallery makes them, '
-                f'got {probes.shape}'
-            )
-        if self._index is None:
-            self._index = build_search(self._method, *self.templates())
-        number, similarity = self._index(probes, k)
-        people = np.array([*self.people, ''], object)
-        return Matches(people[number], similarity)
+        return self._state.search(embeddings, k)
 
-    def save(self, folder: str | Path) -> Path:
-        """Write ``gallery.json`` and the tensors it names into a folder.
+    def find_same(self, embeddings: Any) -> list[tuple[int, str, str]]:
+        """Return which faces are enrolled themselves: (row, person, name of the image) of each."""
+        return self._state.find_same(embeddings)
 
-        The tensors' file is named after what it holds, and ``gallery.json``, renamed last, says
-        which one belongs to it: whatever happens, the folder holds the old gallery or the new one.
-        One process may save to a folder at a time.
+    # On disk ------------------------------------------------------------------------------------
+
+    def save(self, folder: str | Path, keep_mode: bool = False) -> Path:
+        """Write the gallery into a folder, which holds the old one or the new one at any moment.
+
+        Faces are biometric data: the file is readable by its owner alone, and so is a folder that
+        is made for it.
+
+        Args:
+            folder: The folder; other files in it stay as they are.
+            keep_mode: Keep the permissions of a gallery that is there.
 
         Returns:
             The folder.
-        """
-        from safetensors.numpy import save_file
 
+        Raises:
+            GalleryChangedError: Another process has changed the gallery since it was loaded from
+                this folder: use :meth:`update`.
+            FileFormatError: The folder holds a file of that name that is no gallery.
+        """
         folder = Path(folder)
-        pictures = self._sorted()
-        tensors = {_QUALITY + name: values for name, values in pictures.qualities.items()}
-        tensors['embedding'] = pictures.unit
-        written = write_atomic(
-            folder / 'gallery.safetensors', lambda path: save_file(tensors, path)
-        )
-        digest = sha256_of(written)
-        own = written.rename(folder / _tensors_name(digest))
-        content = dict(
-            mmvlr=__version__,
-            identity=self.identity,
-            template=self._template,
-            tensors=digest,
-            people=self.people,
-            offsets=self._starts(pictures).tolist(),
-            pictures=pictures.names,
-        )
-        text = json.dumps(content)
-        head = json.dumps(dict(format=_FORMAT, version=_VERSION, sha256=_digest(text)))
-        write_atomic(
-            folder / _JSON,
-            lambda path: path.write_text(
-                f'{head[:-1]}, "content": {text}}}\n', encoding='utf-8', newline='\n'
-            ),
-        )
-        for old in folder.glob('gallery*.safetensors'):
-            if old != own:
-                old.unlink()
+        with _only_writer(folder):
+            self._write(folder, keep_mode)
         return folder
+
+    def _write(self, folder: Path, keep_mode: bool) -> None:
+        place = folder.resolve()
+        # Whoever has the folder writes what is there now: an older state must not follow a newer.
+        with self._lock:
+            source, found = self._source, read_digest(folder)
+            if source is not None and source[0] == place and source[1] != found:
+                raise GalleryChangedError(
+                    f'{folder} was changed by another process since it was loaded: nothing was '
+                    'saved; change it with Gallery.update(folder)'
+                )
+            digest = write_gallery(folder, self._state.store(self.identity), keep_mode)
+            self._source = place, digest
+
+    @classmethod
+    @contextmanager
+    def update(
+        cls,
+        folder: str | Path,
+        identity: Mapping[str, Any] | None = None,
+        template: str | Mapping[str, Any] | None = None,
+        search: str | Mapping[str, Any] = 'exact',
+        keep_mode: bool = False,
+    ) -> Iterator['Gallery']:
+        """Load a gallery, change it and save it, while no other process writes it.
+
+        It is saved at the end of the ``with`` block if it was changed, and as it was if the block
+        ends with an error. Other writers wait; readers see the old gallery until then.
+
+        Args:
+            folder: The folder. Where it holds no gallery, one is made, for which ``identity`` is
+                needed.
+            identity: See :meth:`load`.
+            template: The rule of a gallery that is made (default: ``'mean'``), or the new one of
+                one that is there.
+            search: See :class:`Gallery`.
+            keep_mode: See :meth:`save`.
+
+        Raises:
+            FileNotFoundError: There is no gallery in the folder, and no ``identity`` to make one.
+            LockedError: Another process writes for more than ten minutes.
+
+        Example:
+            Two processes that do this at once lose nobody::
+
+                with Gallery.update('gallery', inferencer.identity) as gallery:
+                    gallery.enroll('Ann', faces.embedding, faces.qualities, faces.names)
+        """
+        folder = Path(folder)
+        if identity is None and not has_gallery(folder):
+            raise FileNotFoundError(f'{folder} holds no gallery: {FILE} is not there')
+        with _only_writer(folder):
+            before = None
+            if identity is None or has_gallery(folder):
+                gallery = cls.load(folder, identity, search)
+                before = gallery._state
+                if template is not None and template_config(template) != gallery.template:
+                    gallery.template = template
+            else:
+                gallery = cls(identity, template or 'mean', search)
+            yield gallery
+            if gallery._state is not before:
+                gallery._write(folder, keep_mode)
 
     @classmethod
     def load(
@@ -385,7 +364,7 @@ class Gallery:
         identity: Mapping[str, Any] | None = None,
         search: str | Mapping[str, Any] = 'exact',
     ) -> 'Gallery':
-        """Read a saved gallery.
+        """Read a saved gallery, also while another process saves it.
 
         Args:
             folder: The folder.
@@ -394,179 +373,37 @@ class Gallery:
 
         Raises:
             FileNotFoundError: There is no gallery in the folder.
-            GalleryFileError: A file is damaged, missing, of another gallery or of a newer format.
+            FileFormatError: A file is damaged, missing, of another gallery or of a newer format.
             ModelMismatchError: Its embeddings are of another network or preprocessing.
         """
-        path = Path(folder) / _JSON
-        if not path.is_file():
-            raise FileNotFoundError(f'{path} does not exist: there is no gallery in {folder}')
-        content = _read_json(path)
+        stored = read_gallery(folder)
+        path = str(Path(folder) / FILE)
         if identity is not None:
-            from mmvlr.utils.contract import check_identity
-
-            check_identity(identity, content['identity'], str(path))
-        pictures = _read_tensors(path, content)
-        check_registered(content['template'], TEMPLATES, str(path))
+            check_identity(identity, stored.identity, path)
         try:
-            gallery = cls(content['identity'], content['template'], search)
-        except (KeyError, TypeError) as error:
-            raise GalleryFileError(
-                f'{path} needs the template rule {content["template"]}, which cannot be built '
-                f'({error}): its options are of another version'
-            ) from error
-        gallery._number = {person: number for number, person in enumerate(content['people'])}
-        gallery._next = len(gallery)
-        gallery._parts = [pictures]
+            check_registered(stored.template, TEMPLATES, path)
+            gallery = cls(stored.identity, stored.template, search)
+            lacking = find_lacking(gallery._state.rule, stored.qualities, len(stored.images))
+        except (KeyError, TypeError, ValueError) as error:
+            remedy = 'update mmvlr, or import the module that registers the rule first'
+            raise FileFormatError(path, f'template: {stored.template}: {error}', remedy) from error
+        if lacking:
+            problem = f'template: it needs the quality {lacking[1]!r} of every image'
+            raise FileFormatError(path, problem, 'take it from a backup')
+        gallery._state = gallery._state.restore(stored)
+        gallery._source = Path(folder).resolve(), stored.digest
         return gallery
 
-    def _forget(self) -> None:
-        """Make templates, index and digest again when they are asked for: something changed."""
-        self._index: ExactSearch | FaissSearch | None = None
-        self._made: tuple[np.ndarray, np.ndarray] | None = None
-        self._sha256: str | None = None
 
-    def _pictures(self) -> '_Pictures':
-        """All pictures in one part, without those of removed people."""
-        if len(self._parts) != 1:
-            self._parts = [_join(self._parts, self._dims)]
-        if self._removed:
-            (pictures,) = self._parts
-            kept = np.isin(pictures.person, np.fromiter(self._number.values(), np.int64))
-            self._parts, self._removed = [pictures.take(np.flatnonzero(kept))], False
-        return self._parts[0]
-
-    def _sorted(self) -> '_Pictures':
-        """All pictures, those of a person in a row, people in the order of enrolment."""
-        pictures = self._pictures()
-        if (np.diff(pictures.person) < 0).any():
-            pictures = pictures.take(np.argsort(pictures.person, kind='stable'))
-            self._parts = [pictures]
-        return pictures
-
-    def _positions(self, number: np.ndarray) -> np.ndarray:
-        """Places in ``people`` of people by number."""
-        return np.searchsorted(np.fromiter(self._number.values(), np.int64), number)
-
-    def _starts(self, pictures: '_Pictures') -> np.ndarray:
-        """Where each person's pictures start and the last one's end, int64 (K + 1,)."""
-        numbers = np.fromiter(self._number.values(), np.int64)
-        return np.append(np.searchsorted(pictures.person, numbers), len(pictures.person))
-
-
-@dataclass(frozen=True, eq=False)
-class _Pictures:
-    """N pictures: unit embeddings (N, D), number of the person (N,), names, qualities (N,)."""
-
-    unit: np.ndarray
-    person: np.ndarray
-    names: list[str]
-    qualities: dict[str, np.ndarray]
-
-    def take(self, rows: np.ndarray) -> '_Pictures':
-        return _Pictures(
-            self.unit[rows],
-            self.person[rows],
-            [self.names[row] for row in rows],
-            {name: values[rows] for name, values in self.qualities.items()},
-        )
-
-
-def _join(parts: Iterable[_Pictures], dims: int) -> _Pictures:
-    parts = [part for part in parts if part.names]
-    if len(parts) == 1:
-        # No copy: the embeddings of a large gallery, enrolled at once, would be there twice.
-        return parts[0]
-    known = dict.fromkeys(name for part in parts for name in part.qualities)
-    empty = np.empty(0, np.float32)
-    return _Pictures(
-        np.concatenate([np.empty((0, dims), np.float32), *(part.unit for part in parts)]),
-        np.concatenate([np.empty(0, np.int64), *(part.person for part in parts)]),
-        [name for part in parts for name in part.names],
-        {
-            name: np.concatenate(
-                [
-                    empty,
-                    *(
-                        part.qualities.get(name, np.full(len(part.unit), np.nan, np.float32))
-                        for part in parts
-                    ),
-                ]
-            )
-            for name in known
-        },
-    )
-
-
-def _texts(values: Iterable[str], kind: str) -> list[str]:
-    values = list(values)
-    for value in values:
-        if not isinstance(value, str):
-            raise ValueError(f'names of {kind} must be text, got {value!r}')
-    return [str(value) for value in values]
-
-
-def _label(person: str, picture: str) -> str:
-    return f'{picture or "a picture"} of {person!r}'
-
-
-def _lacking(
-    rule: TemplateRule, qualities: Mapping[str, np.ndarray], count: int
-) -> tuple[int, str] | None:
-    """Row of the first of ``count`` pictures that lacks a quality the rule needs, and its name."""
-    for name in rule.needs:
-        bad = np.flatnonzero(~np.isfinite(qualities.get(name, np.full(count, np.nan))))
-        if len(bad):
-            return int(bad[0]), name
-    return None
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _tensors_name(digest: str) -> str:
-    return f'gallery-{digest[:16]}.safetensors'
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    advice = 'enrol again, or take it from a backup'
+@contextmanager
+def _only_writer(folder: Path) -> Iterator[None]:
+    made = not folder.exists()
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:
-        whole = json.loads(path.read_text(encoding='utf-8'))
-        found = whole['format'], whole['version']
-        stated, content = whole.get('sha256'), whole.get('content')
-    except (ValueError, KeyError, TypeError) as error:
-        raise GalleryFileError(f'{path} is no gallery or is damaged ({error}); {advice}') from error
-    if found[0] != _FORMAT:
-        raise GalleryFileError(f'{path} is no gallery: its format is {found[0]!r}')
-    if found[1] != _VERSION:
-        raise GalleryFileError(
-            f'{path} has format version {found[1]}, and this mmvlr {__version__} reads version '
-            f'{_VERSION}: update mmvlr'
-        )
-    if stated != _digest(json.dumps(content)):
-        raise GalleryFileError(f'{path} is damaged or was edited by hand; {advice}')
-    return content
-
-
-def _read_tensors(path: Path, content: Mapping[str, Any]) -> _Pictures:
-    from safetensors.numpy import load_file
-
-    file = path.parent / _tensors_name(content['tensors'])
-    if not file.is_file():
-        raise GalleryFileError(
-            f'{path} belongs with {file.name}, which is not beside it: copy both files together'
-        )
-    if sha256_of(file) != content['tensors']:
-        raise GalleryFileError(
-            f'{file} is damaged, cut short or of another gallery: it is not the file that '
-            f'{path} names; enrol again, or take both files from a backup'
-        )
-    tensors = load_file(file)
-    starts = np.array(content['offsets'], np.int64)
-    person = np.repeat(np.arange(len(content['people'])), np.diff(starts))
-    qualities = {
-        name.removeprefix(_QUALITY): values
-        for name, values in tensors.items()
-        if name.startswith(_QUALITY)
-    }
-    return _Pictures(tensors['embedding'], person, content['pictures'], qualities)
+        with locked(folder, FILE, wait=WAIT):
+            yield
+    except BaseException:
+        if made:
+            with suppress(OSError):
+                folder.rmdir()
+        raise

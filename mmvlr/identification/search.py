@@ -16,6 +16,8 @@ import torch
 TEMPLATE_BLOCK = 8192
 #: Probes that are scored at a time: 8 MB of scores in one block.
 PROBE_BLOCK = 256
+#: From this similarity on two embeddings are of one and the same image.
+SAME = 1 - 1e-6
 
 
 class ExactSearch:
@@ -95,7 +97,7 @@ class FaissSearch:
 
     - ``'flat'``: compares with every template as :class:`ExactSearch`. Where many people are
       equally similar at the last place, which of them is found is left open.
-    - ``'ivf'``: templates are sorted into cells around ``num_cells`` centres, and a probe is
+    - ``'ivf'``: templates are sorted into cells around ``num_cells`` centers, and a probe is
       compared with those of the nearest cells alone: faster, and it misses the best now and then.
       How often depends on the embeddings; measure it on yours.
 
@@ -129,10 +131,10 @@ class FaissSearch:
             self.index = faiss.IndexFlatIP(dims)
         elif kind == 'ivf':
             num_cells = num_cells or max(1, round(len(templates) ** 0.5))
-            # The coarse index holds the centres. It must live as long as the index.
-            self._centres = faiss.IndexFlatIP(dims)
+            # The coarse index holds the centers. It must live as long as the index.
+            self._centers = faiss.IndexFlatIP(dims)
             self.index = faiss.IndexIVFFlat(
-                self._centres, dims, num_cells, faiss.METRIC_INNER_PRODUCT
+                self._centers, dims, num_cells, faiss.METRIC_INNER_PRODUCT
             )
             self.index.nprobe = max(1, round(probed * num_cells))
             # k-means on a sample: 40 templates a cell, about the least that faiss finds enough.
@@ -215,6 +217,33 @@ class _Best:
         kept, place = kept[place < k], place[place < k]
         self.person[row[kept], place] = person[kept]
         self.similarity[row[kept], place] = similarity[kept]
+
+
+def find_identical(probes: np.ndarray, others: np.ndarray) -> tuple[list[int], list[int]]:
+    """Find the unit embeddings that are the same but for rounding: those of one and the same image.
+
+    Args:
+        probes: float32 (P, D).
+        others: float32 (N, D).
+
+    Returns:
+        Row of the probe and row of the other of each pair, probe by probe.
+    """
+    rows, columns = [], []
+    for start in range(0, len(probes), PROBE_BLOCK):
+        block = probes[start : start + PROBE_BLOCK]
+        for first in range(0, len(others), TEMPLATE_BLOCK):
+            near = others[first : first + TEMPLATE_BLOCK]
+            row, column = np.nonzero(block @ near.T >= np.float32(1 - 1e-4))
+            product = (block[row].astype(np.float64) * near[column]).sum(axis=1)
+            same = product >= SAME
+            rows.append(start + row[same])
+            columns.append(first + column[same])
+    if not rows:
+        return [], []
+    row, column = np.concatenate(rows), np.concatenate(columns)
+    order = np.lexsort((column, row))
+    return row[order].tolist(), column[order].tolist()
 
 
 SEARCHES = dict(exact=ExactSearch, faiss=FaissSearch)

@@ -6,17 +6,11 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
+from mmvlr.identification import Decision, SearchedFaces, TargetNotReachedError, calibrate
+from mmvlr.identification.abstention import AbstentionLevel, abstention_level
 from mmvlr.identification.conformal import conformal_threshold, quality_edges
-from mmvlr.identification.decision import (
-    AbstentionLevel,
-    Decision,
-    DecisionFileError,
-    SearchedFaces,
-    TargetNotReachedError,
-    abstention_level,
-    calibrate,
-)
 from mmvlr.utils.contract import ModelMismatchError
+from mmvlr.utils.schema import FileFormatError
 
 IDENTITY = dict(
     weights='ab' * 32,
@@ -271,12 +265,12 @@ def test_file_of_another_model_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ('change', 'message'),
     [
-        (lambda text: text[: len(text) // 2], 'not a readable JSON file'),
+        (lambda text: text[: len(text) // 2], 'not a readable JSON'),
         (lambda text: text.replace('"target_fpir": 0.1', '"target_fpir": 0.2'), 'damaged'),
         (lambda text: text.replace('"threshold": 0.5', '"threshold": 0.1'), 'damaged'),
-        (lambda text: text.replace('"version": 1', '"version": 2'), 'version 2'),
-        (lambda text: text.replace('mmvlr decision', 'something'), 'no decision of mmvlr'),
-        (lambda text: '[1]', 'no decision of mmvlr'),
+        (lambda text: text.replace('"version": 1', '"version": 2'), 'version: 2'),
+        (lambda text: text.replace('mmvlr decision', 'something'), 'format: .something'),
+        (lambda text: '[1]', 'content'),
     ],
 )
 def test_damaged_file_is_refused(tmp_path, change, message):
@@ -284,7 +278,7 @@ def test_damaged_file_is_refused(tmp_path, change, message):
     text = path.read_text()
     assert change(text) != text
     path.write_text(change(text))
-    with pytest.raises(DecisionFileError, match=message) as error:
+    with pytest.raises(FileFormatError, match=message) as error:
         Decision.load(path)
     assert 'decision.json' in str(error.value)
 

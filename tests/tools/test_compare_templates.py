@@ -8,7 +8,7 @@ import pytest
 
 from mmvlr.evaluation import FaceTable
 from mmvlr.evaluation.functional import closed_set_ranks, open_set_scores
-from mmvlr.identification import MeanTemplate, PictureTemplates
+from mmvlr.identification import MeanTemplate, ImageTemplates
 
 
 def faces(seed=0, unmated=40, distractors=9):
@@ -63,7 +63,7 @@ def test_search_is_that_of_the_metrics(module):
     np.testing.assert_allclose(found.mated_score, expected.mated_score, atol=1e-6)
     np.testing.assert_allclose(found.unmated_score, expected.unmated_score, atol=1e-6)
     # Per picture the scores are those of the metric, whose ranks count pictures, not people.
-    found = module.search(table, PictureTemplates(), mated)
+    found = module.search(table, ImageTemplates(), mated)
     pictures = closed_set_ranks(*given)
     np.testing.assert_allclose(found.mated_score, pictures.mate_score, atol=1e-6)
     assert (found.rank <= pictures.rank).all()
@@ -132,7 +132,7 @@ def test_benchmark_runs(tool, capsys, monkeypatch, tmp_path):
         'run',
         lambda step, folder, args: (
             args.__setattr__('step', step),
-            (module.enrol if step == 'enrol' else module.search)(folder, args) | dict(peak_mib=1.0),
+            (module.enroll if step == 'enroll' else module.search)(folder, args) | dict(peak_mib=1.0),
         )[1],
     )
     arguments = ['--people=400', '--dims=32', '--probes=20', '--cosine=0.9']

@@ -29,10 +29,10 @@ def faces(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def gallery(inferencer, faces):
-    gallery = Gallery(inferencer.identity, template='pictures')
+    gallery = Gallery(inferencer.identity, template='images')
     for number in range(4):
         results = inferencer.embed([faces / f'Zoë {number}' / f'{k}.png' for k in (0, 1)])
-        gallery.enrol(f'Zoë <{number}>', results.embedding, results.qualities)
+        gallery.enroll(f'Zoë <{number}>', results.embedding, results.qualities)
     return gallery
 
 

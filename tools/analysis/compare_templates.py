@@ -35,7 +35,7 @@ RULES = {
     'best 1 by ri': dict(type='BestTemplate', k=1),
     'best 2 by ri': dict(type='BestTemplate', k=2),
     'best 1 by norm': dict(type='BestTemplate', k=1, quality='norm'),
-    'pictures': 'pictures',
+    'images': 'images',
 }
 RANK = 20
 BLOCK = 64

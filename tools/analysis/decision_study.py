@@ -33,7 +33,8 @@ from mmvlr.identification.conformal import (
     conformal_threshold,
     quality_edges,
 )
-from mmvlr.identification.decision import SearchedFaces, abstention_level
+from mmvlr.identification.abstention import abstention_level
+from mmvlr.identification.calibrating import SearchedFaces
 
 RULES = ('plain', 'grouped', 'per RI bin')
 COVERAGES = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5)

@@ -1,0 +1,296 @@
+"""A gallery on disk: one file, so that a reader sees the old gallery or the new one, never both.
+
+The file is a safetensors file: the embeddings, the qualities and, as bytes of JSON, the texts.
+Its metadata hold format, version and the digest of all the rest. mmvlr 0.1 wrote version 1, a
+``gallery.json`` that names a file of tensors; it is read, and replaced at the next save.
+"""
+
+import hashlib
+import json
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from pydantic import Field
+
+from mmvlr.utils.io import sha256_of, write_atomic
+from mmvlr.utils.schema import (
+    Count,
+    FileFormatError,
+    FileModel,
+    Texts,
+    check_format,
+    parse_json,
+    read_sealed,
+)
+
+FILE = 'gallery.safetensors'
+FILE_VERSION_1 = 'gallery.json'
+_FORMAT, _VERSION = 'mmvlr gallery', 2
+_EMBEDDING, _QUALITY, _CONTENT = 'embedding', 'quality.', 'content'
+_DTYPES = {'<f4': 'F32', '|u1': 'U8'}
+_REMEDY = 'take it from a backup, or enroll again into another folder'
+
+
+@dataclass(frozen=True, eq=False)
+class StoredGallery:
+    """What a gallery keeps of N images of K people.
+
+    Attributes:
+        identity: The network of the embeddings.
+        template: Config of the template rule.
+        people: Names of the people.
+        starts: The images of person i are rows ``starts[i]`` to ``starts[i + 1] - 1``, int64
+            (K + 1,).
+        images: Names of the images.
+        unit: Unit embeddings, float32 (N, D).
+        qualities: Qualities by name, float32 (N,), NaN where there is none.
+        digest: SHA-256 of what is in the file; empty if it comes from no file.
+    """
+
+    identity: Mapping[str, Any]
+    template: Mapping[str, Any]
+    people: list[str]
+    starts: np.ndarray
+    images: list[str]
+    unit: np.ndarray
+    qualities: dict[str, np.ndarray]
+    digest: str = ''
+
+
+class _Content(FileModel):
+    identity: dict[str, Any]
+    template: dict[str, Any]
+    people: Texts
+    offsets: list[Count]
+    images: Texts
+
+
+class _ContentVersion1(FileModel):
+    mmvlr: str
+    identity: dict[str, Any]
+    template: dict[str, Any]
+    tensors: str = Field(pattern='^[0-9a-f]{64}$')
+    people: Texts
+    offsets: list[Count]
+    pictures: Texts
+
+
+def has_gallery(folder: str | Path) -> bool:
+    """Return whether there is a gallery in a folder, readable or not."""
+    return any((Path(folder) / name).is_file() for name in (FILE, FILE_VERSION_1))
+
+
+def read_gallery(folder: str | Path) -> StoredGallery:
+    """Read the gallery of a folder.
+
+    Raises:
+        FileNotFoundError: There is none.
+        FileFormatError: A file is damaged, missing, of another gallery or of a newer format.
+    """
+    path = Path(folder) / FILE
+    if not path.is_file():
+        try:
+            return _read_version_1(Path(folder))
+        except (FileNotFoundError, FileFormatError):
+            # Another process may have replaced it by the present version meanwhile.
+            if not path.is_file():
+                raise
+    with _open_tensors(path) as tensors:
+        metadata = tensors.metadata() or {}
+        version = metadata.get('version', '')
+        _check_metadata(path, metadata)
+        arrays = _read_arrays(path, tensors)
+    data = arrays.pop(_CONTENT, np.empty(0, np.uint8)).tobytes()
+    if metadata.get('sha256') != _digest(data, arrays):
+        raise FileFormatError(path, f'version {version}, sha256: the file is damaged', _REMEDY)
+    content = parse_json(data, _Content, path, _REMEDY)
+    return _checked(path, content, content.images, arrays, metadata['sha256'])
+
+
+def read_digest(folder: str | Path) -> str:
+    """Return the digest of a folder's gallery, '' if there is none, without reading all of it.
+
+    Raises:
+        FileFormatError: A file of that name is no gallery.
+    """
+    path = Path(folder) / FILE
+    if path.is_file():
+        with _open_tensors(path) as tensors:
+            metadata = tensors.metadata() or {}
+        _check_metadata(path, metadata)
+        return metadata.get('sha256', '')
+    try:
+        return _read_json_version_1(Path(folder)).tensors
+    except (FileNotFoundError, FileFormatError):
+        return ''
+
+
+def write_gallery(folder: str | Path, stored: StoredGallery, keep_mode: bool = False) -> str:
+    """Write a gallery into a folder, which the caller has locked, and return its digest.
+
+    Call :func:`read_digest` before: it refuses a file of that name that is no gallery. The file is
+    private. What version 1 wrote is removed, as its ``gallery.json`` names it.
+    """
+    folder = Path(folder)
+    content = dict(
+        identity=dict(stored.identity),
+        template=dict(stored.template),
+        people=stored.people,
+        offsets=stored.starts.tolist(),
+        images=stored.images,
+    )
+    data = json.dumps(content, allow_nan=False).encode()
+    arrays = {_QUALITY + name: values for name, values in stored.qualities.items()}
+    arrays[_EMBEDDING] = stored.unit
+    digest = _digest(data, arrays)
+    metadata = dict(format=_FORMAT, version=str(_VERSION), sha256=digest)
+    arrays[_CONTENT] = np.frombuffer(data, np.uint8)
+
+    def write(path: Path) -> None:
+        with open(path, 'wb') as file:
+            _write_tensors(file, arrays, metadata)
+
+    write_atomic(folder / FILE, write, private=True, keep_mode=keep_mode)
+    try:
+        before = _read_json_version_1(folder)
+    except (FileNotFoundError, FileFormatError):
+        return digest
+    # The manifest goes last: as long as it is there, the next save knows what to remove.
+    (folder / _tensors_name(before.tensors)).unlink(missing_ok=True)
+    (folder / FILE_VERSION_1).unlink(missing_ok=True)
+    return digest
+
+
+def _write_tensors(
+    file: BinaryIO, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]
+) -> None:
+    # The library's own writer makes a temporary file of a name that nobody knows afterwards.
+    header: dict[str, Any] = {'__metadata__': dict(metadata)}
+    end = 0
+    for name, values in arrays.items():
+        dtype, offsets = _DTYPES[values.dtype.str], [end, end := end + values.nbytes]
+        header[name] = dict(dtype=dtype, shape=list(values.shape), data_offsets=offsets)
+    text = json.dumps(header).encode()
+    text += b' ' * (-len(text) % 8)
+    file.write(struct.pack('<Q', len(text)) + text)
+    for values in arrays.values():
+        file.write(np.ascontiguousarray(values).data)
+
+
+def _digest(data: bytes, arrays: Mapping[str, np.ndarray]) -> str:
+    digest = hashlib.sha256(data)
+    for name in sorted(arrays):
+        values = np.ascontiguousarray(arrays[name])
+        digest.update(f'{name} {values.dtype.str} {values.shape}'.encode())
+        digest.update(values.data)
+    return digest.hexdigest()
+
+
+def _check_metadata(path: Path, metadata: Mapping[str, str]) -> None:
+    if 'format' not in metadata:
+        remedy = 'it is not a gallery: choose another folder, or move it away'
+        raise FileFormatError(path, 'format: there is none', remedy)
+    version = metadata.get('version', '')
+    number = int(version) if version.isascii() and version.isdigit() and len(version) < 9 else -1
+    check_format(path, _FORMAT, metadata['format'], number, [_VERSION], _REMEDY)
+
+
+def _open_tensors(path: Path) -> Any:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        return safe_open(path, 'numpy')
+    except SafetensorError as error:
+        raise FileFormatError(path, f'damaged or cut short ({error})', _REMEDY) from error
+
+
+def _read_arrays(path: Path, tensors: Any) -> dict[str, np.ndarray]:
+    arrays = {}
+    for name in tensors.keys():  # noqa: SIM118 - it is no dict
+        kind = tensors.get_slice(name).get_dtype()
+        if kind != ('U8' if name == _CONTENT else 'F32'):
+            raise FileFormatError(path, f'{name}: its numbers are {kind}', _REMEDY)
+        arrays[name] = tensors.get_tensor(name)
+    return arrays
+
+
+def _checked(
+    path: Path,
+    content: _Content | _ContentVersion1,
+    images: list[str],
+    arrays: dict[str, np.ndarray],
+    digest: str,
+) -> StoredGallery:
+    """Return what was read if its parts belong together."""
+
+    def check(right: bool, problem: str) -> None:
+        if not right:
+            raise FileFormatError(path, problem, _REMEDY)
+
+    check(_EMBEDDING in arrays, f'{_EMBEDDING}: it is missing')
+    unit = arrays.pop(_EMBEDDING)
+    check(unit.ndim == 2, f'{_EMBEDDING}: its shape is {unit.shape}, not (N, D)')
+    count = len(unit)
+    embedding = content.identity.get('embedding')
+    dims = embedding.get('dims') if isinstance(embedding, dict) else None
+    check(
+        type(dims) is int and dims == unit.shape[1],
+        f'identity.embedding.dims: {dims!r}, the embeddings have {unit.shape[1]}',
+    )
+    with np.errstate(over='ignore', invalid='ignore'):
+        length = np.sqrt(np.einsum('nd,nd->n', unit, unit))
+    check(bool((np.abs(length - 1) < 1e-3).all()), f'{_EMBEDDING}: a row is not of length one')
+    check(len(images) == count, f'images: {len(images)} names of {count} images')
+    offsets, people = content.offsets, content.people
+    check(len(offsets) == len(people) + 1, f'offsets: {len(offsets)} of {len(people)} people')
+    check(
+        offsets[0] == 0 and offsets[-1] == count and max(offsets) == count,
+        f'offsets: they do not lead from 0 to {count}',
+    )
+    starts = np.array(offsets, np.int64)
+    check(bool((np.diff(starts) > 0).all()), 'offsets: a person without images')
+    check(len({*people}) == len(people), 'people: two of one name')
+    qualities = {}
+    for name, values in arrays.items():
+        check(name.startswith(_QUALITY), f'{name}: unknown')
+        check(values.shape == (count,), f'{name}: its shape is {values.shape}, not ({count},)')
+        check(not np.isinf(values).any(), f'{name}: a value is infinite')
+        qualities[name.removeprefix(_QUALITY)] = values
+    return StoredGallery(
+        content.identity, content.template, people, starts, images, unit, qualities, digest
+    )
+
+
+# Version 1 --------------------------------------------------------------------------------------
+
+
+def _tensors_name(digest: str) -> str:
+    return f'gallery-{digest[:16]}.safetensors'
+
+
+def _read_json_version_1(folder: Path) -> _ContentVersion1:
+    path = folder / FILE_VERSION_1
+    if not path.is_file():
+        raise FileNotFoundError(f'{path.parent} holds no gallery: {FILE} is not there')
+    return read_sealed(path, _FORMAT, {1: _ContentVersion1}, _REMEDY)
+
+
+def _read_version_1(folder: Path) -> StoredGallery:
+    path = folder / FILE_VERSION_1
+    content = _read_json_version_1(folder)
+    file = folder / _tensors_name(content.tensors)
+    if not file.is_file():
+        raise FileFormatError(path, f'tensors: {file.name} is not beside it', _REMEDY)
+    if sha256_of(file) != content.tensors:
+        raise FileFormatError(file, f'it is not the file that {path.name} names', _REMEDY)
+    with _open_tensors(file) as tensors:
+        arrays = _read_arrays(file, tensors)
+    template = dict(content.template)
+    if template.get('type') == 'PictureTemplates':
+        template['type'] = 'ImageTemplates'
+    stored = _checked(path, content, content.pictures, arrays, content.tensors)
+    return StoredGallery(**vars(stored) | dict(template=template))
