@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from mmvlr.models.recognizers import FaceRecognizer
+from mmvlr.utils.vectors import moderate_rows
 
 METHODS = ('gradcam', 'gradcam++', 'eigencam')
 # A cosine as a logit of the margin losses. The scale moves Grad-CAM++ alone: its weights come from
@@ -179,14 +180,12 @@ def _targets(
     """Return for every face the function from its embedding (D,) to the target."""
     if references is None:
         return [_length] * shape[0]
-    references = torch.as_tensor(references).detach().to(device, torch.float32)
+    references = torch.as_tensor(references)
     if tuple(references.shape) != shape:
         raise ValueError(
             f'references must be {shape}, one for every face, got {tuple(references.shape)}'
         )
-    lengths = references.norm(dim=1)
-    if not (lengths.isfinite() & (lengths > 0)).all():
-        raise ValueError('every reference must be finite and other than 0')
+    references = moderate_rows(references, 'reference {}'.format).to(device, torch.float32)
     return [partial(_scaled_cosine, reference) for reference in references]
 
 

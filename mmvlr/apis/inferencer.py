@@ -16,6 +16,7 @@ from mmvlr.evaluation.table import NO_IDENTITY, read_fields
 from mmvlr.registry import INFERENCERS
 from mmvlr.utils.contract import CONTRACT_KEY
 from mmvlr.utils.io import write_csv
+from mmvlr.utils.vectors import unit_rows
 from mmvlr.utils.work import progress_bar
 
 from .network import Network, TorchNetwork, network_of
@@ -55,7 +56,7 @@ class FaceResults:
     @property
     def unit(self) -> np.ndarray:
         """The embeddings as unit vectors (N, D)."""
-        return self.embedding / np.linalg.norm(self.embedding, axis=1, keepdims=True)
+        return unit_rows(self.embedding, lambda row: f'the embedding of {self.names[row]}')
 
     def rows(self, embedding: bool = False) -> list[dict[str, Any]]:
         """Return one dict a face, plain values only; with ``embedding`` its numbers too."""

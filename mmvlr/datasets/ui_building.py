@@ -27,6 +27,7 @@ import numpy as np
 from PIL import Image
 
 from mmvlr.utils.io import write_atomic, write_csv
+from mmvlr.utils.vectors import unit_rows
 from mmvlr.utils.work import Journal, in_order, progress_bar, remove_leftovers, stamp_of
 
 from .alignment import FaceDetector, detector_version, files_below
@@ -313,8 +314,7 @@ def unrecognizable_cluster(embeddings: np.ndarray, distance: float) -> tuple[np.
         return np.ones(len(embeddings), bool), [1] * len(embeddings)
     from sklearn.cluster import AgglomerativeClustering
 
-    units = np.asarray(embeddings, np.float64)
-    units = units / np.linalg.norm(units, axis=1, keepdims=True)
+    units = unit_rows(embeddings, 'the embedding of face {}'.format, double=True)
     clustering = AgglomerativeClustering(
         n_clusters=None, distance_threshold=distance, metric='cosine', linkage='average'
     )

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from mmvlr.utils.io import write_atomic
+from mmvlr.utils.vectors import unit_rows
 
 #: Identity of faces that belong to nobody in the gallery.
 NO_IDENTITY = -100
@@ -107,15 +108,11 @@ class FaceTable:
         Raises:
             ValueError: An embedding holds NaN or infinity, or has no direction.
         """
-        embedding = torch.from_numpy(np.ascontiguousarray(self.embedding, np.float32))
-        length = embedding.norm(dim=1, keepdim=True)
-        bad = (~length.isfinite() | (length == 0)).nonzero()[:, 0].tolist()
-        if bad:
-            name = self.columns['name'][bad[0]] if 'name' in self.columns else f'row {bad[0]}'
-            raise ValueError(
-                f'{len(bad)} of {len(self)} embeddings are zero, NaN or infinite, such as {name}'
-            )
-        return embedding / length
+        names = self.columns.get('name')
+        label = 'row {}'.format if names is None else names.__getitem__
+        wide = self.embedding.dtype.itemsize > 4
+        rows = np.ascontiguousarray(self.embedding, np.float64 if wide else np.float32)
+        return unit_rows(torch.from_numpy(rows), lambda row: f'the embedding of {label(row)}')
 
     @property
     def qualities(self) -> dict[str, np.ndarray]:

@@ -10,10 +10,12 @@ from typing import Any
 
 import numpy as np
 
+from mmvlr.utils.vectors import unit_rows
+
 from .gallery_file import StoredGallery
 from .names import normalize_name
 from .search import ExactSearch, FaissSearch, build_search, find_identical
-from .templates import TemplateRule, as_quality, unit_rows
+from .templates import TemplateRule, as_quality
 
 
 @dataclass(frozen=True, eq=False)

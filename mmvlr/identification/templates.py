@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from mmvlr.registry import TEMPLATES
+from mmvlr.utils.vectors import unit_rows
 
 #: Below this length a weighted mean of unit vectors has no direction: the images cancel out.
 MIN_LENGTH = 1e-6
@@ -300,38 +301,6 @@ def template_config(template: str | Mapping[str, Any]) -> dict[str, Any]:
             f'there is no template rule {template!r}; there are {", ".join(sorted(short))}'
         )
     return dict(type=short.get(template, template))
-
-
-def unit_rows(embeddings: Any, label: Any = 'embedding {}'.format) -> np.ndarray:
-    """Return embeddings as unit vectors, float32 (n, D), and not the memory that was given.
-
-    Right for every finite vector but zero, also where its squares leave the range of float32.
-
-    Args:
-        embeddings: (n, D), numpy, torch or nested lists.
-        label: Function of a row number to what the row is called in a message.
-
-    Raises:
-        ValueError: It is no real matrix, or a row holds NaN or infinity or is zero.
-    """
-    matrix = np.asarray(embeddings)
-    if matrix.ndim != 2 or matrix.dtype.kind not in 'fiu':
-        raise ValueError(
-            f'embeddings must be real numbers (n, D), got {matrix.dtype} {matrix.shape}'
-        )
-    peak = np.maximum(matrix.max(axis=1, initial=0), -matrix.min(axis=1, initial=0))
-    bad = np.flatnonzero(~np.isfinite(peak) | (peak == 0))
-    if len(bad):
-        what = 'is zero' if peak[bad[0]] == 0 else 'holds NaN or infinity'
-        more = f' (and {len(bad) - 1} more like it)' if len(bad) > 1 else ''
-        raise ValueError(f'{label(int(bad[0]))}{more} {what}: it has no direction')
-    with np.errstate(over='ignore', under='ignore'):
-        unit = np.array(matrix, np.float32)
-    extreme = np.flatnonzero((peak < 1e-12) | (peak > 1e12))
-    unit[extreme] = matrix[extreme] / peak[extreme, None]
-    length = np.sqrt(np.einsum('nd,nd->n', unit, unit, dtype=np.float64))
-    unit /= length[:, None].astype(np.float32)
-    return unit
 
 
 def as_quality(values: Any, name: str, length: int) -> np.ndarray:

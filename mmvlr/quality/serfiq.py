@@ -133,7 +133,8 @@ class SERFIQQuality(QualityMeasure):
             for mask in self.masks(read.shape[1]).to(read.device)
         ]
         # In float64, as 2 - 2 cos of nearly equal embeddings is all rounding in float32.
-        unit = F.normalize(torch.stack(passes, dim=1).double(), dim=2)
+        # A pass that drops out all there is stays zero; no other is short enough for the limit.
+        unit = F.normalize(torch.stack(passes, dim=1).double(), dim=2, eps=1e-300)
         squared = (2 - 2 * unit @ unit.mT).clamp_min(0)
         i, j = torch.triu_indices(self.num_passes, self.num_passes, 1)
         return 2 / (1 + squared[:, i, j].sqrt().mean(1).exp())

@@ -352,8 +352,10 @@ def test_wrong_input_is_named(mobilefacenet, faces, references):
     for value in (0.0, math.nan):
         wrong = references.clone()
         wrong[1] = value
-        with pytest.raises(ValueError, match='finite and other than 0'):
+        with pytest.raises(ValueError, match='reference 1'):
             activation_maps(model, faces, wrong)
+    with pytest.raises(ValueError, match='reference 0'):
+        activation_maps(model, faces, torch.full_like(references, math.inf))
     for wrong in (faces[0], faces[:0]):
         with pytest.raises(ValueError, match=r'\(B, 3, H, W\)'):
             activation_maps(model, wrong)

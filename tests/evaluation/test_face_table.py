@@ -202,10 +202,10 @@ def test_unit(dtype):
 @pytest.mark.parametrize('value', [0.0, np.nan, np.inf])
 def test_embeddings_without_direction(table, value):
     table.embedding[[3, 5]] = value
-    with pytest.raises(ValueError, match=r'2 of 8 embeddings are .* such as person_3/é 3\.jpg'):
+    with pytest.raises(ValueError, match=r'person_3/é 3\.jpg \(and 1 more'):
         _ = table.unit
     del table.columns['name']
-    with pytest.raises(ValueError, match='such as row 3'):
+    with pytest.raises(ValueError, match='row 3'):
         _ = table.unit
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from mmvlr.identification import ExactSearch, FaissSearch
 from mmvlr.identification import search as module
-from mmvlr.identification.templates import unit_rows
+from mmvlr.utils.vectors import unit_rows
 
 
 def slow_search(probes, templates, owner, k):

@@ -14,8 +14,9 @@ from mmvlr.identification import (
     RIWeightedTemplate,
 )
 from mmvlr.identification import templates as module
-from mmvlr.identification.templates import template_config, unit_rows
+from mmvlr.identification.templates import template_config
 from mmvlr.registry import TEMPLATES
+from mmvlr.utils.vectors import unit_rows
 
 
 def slow_mean(embeddings, weights):

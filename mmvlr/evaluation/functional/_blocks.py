@@ -6,6 +6,8 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 import torch
 
+from mmvlr.utils.vectors import moderate_rows, unit_rows
+
 Array: TypeAlias = np.ndarray | torch.Tensor
 ArrayLike: TypeAlias = np.ndarray | torch.Tensor | Sequence
 
@@ -61,18 +63,19 @@ def as_embeddings(
 
     tolerance = max(_UNIT_TOLERANCE, float(coarseness))
     for start in range(0, len(matrix), block_size):
-        lengths = float32_rows(matrix, slice(start, start + block_size)).norm(dim=1)
-        _refuse(~lengths.isfinite(), start, f'{name}: row {{}} holds NaN or infinity')
-        _refuse(lengths == 0, start, f'{name}: row {{}} is zero, it has no direction')
+        rows = float32_rows(matrix, slice(start, start + block_size))
         if unit:
-            message = f'{name}: row {{}} is not of length one: normalise the embeddings first'
-            _refuse((lengths - 1).abs() > tolerance, start, message)
+            wrong = ~((rows.norm(dim=1) - 1).abs() <= tolerance)
+            if not wrong.any():
+                continue
+        # Refuses what has no direction, before what only has another length.
+        moderate_rows(rows, lambda row, start=start: f'{name}: row {start + row}')
+        if unit:
+            row = start + int(wrong.nonzero()[0])
+            raise ValueError(
+                f'{name}: row {row} is not of length one: normalize the embeddings first'
+            )
     return matrix
-
-
-def _refuse(wrong: torch.Tensor, start: int, message: str) -> None:
-    if wrong.any():
-        raise ValueError(message.format(start + int(wrong.nonzero()[0])))
 
 
 def check_same_width(first: Array, first_name: str, second: Array, second_name: str) -> None:
@@ -244,4 +247,4 @@ def _load(matrix: Array, index: np.ndarray, device: torch.device, normalize: boo
     """Rows as float32 on ``device``; the last is repeated up to a multiple of 64 rows."""
     index = np.pad(index, (0, _round_up(len(index)) - len(index)), mode='edge')
     rows = float32_rows(matrix, index).to(device)
-    return rows / rows.norm(dim=1, keepdim=True) if normalize else rows
+    return unit_rows(rows) if normalize else rows

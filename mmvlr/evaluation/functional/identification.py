@@ -462,14 +462,17 @@ def _mean_templates(
     own_id[distractors] = gallery_ids.max() + 1 + np.arange(len(distractors))
     _, first, slot = np.unique(own_id, return_index=True, return_inverse=True)
     sums = torch.zeros(len(first), gallery.shape[1], dtype=torch.float64)
+    total = torch.zeros(len(first), dtype=torch.float64)
     for start in range(0, len(gallery), block_size):
         block = slice(start, start + block_size)
         rows = float32_rows(gallery, block).cpu().double()
         sums.index_add_(0, torch.from_numpy(slot[block]), rows)
+        total.index_add_(0, torch.from_numpy(slot[block]), rows.norm(dim=1))
     # Scaling a sum or a mean to length one is the same: the count does not matter.
     length = sums.norm(dim=1, keepdim=True)
-    if (length < 1e-6).any():
-        person = int(gallery_ids[first[int((length[:, 0] < 1e-6).nonzero()[0])]])
+    cancel = (length[:, 0] < 1e-6 * total).nonzero()
+    if len(cancel):
+        person = int(gallery_ids[first[int(cancel[0])]])
         raise ValueError(f'gallery: the embeddings of identity {person} cancel out')
     return (sums / length).float(), gallery_ids[first]
 

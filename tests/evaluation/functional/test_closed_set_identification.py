@@ -338,7 +338,7 @@ GOOD = dict(gallery=np.eye(3), gallery_ids=[1, 2, 3], probe=np.eye(3)[:2], probe
 @pytest.mark.parametrize(
     ('change', 'message'),
     [
-        (dict(gallery=np.eye(3) * 2), r'gallery: row 0 is not of length one: normalise'),
+        (dict(gallery=np.eye(3) * 2), r'gallery: row 0 is not of length one'),
         (dict(probe=np.diag([1.0, 1.01, 1])[:2]), r'probe: row 1 is not of length one'),
         (dict(gallery=np.diag([1.0, np.nan, 1])), 'gallery: row 1 holds NaN or infinity'),
         (dict(probe=np.diag([np.inf, 1, 1])[:2]), 'probe: row 0 holds NaN or infinity'),
