@@ -20,7 +20,7 @@ from mmvlr.utils.vectors import unit_rows
 from mmvlr.utils.work import progress_bar
 
 from .network import Network, TorchNetwork, network_of
-from .pictures import Picture, count_pictures, pictures_of
+from .pictures import NoFaceError, Picture, count_pictures, pictures_of
 
 #: From so many pictures on a bar shows how far the work is.
 _LONG = 200
@@ -39,8 +39,8 @@ class FaceResults:
             (N,) float32 each, higher is better.
         failures: (name, reason) of the pictures that could not be used; they are not among the N.
         identity: Which model and preprocessing: see :func:`mmvlr.apis.network.identity_of`.
-        unaligned: Names of those of the N in which no face was found, so that the whole picture was
-            taken; empty without alignment.
+        unaligned: Names of those of the failures in which no face was found; empty without
+            alignment.
     """
 
     names: list[str]
@@ -160,8 +160,8 @@ class FaceInferencer:
         device: Such as ``'cuda'``; None for the GPU if there is one.
         batch_size: Faces that go through the network together.
         align: ``'none'``: every picture is a face, cropped as the model knows it. ``'mtcnn'``:
-            find and align the face in each picture; where none is found the whole picture is taken
-            (and named in :attr:`FaceResults.unaligned`). Needs ``pip install 'mmvlr[align]'``.
+            find and align the face in each picture; one without a face cannot be used (and is
+            named in :attr:`FaceResults.unaligned`). Needs ``pip install 'mmvlr[align]'``.
         config: Config of the model, for checkpoints without one.
 
     Raises:
@@ -270,7 +270,8 @@ class FaceInferencer:
         if not results.failures and not len(results):
             raise ValueError('no face to embed: there is no picture in what was given')
         if not len(results):
-            raise ValueError(
+            only_unaligned = len(results.unaligned) == len(results.failures)
+            raise (NoFaceError if only_unaligned else ValueError)(
                 f'no face to embed: none of the {len(results.failures)} pictures can be used; '
                 f'the first: {results.failures[0][1]}'
             )
@@ -379,13 +380,18 @@ class FaceInferencer:
         if crop is picture.pixels:
             # A generator may use its array again for the next frame.
             crop = crop.copy()
-        return _Crop(picture.name, crop, side, aligned)
+        error = None
+        if self.aligner is not None and not aligned:
+            error = NoFaceError(f'{picture.name}: no face was found in it, so none can be aligned')
+        return _Crop(picture.name, crop, side, aligned, error)
 
     def _results(self, batch: Sequence[_Crop]) -> FaceResults:
         failures = [(crop.name, str(crop.error)) for crop in batch if crop.error is not None]
+        unaligned = [crop.name for crop in batch if isinstance(crop.error, NoFaceError)]
         good = [crop for crop in batch if crop.error is None]
         if not good:
-            return FaceResults([], np.zeros((0, 0), np.float32), {}, failures, self.identity)
+            none = np.zeros((0, 0), np.float32)
+            return FaceResults([], none, {}, failures, self.identity, unaligned)
         output = dict(self.network(np.stack([crop.pixels for crop in good])))
         embedding = output.pop('embedding')
         bad = np.flatnonzero(~np.isfinite(embedding).all(axis=1))
@@ -398,7 +404,6 @@ class FaceInferencer:
         qualities = {name: output[name] for name in order}
         qualities['size'] = np.array([crop.side for crop in good], np.float32)
         names = [crop.name for crop in good]
-        unaligned = [crop.name for crop in good if self.aligner is not None and not crop.aligned]
         return FaceResults(names, embedding, qualities, failures, self.identity, unaligned)
 
 
@@ -411,7 +416,9 @@ def join_results(parts: Sequence[FaceResults]) -> FaceResults:
     full = [part for part in parts if len(part)]
     failures = [failure for part in parts for failure in part.failures]
     if not full:
-        return FaceResults([], np.zeros((0, 0), np.float32), {}, failures)
+        unaligned = [name for part in parts for name in part.unaligned]
+        none = np.zeros((0, 0), np.float32)
+        return FaceResults([], none, {}, failures, unaligned=unaligned)
     return FaceResults(
         names=[name for part in full for name in part.names],
         embedding=np.concatenate([part.embedding for part in full]),
@@ -421,5 +428,5 @@ def join_results(parts: Sequence[FaceResults]) -> FaceResults:
         },
         failures=failures,
         identity=full[0].identity,
-        unaligned=[name for part in full for name in part.unaligned],
+        unaligned=[name for part in parts for name in part.unaligned],
     )

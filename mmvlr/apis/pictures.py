@@ -23,6 +23,10 @@ class VideoError(PictureError):
     """A video was given where pictures are expected."""
 
 
+class NoFaceError(PictureError):
+    """No face was found in an image whose face is to be aligned."""
+
+
 @dataclass(frozen=True)
 class Picture:
     """One picture, or what is wrong with it.

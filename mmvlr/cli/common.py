@@ -6,11 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from mmvlr.utils.text import printable
+
 if TYPE_CHECKING:
     from mmvlr.apis import FaceInferencer, FaceResults
 
 #: Exit codes. 2 is argparse's: wrong usage.
-DONE, FAILED, LEFT_OUT, NO_MATCH = 0, 1, 3, 4
+DONE, FAILED, LEFT_OUT, NO_MATCH, NO_FACE = 0, 1, 3, 4, 5
 MODEL_VARIABLE = 'MMVLR_MODEL'
 
 CODES = """exit codes:
@@ -18,7 +20,8 @@ CODES = """exit codes:
   1  it failed; the message says what and how to mend it
   2  wrong usage
   3  done, but some pictures could not be used; they are listed
-  4  verify --threshold: the faces are less alike than that"""
+  4  verify --threshold: the faces are less alike than that
+  5  --align mtcnn: no face was found in some of the pictures, which were left out as well"""
 
 
 class UsageError(ValueError):
@@ -120,24 +123,22 @@ def table(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _cell(value: Any) -> str:
-    return f'{value:.3f}' if isinstance(value, float) else str(value)
+    return f'{value:.3f}' if isinstance(value, float) else printable(str(value))
 
 
-def left_out(results: 'FaceResults') -> tuple[list[dict[str, str]], str, int]:
-    """Return what could not be used: as plain values, as text, and the exit code."""
-    failures = [dict(name=name, reason=reason) for name, reason in results.failures]
+def left_out(*results: 'FaceResults') -> tuple[dict[str, Any], str, int]:
+    """Return what could not be used: for the document, as text, and the exit code."""
+    failures = [dict(name=n, reason=r) for part in results for n, r in part.failures]
+    unaligned = [name for part in results for name in part.unaligned]
     lines = []
     if failures:
-        lines.append(f'{len(failures)} of {len(failures) + len(results)} pictures were left out:')
-        lines += [f'  {failure["reason"]}' for failure in failures[:10]]
+        total = len(failures) + sum(map(len, results))
+        lines.append(f'{len(failures)} of {total} pictures were left out:')
+        lines += [f'  {printable(failure["reason"])}' for failure in failures[:10]]
         if len(failures) > 10:
             lines.append(f'  ... and {len(failures) - 10} more (--json lists all)')
-    if results.unaligned:
-        lines.append(
-            f'{len(results.unaligned)} pictures without a face that could be found were taken as '
-            f'a whole, such as {results.unaligned[0]}'
-        )
-    return failures, '\n'.join(lines), LEFT_OUT if failures else DONE
+    code = NO_FACE if unaligned else LEFT_OUT if failures else DONE
+    return dict(failures=failures, unaligned=unaligned), '\n'.join(lines), code
 
 
 def paragraphs(*parts: str) -> str:

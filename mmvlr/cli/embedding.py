@@ -77,9 +77,9 @@ def run_embed(args: argparse.Namespace) -> Outcome:
         results.to_npz(args.out)
     else:
         results.to_csv(args.out, embedding=True)
-    failures, told, code = left_out(results)
+    left, told, code = left_out(results)
     document = dict(out=str(args.out), faces=len(results), dims=results.embedding.shape[1])
-    document |= dict(identity=dict(results.identity), failures=failures)
+    document |= dict(identity=dict(results.identity)) | left
     text = f'{len(results)} embeddings of {results.embedding.shape[1]} dimensions in {args.out}'
     return Outcome(document, paragraphs(text, told), code)
 
@@ -93,23 +93,23 @@ def run_quality(args: argparse.Namespace) -> Outcome:
     first = next(iter(results.qualities))
     if args.sort == 'quality':
         rows.sort(key=lambda row: row[first])
-    failures, told, code = left_out(results)
+    left, told, code = left_out(results)
     note = ''
     if first != 'ri':
         note = f'This model predicts no recognizability index; the order is that of {first}.'
     shown = paragraphs(table(['name', *results.qualities], rows), note, told)
-    return Outcome(dict(faces=rows, failures=failures), shown, code)
+    return Outcome(dict(faces=rows) | left, shown, code)
 
 
 def run_verify(args: argparse.Namespace) -> Outcome:
     """Compare two pictures."""
-    result = inferencer_of(args).verify(args.first, args.second)
-    document = dict(similarity=result.similarity, first=result.names[0], second=result.names[1])
-    document['qualities'] = {name: list(pair) for name, pair in result.qualities.items()}
-    rows = [
-        dict(name=result.names[side], **{k: pair[side] for k, pair in result.qualities.items()})
-        for side in (0, 1)
-    ]
+    from mmvlr.identification import Identifier
+
+    result = Identifier(inferencer_of(args)).verify(args.first, args.second)
+    first, second = result.faces.names
+    document = dict(similarity=result.similarity, first=first, second=second)
+    qualities = result.faces.qualities
+    document['qualities'] = {name: values.tolist() for name, values in qualities.items()}
     text = f'similarity {result.similarity:.4f}'
     code = DONE
     if args.threshold is not None:
@@ -117,4 +117,6 @@ def run_verify(args: argparse.Namespace) -> Outcome:
         document |= dict(threshold=args.threshold, match=alike)
         text += f', {"above" if alike else "not above"} the threshold {args.threshold:g}'
         code = DONE if alike else NO_MATCH
-    return Outcome(document, paragraphs(text, table(['name', *result.qualities], rows)), code)
+    return Outcome(
+        document, paragraphs(text, table(['name', *qualities], result.faces.rows())), code
+    )

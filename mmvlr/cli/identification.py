@@ -1,15 +1,14 @@
 """``mmvlr enroll``, ``people``, ``calibrate`` and ``identify``."""
 
 import argparse
-from collections import Counter
-from collections.abc import Iterator
-from contextlib import nullcontext
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from mmvlr.utils.text import printable
 
 from .common import (
-    DONE,
     Outcome,
     UsageError,
     add_model_options,
@@ -19,11 +18,7 @@ from .common import (
     table,
 )
 
-if TYPE_CHECKING:
-    from mmvlr.apis import FaceInferencer, FaceResults
-
-#: From this similarity on two embeddings are of one and the same picture.
-SAME = 1 - 1e-6
+KEEP_MODE = 'keep the permissions of a file that is there, also where others may read it'
 
 
 def add_commands(commands: argparse._SubParsersAction) -> None:
@@ -36,25 +31,27 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
         '        people/ has one folder for each person, named as the person\n'
         '  mmvlr enroll gallery/ ann1.jpg ann2.jpg --person Ann --model riface.safetensors\n'
         '  mmvlr enroll gallery/ --remove Ann\n\n'
-        'Pictures of a person who is there are added to those already enrolled. The gallery\n'
-        'remembers model and preprocessing, and refuses embeddings of others.',
+        'Images of a person who is there are added to those already enrolled. The gallery\n'
+        'remembers model and preprocessing, and refuses embeddings of others. Its file can be\n'
+        'read by its owner alone, and several of these commands may run at once.',
     )
     enroll.add_argument('gallery', type=Path, help='folder of the gallery')
-    enroll.add_argument('faces', nargs='*', help='folder with a folder a person, or pictures')
-    enroll.add_argument('--person', help='all the pictures are of this person')
+    enroll.add_argument('faces', nargs='*', help='folder with a folder a person, or images')
+    enroll.add_argument('--person', help='all the images are of this person')
     enroll.add_argument(
         '--template',
-        help='how the pictures of a person become one template: mean, norm, ri, best or pictures '
+        help='how the images of a person become one template: mean, norm, ri, best or images '
         '(default for a new gallery: mean)',
     )
     enroll.add_argument('--remove', metavar='PERSON', action='append', default=[])
+    enroll.add_argument('--keep-mode', action='store_true', help=KEEP_MODE)
     add_model_options(enroll)
     enroll.set_defaults(run=run_enroll)
 
     people = commands.add_parser(
         'people',
         help='who is in a gallery',
-        description='List the people of a gallery with the number of their pictures, and the rule\n'
+        description='List the people of a gallery with the number of their images, and the rule\n'
         'that makes templates of these.\n\n  mmvlr people gallery/',
     )
     people.add_argument('gallery', type=Path, help='folder of the gallery')
@@ -66,9 +63,9 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
         description='Set the thresholds of identification on faces whose answer is known.\n\n'
         '  mmvlr calibrate gallery/ decision.json --unmated strangers/ --mated known/ \\\n'
         '        --fpir 0.01 --error 0.05 --model riface.safetensors\n\n'
-        '--unmated  people who are not in the gallery. Folders are people; pictures outside of\n'
+        '--unmated  people who are not in the gallery. Folders are people; images outside of\n'
         '           one each count as a person of its own. A target of 1 % needs 99 people.\n'
-        '--mated    people of the gallery, other pictures than those enrolled, one folder a\n'
+        '--mated    people of the gallery, other images than those enrolled, one folder a\n'
         '           person, named as in the gallery. Needed for quality bins and abstention.\n\n'
         'Whatever the model, of new faces of people who are not in the gallery at most the share\n'
         '--fpir is accepted, on average over calibrations (conformal prediction).',
@@ -93,6 +90,7 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
         'threshold (default: distance)',
     )
     calibrate.add_argument('--name', help='what the faces are, for the record')
+    calibrate.add_argument('--keep-mode', action='store_true', help=KEEP_MODE)
     add_model_options(calibrate)
     calibrate.set_defaults(run=run_calibrate)
 
@@ -106,135 +104,40 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
         'people are listed.',
     )
     identify.add_argument('gallery', type=Path, help='folder of the gallery')
-    identify.add_argument('faces', nargs='+', help='pictures, folders and globs')
+    identify.add_argument('faces', nargs='+', help='images, folders and globs')
     identify.add_argument('--decision', metavar='FILE', help='what mmvlr calibrate wrote')
     identify.add_argument('--top', type=int, default=3, help='people to list (default: 3)')
     add_model_options(identify)
     identify.set_defaults(run=run_identify)
 
 
-def people_of(folder: Path) -> Iterator[tuple[str, Path]]:
-    """Yield the people of a folder that has a folder for each.
-
-    Raises:
-        FileNotFoundError: There is no such folder.
-        ValueError: It has no folders, or pictures beside them that belong to nobody.
-    """
-    from mmvlr.datasets.base import PICTURE_SUFFIXES
-
-    if not folder.is_dir():
-        raise FileNotFoundError(f'{folder} does not exist or is no folder')
-    entries = sorted(entry for entry in folder.iterdir() if not entry.name.startswith('.'))
-    loose = [e for e in entries if e.is_file() and e.suffix.lower() in PICTURE_SUFFIXES]
-    folders = [entry for entry in entries if entry.is_dir()]
-    if loose or not folders:
-        found = f'{len(loose)} pictures such as {loose[0].name}' if loose else 'no folder'
-        raise ValueError(
-            f'{folder} should have one folder for each person; there is {found} in it. '
-            'For pictures of one person: --person NAME'
-        )
-    return ((entry.name, entry) for entry in folders)
-
-
-def embed_people(
-    inferencer: 'FaceInferencer', folder: Path
-) -> tuple[list[str], 'FaceResults', list[str]]:
-    """Embed a folder with a folder for each person.
-
-    Returns:
-        The person of each face, the faces, and people without a picture.
-    """
-    from mmvlr.apis.inferencer import join_results
-    from mmvlr.apis.pictures import find_pictures
-    from mmvlr.utils.work import progress_bar
-
-    of_person: dict[str, str] = {}
-    empty = []
-    for person, inner in people_of(folder):
-        try:
-            of_person.update((str(path), person) for path in find_pictures(inner))
-        except ValueError:
-            empty.append(person)
-    if not of_person:
-        raise ValueError(f'{folder}: no person in it has a picture')
-    total = len(of_person)
-    bar = progress_bar('embedding', total) if total > 200 else nullcontext(lambda: None)
-    parts = []
-    with bar as advance:
-        for part in inferencer.stream(list(of_person)):
-            parts.append(part)
-            for _ in range(len(part) + len(part.failures)):
-                advance()
-    results = join_results(parts)
-    if not len(results):
-        raise ValueError(
-            f'{folder}: none of the {len(results.failures)} pictures can be used; the first: '
-            f'{results.failures[0][1]}'
-        )
-    return [of_person[name] for name in results.names], results, empty
-
-
 def run_enroll(args: argparse.Namespace) -> Outcome:
-    """Enrol or remove people."""
-    from mmvlr.identification import Gallery
+    """Enroll or remove people."""
+    from mmvlr.identification import Identifier
 
     if not args.faces and not args.remove:
-        raise UsageError('give pictures to enrol, or --remove PERSON')
+        raise UsageError('give images to enroll, or --remove PERSON')
     if args.person is None and len(args.faces) > 1:
         raise UsageError('give one folder with a folder for each person, or --person NAME')
-    exists = (args.gallery / 'gallery.json').is_file()
-    if not exists and not args.faces:
-        raise FileNotFoundError(f'gallery {args.gallery} does not exist')
-    added, results, failures, told, code, notes = {}, None, [], '', DONE, []
-    if args.faces:
-        inferencer = inferencer_of(args)
-        if exists:
-            gallery = Gallery.load(args.gallery, identity=inferencer.identity)
-        else:
-            gallery = Gallery(inferencer.identity, template=args.template or 'mean')
-        if args.person is not None:
-            results = inferencer.embed(args.faces)
-            owners, empty = [args.person] * len(results), []
-        else:
-            owners, results, empty = embed_people(inferencer, Path(args.faces[0]))
-        failures, told, code = left_out(results)
-        lost = sorted(set(empty) - set(owners))
-        if lost:
-            notes.append(f'{len(lost)} people have no picture: {", ".join(lost[:5])}')
-    else:
-        gallery = Gallery.load(args.gallery)
-    for person in args.remove:
-        if person not in gallery:
-            raise ValueError(f'{person!r} is not in {args.gallery}; mmvlr people lists who is')
-        gallery.remove(person)
-    if results is not None:
-        known = {person: gallery.pictures(person)[1] for person in {*owners} & {*gallery.people}}
-        new = [
-            row
-            for row, (owner, unit) in enumerate(zip(owners, results.unit, strict=True))
-            if owner not in known or (known[owner] @ unit).max() < SAME
-        ]
-        if len(new) < len(owners):
-            notes.append(f'{len(owners) - len(new)} pictures are enrolled already')
-        if new:
-            gallery.enrol_many(
-                [owners[row] for row in new],
-                results.embedding[new],
-                {name: values[new] for name, values in results.qualities.items()},
-                [results.names[row] for row in new],
-            )
-        added = dict(Counter(owners[row] for row in new))
-    if args.template and exists:
-        gallery.template = args.template
-    gallery.save(args.gallery)
-    document: dict[str, Any] = dict(gallery=str(args.gallery), people=len(gallery))
-    document |= dict(enrolled=added, removed=args.remove, failures=failures, notes=notes)
-    text = f'{args.gallery}: {len(gallery)} people'
-    if added:
-        text += f'; {sum(added.values())} pictures of {len(added)} people enrolled'
-    if args.remove:
-        text += f'; removed: {", ".join(args.remove)}'
-    return Outcome(document, paragraphs(text, *notes, told), code)
+    identifier = Identifier(
+        inferencer_of(args) if args.faces else None, args.gallery, keep_mode=args.keep_mode
+    )
+    faces = args.faces if args.person is not None or not args.faces else args.faces[0]
+    done = identifier.enroll(faces or None, args.person, remove=args.remove, template=args.template)
+    document: dict[str, Any] = dict(gallery=str(args.gallery), people=done.people)
+    document |= dict(enrolled=done.enrolled, removed=done.removed, notes=done.notes)
+    document['shared'] = [
+        dict(zip(('image', 'person', 'same_as', 'other_person'), pair, strict=True))
+        for pair in done.shared
+    ]
+    left, told, code = left_out(*([] if done.faces is None else [done.faces]))
+    text = f'{args.gallery}: {done.people} people'
+    if done.enrolled:
+        count = sum(done.enrolled.values())
+        text += f'; {count} images of {len(done.enrolled)} people enrolled'
+    if done.removed:
+        text += f'; removed: {", ".join(map(printable, done.removed))}'
+    return Outcome(document | left, paragraphs(text, *map(printable, done.notes), told), code)
 
 
 def run_people(args: argparse.Namespace) -> Outcome:
@@ -242,51 +145,40 @@ def run_people(args: argparse.Namespace) -> Outcome:
     from mmvlr.identification import Gallery
 
     gallery = Gallery.load(args.gallery)
-    rows = [dict(person=person, pictures=count) for person, count in gallery.counts.items()]
+    rows = [dict(person=person, images=count) for person, count in gallery.counts.items()]
     document = dict(people=rows, template=gallery.template, identity=gallery.identity)
-    text = f'{len(gallery)} people, {gallery.num_pictures} pictures, {gallery.template["type"]}'
-    return Outcome(document, paragraphs(table(['person', 'pictures'], rows), text))
+    text = f'{len(gallery)} people, {gallery.num_images} images, {gallery.template["type"]}'
+    return Outcome(document, paragraphs(table(['person', 'images'], rows), text))
 
 
 def run_identify(args: argparse.Namespace) -> Outcome:
     """Search faces in a gallery."""
-    from mmvlr.identification import Decision, Gallery
+    from mmvlr.identification import Identifier
 
-    inferencer = inferencer_of(args)
-    gallery = Gallery.load(args.gallery, identity=inferencer.identity)
-    decision = None
-    if args.decision:
-        decision = Decision.load(args.decision, identity=inferencer.identity)
-    results = inferencer.embed(args.faces)
-    matches = gallery.search(results.embedding, k=args.top)
-    failures, told, code = left_out(results)
-    rows = results.rows()
-    for row, people, similarity in zip(rows, matches.person, matches.similarity, strict=True):
+    identifier = Identifier(inferencer_of(args), args.gallery, args.decision)
+    done = identifier.identify(args.faces, top=args.top)
+    left, told, code = left_out(done.faces)
+    rows, shown = done.faces.rows(), []
+    columns = ['name', 'candidates'] if done.verdicts is None else ['name', 'verdict', 'person']
+    for number, row in enumerate(rows):
         row['candidates'] = [
             dict(person=person, similarity=float(value))
-            for person, value in zip(people, similarity, strict=True)
+            for person, value in zip(
+                done.matches.person[number], done.matches.similarity[number], strict=True
+            )
             if person
         ]
-    shown = []
-    if decision is None:
-        for row in rows:
-            found = [f'{c["person"]} {c["similarity"]:.3f}' for c in row['candidates']]
-            shown.append(dict(name=row['name'], candidates=', '.join(found)))
-        columns = ['name', 'candidates']
-    else:
-        verdicts = decision.decide(
-            matches.similarity[:, 0], matches.person[:, 0], results.qualities
-        )
-        for row, verdict in zip(rows, verdicts, strict=True):
+        found = [f'{c["person"]} {c["similarity"]:.3f}' for c in row['candidates']]
+        shown.append(dict(name=row['name'], candidates=', '.join(found)))
+        if done.verdicts is not None:
+            verdict = done.verdicts[number]
             row |= dict(outcome=verdict.outcome, person=verdict.person, reason=verdict.reason)
             row['threshold'] = finite(verdict.threshold)
-            who = verdict.person if verdict.outcome == 'accept' else ''
-            shown.append(dict(name=row['name'], verdict=verdict.outcome, person=who))
+            shown[-1] |= dict(verdict=verdict.outcome, person=verdict.person or '')
             shown[-1]['reason'] = verdict.reason
-        columns = ['name', 'verdict', 'person', 'reason']
-    note = '' if decision is None else decision.gallery_note(gallery)
-    document = dict(faces=rows, failures=failures, notes=[note] if note else [])
-    note = note and f'Warning: {note}.'
+    document = dict(faces=rows, notes=[done.note] if done.note else []) | left
+    note = done.note and f'Warning: {done.note}.'
+    columns += [] if done.verdicts is None else ['reason']
     return Outcome(document, paragraphs(table(columns, shown), note, told), code)
 
 
@@ -297,87 +189,26 @@ def finite(value: float | None) -> float | None:
 
 def run_calibrate(args: argparse.Namespace) -> Outcome:
     """Calibrate a decision."""
-    import numpy as np
-
-    from mmvlr.apis.inferencer import join_results
-    from mmvlr.identification import Gallery, SearchedFaces, calibrate
+    from mmvlr.identification import Identifier, UnknownOwnerError
 
     if args.error is not None and args.mated is None:
         raise UsageError('--error needs --mated: poor faces of known people')
-    inferencer = inferencer_of(args)
-    gallery = Gallery.load(args.gallery, identity=inferencer.identity)
-    unmated = inferencer.embed(args.unmated)
-    strangers = [stranger_of(name, args.unmated) for name in unmated.names]
-    loose = [n for n, s in zip(unmated.names, strangers, strict=True) if n == s]
-    folders = [given for given in args.unmated if Path(given).expanduser().is_dir()]
-    if loose and (len(folders) > 1 or any('*' in given for given in args.unmated)):
-        raise UsageError(
-            f'whose picture is {loose[0]}? Give the one folder that holds a folder for each person '
-            '(--unmated strangers/), not the folders or pictures in it'
+    identifier = Identifier(inferencer_of(args), args.gallery)
+    try:
+        done = identifier.calibrate(
+            args.unmated,
+            args.mated,
+            target_fpir=args.fpir,
+            target_error=args.error,
+            quality=args.quality,
+            abstain_by=args.abstain_by,
+            name=args.name or ' '.join(args.unmated),
         )
-    both = sorted(set(strangers) & set(gallery.people))
-    known = np.concatenate([gallery.pictures(person)[1] for person in gallery.people])
-    both += [
-        name
-        for name, unit in zip(unmated.names, unmated.unit, strict=True)
-        if (known @ unit).max() >= SAME
-    ]
-    if both:
-        raise ValueError(
-            f'{len(both)} people or pictures of --unmated are in the gallery, such as {both[0]}: '
-            'they would make the threshold too high. Take them out of one of the two'
-        )
-    parts, people, empty = [unmated], [f'unmated {name}' for name in strangers], []
-    if args.mated is not None:
-        owners, mated, empty = embed_people(inferencer, args.mated)
-        missing = sorted(set(owners) - set(gallery.people))
-        if missing:
-            raise ValueError(
-                f'{len(missing)} people of {args.mated} are not in the gallery, such as '
-                f'{missing[0]}: enrol them, or move them to --unmated'
-            )
-        enrolled = {person: gallery.pictures(person)[1] for person in {*owners}}
-        same = [
-            name
-            for name, owner, unit in zip(mated.names, owners, mated.unit, strict=True)
-            if (enrolled[owner] @ unit).max() >= SAME
-        ]
-        if same:
-            raise ValueError(
-                f'{len(same)} pictures of {args.mated} are enrolled themselves, such as '
-                f'{same[0]}: calibrate with other pictures of the people'
-            )
-        parts.append(mated)
-        people += [f'mated {name}' for name in owners]
-    faces = join_results(parts)
-    matches = gallery.search(faces.embedding, k=1)
-    is_mated = np.arange(len(faces)) >= len(unmated)
-    found = np.array([f'mated {person}' for person in matches.person[:, 0]])
-    quality = args.quality or next(name for name in ('ri', 'norm') if name in faces.qualities)
-    searched = SearchedFaces(
-        similarity=matches.similarity[:, 0],
-        mated=is_mated,
-        correct=is_mated & (found == np.array(people)),
-        people=np.array(people),
-        qualities=faces.qualities,
-    )
-    decision = calibrate(
-        searched,
-        inferencer.identity,
-        target_fpir=args.fpir,
-        bin_quality=quality if args.mated is not None else None,
-        abstain_by=args.abstain_by if args.error is not None else None,
-        target_error=args.error,
-        name=args.name or ' '.join(args.unmated),
-        gallery=dict(
-            path=str(args.gallery),
-            people=len(gallery),
-            pictures=gallery.num_pictures,
-            digest=gallery.digest,
-        ),
-    )
-    decision.save(args.out)
-    failures, told, code = left_out(faces)
+    except UnknownOwnerError as error:
+        raise UsageError(str(error)) from error
+    decision = done.decision
+    decision.save(args.out, keep_mode=args.keep_mode)
+    left, told, code = left_out(*done.faces)
     bins = [
         dict(
             quality=text,
@@ -386,14 +217,14 @@ def run_calibrate(args: argparse.Namespace) -> Outcome:
             faces=threshold.num_faces,
         )
         for text, threshold in zip(
-            bin_names(quality, decision.thresholds.edges),
+            bin_names(decision.bin_quality, decision.thresholds.edges),
             decision.thresholds.thresholds,
             strict=True,
         )
     ]
-    document = dict(out=str(args.out), target_fpir=args.fpir, bins=bins, failures=failures)
+    document = dict(out=str(args.out), target_fpir=args.fpir, bins=bins) | left
     document['calibrated_on'] = dict(decision.calibrated_on)
-    document['people_without_pictures'] = empty
+    document['people_without_images'] = done.empty
     worst = max(threshold.realised_fpir(0.9) for threshold in decision.thresholds.thresholds)
     text = (
         f'{args.out}: of faces of people who are not enrolled at most {args.fpir:.1%} is accepted, '
@@ -409,22 +240,13 @@ def run_calibrate(args: argparse.Namespace) -> Outcome:
         )
         abstention = f'No answer below {args.abstain_by} {decision.level.level:.3f}: '
         abstention += decision.level.summary
-    notes = f'{len(empty)} people have no picture: {", ".join(empty[:5])}' if empty else ''
+    names = ', '.join(map(printable, done.empty[:5]))
+    notes = f'{len(done.empty)} people have no image: {names}' if done.empty else ''
     shown = table(['quality', 'threshold', 'people', 'faces'], bins)
     return Outcome(document, paragraphs(text, shown, abstention, notes, told), code)
 
 
-def stranger_of(name: str, given: list[str]) -> str:
-    """Return whose picture a file is: the first folder below what was given, else the file."""
-    for root in given:
-        path, root_path = Path(name), Path(root).expanduser()
-        if root_path.is_dir() and path.is_relative_to(root_path):
-            inner = path.relative_to(root_path)
-            return inner.parts[0] if len(inner.parts) > 1 else name
-    return name
-
-
-def bin_names(quality: str, edges: tuple[float, ...]) -> list[str]:
+def bin_names(quality: str | None, edges: Sequence[float]) -> list[str]:
     """Return what each quality bin holds, for a reader."""
     if not edges:
         return ['any']

@@ -7,10 +7,11 @@ import os
 import sys
 from collections.abc import Sequence
 
+from mmvlr.utils.text import printable
 from mmvlr.version import __version__
 
 from . import embedding, exporting, health, identification, page
-from .common import CODES, FAILED, UsageError
+from .common import CODES, FAILED, NO_FACE, UsageError
 
 DESCRIPTION = """\
 Recognition and quality estimation of very-low-resolution faces.
@@ -67,8 +68,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         if args.json:
             print(json.dumps(dict(error=str(error), kind=type(error).__name__)))
-        print(f'mmvlr {args.command}: {error}', file=sys.stderr)
-        return FAILED
+        text = '\n'.join(map(printable, str(error).split('\n')))
+        print(f'mmvlr {args.command}: {text}', file=sys.stderr)
+        return NO_FACE if type(error).__name__ == 'NoFaceError' else FAILED
     if hasattr(sys.stdout, 'reconfigure'):
         # Names of files may hold what the terminal cannot show.
         sys.stdout.reconfigure(errors='backslashreplace')

@@ -96,6 +96,14 @@ class Gallery:
             return bool(self._state.find(person))
         return False
 
+    def find(self, person: str) -> str:
+        """Return a person's name as the gallery spells it.
+
+        Raises:
+            KeyError: The person is not in the gallery.
+        """
+        return self._state.find(person)
+
     def __repr__(self) -> str:
         state = self._state
         return (
@@ -233,6 +241,16 @@ class Gallery:
             int64 (T,), not falling. Do not write to them.
         """
         return self._state.templates
+
+    def find_templates(self, person: str) -> np.ndarray:
+        """Return the unit templates of a person, float32 (T, D).
+
+        Raises:
+            KeyError: The person is not in the gallery.
+        """
+        state = self._state
+        templates, owner = state.templates
+        return templates[owner == state.people.index(state.find(person))]
 
     @property
     def counts(self) -> dict[str, int]:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -161,6 +162,12 @@ class GalleryState:
         digest.update(np.ascontiguousarray(templates).tobytes())
         return digest.hexdigest()
 
+    @cached_property
+    def _decomposed(self) -> dict[str, str]:
+        """Names that old files spell otherwise than :func:`normalize_name`."""
+        names = (name for name in self.number if not unicodedata.is_normalized('NFC', name))
+        return {unicodedata.normalize('NFC', name): name for name in names}
+
     def find(self, person: str) -> str:
         """Return a person's name as it is spelled here.
 
@@ -170,7 +177,8 @@ class GalleryState:
         if person in self.number:
             return person
         with suppress(ValueError):
-            if (name := normalize_name(person)) in self.number:
+            name = normalize_name(person)
+            if (name := self._decomposed.get(name, name)) in self.number:
                 return name
         raise KeyError(f'{person!r} is not in the gallery of {len(self):,} people')
 
@@ -267,7 +275,12 @@ class GalleryState:
     ) -> 'Checked':
         """Return what is to be enrolled, unless it cannot be."""
         people = list(people)
-        spelled = {p: p if p in self.number else normalize_name(p) for p in dict.fromkeys(people)}
+        spelled = {}
+        for person in dict.fromkeys(people):
+            try:
+                spelled[person] = self.find(person)
+            except KeyError:
+                spelled[person] = normalize_name(person)
         people = [spelled[person] for person in people]
         names = [''] * len(people) if names is None else list(names)
         for name in names:

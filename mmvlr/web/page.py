@@ -13,7 +13,7 @@ from mmvlr.apis.inferencer import FaceInferencer, FaceResults
 from mmvlr.apis.network import TorchNetwork
 from mmvlr.apis.pictures import as_rgb
 from mmvlr.datasets.transforms import read_picture
-from mmvlr.identification import Decision, Gallery
+from mmvlr.identification import Comparison, Decision, Gallery, Identifier
 from mmvlr.visualization import overlay_attention
 from mmvlr.visualization.plots import resize_longer_side
 
@@ -66,6 +66,7 @@ class FacePage:
         self.inferencer = inferencer
         self.gallery = gallery
         self.decision = decision
+        self.identifier = Identifier(inferencer, gallery, decision)
 
     def compare(
         self, first: Face | None, second: Face | None
@@ -82,9 +83,9 @@ class FacePage:
         if first is None or second is None:
             return 'Drop two faces.', None, None
         pixels = [_pixels(first), _pixels(second)]
-        faces = self.inferencer.embed(pixels, 'raise', progress=False)
-        similarity = float(faces.unit[0] @ faces.unit[1])
-        told = _heading(f'Similarity {similarity:.3f}', self._two(similarity, faces))
+        found = self.identifier.verify(*pixels)
+        faces = found.faces
+        told = _heading(f'Similarity {found.similarity:.3f}', self._two(found))
         references = faces.embedding[::-1].copy()
         return (
             told + self._table(faces, ('first', 'second')),
@@ -104,30 +105,28 @@ class FacePage:
         Returns:
             What is said, as HTML, and the face with what carries the similarity to the best match.
         """
-        gallery = self._dropped(people) if people else self.gallery
-        if face is None or gallery is None:
-            return 'Drop a face, and the pictures of people.', None
+        if face is None or not (people or self.gallery):
+            return 'Drop a face, and the images of people.', None
+        identifier = self._dropped(people) if people else self.identifier
         pixels = _pixels(face)
-        faces = self.inferencer.embed(pixels, 'raise', progress=False)
-        matches = gallery.search(faces.embedding, k=5)
+        answer = identifier.identify(pixels, top=5)
+        faces, matches = answer.faces, answer.matches
         found = list(zip(matches.person[0], matches.similarity[0].tolist(), strict=True))
         person, similarity = found[0]
-        verdict, note = None, ''
-        if self.decision is not None:
-            note = self.decision.gallery_note(gallery)
-            if people:
+        if answer.verdicts is None:
+            note = self._uncalibrated
+            if self.decision is not None:
                 note = 'The calibration is of another gallery: no verdict.'
-        if self.decision is not None and not note:
-            (verdict,) = self.decision.decide([similarity], [person], faces.qualities)
-        if verdict is None:
-            told = _heading(f'Most similar: {person}, {similarity:.3f}', note or self._uncalibrated)
+            told = _heading(f'Most similar: {person}, {similarity:.3f}', note)
         else:
-            told = _heading(_OUTCOMES[verdict.outcome].format(person=person), verdict.reason)
+            (verdict,) = answer.verdicts
+            warning = f' Warning: {answer.note}.' if answer.note else ''
+            outcome = _OUTCOMES[verdict.outcome].format(person=person)
+            told = _heading(outcome, verdict.reason + warning)
         rows = [(html.escape(name), f'{value:.3f}') for name, value in found]
         told += _html_table(('person', 'similarity'), rows)
         told += self._table(faces, ('face',))
-        templates, owner = gallery.templates()
-        own = templates[owner == gallery.people.index(person)]
+        own = identifier.gallery.find_templates(person)
         best = own[(own @ faces.unit[0]).argmax()]
         return told, *self._attention([pixels], best[None])
 
@@ -135,44 +134,35 @@ class FacePage:
         'No calibration was given, so there is no verdict: similarities differ from model to model.'
     )
 
-    def _two(self, similarity: float, faces: FaceResults) -> str:
+    def _two(self, found: Comparison) -> str:
         """What two faces without a gallery can be told."""
-        if self.decision is None:
+        if found.threshold is None:
             return self._uncalibrated
-        decision = self.decision
-        poor = []
-        if decision.level is not None and decision.abstain_by in faces.qualities:
-            values = faces.qualities[decision.abstain_by]
-            poor = [
-                which
-                for which, value in zip(('first', 'second'), values, strict=True)
-                if value < decision.level.level
-            ]
-        if poor:
+        decision, bound = self.decision, found.threshold
+        if found.poor:
             measure = _MEASURES.get(decision.abstain_by, decision.abstain_by)
+            poor = ' and '.join(('first', 'second')[which] for which in found.poor)
             return (
-                f'Too poor to tell: {measure} of the {" and ".join(poor)} face is below '
+                f'Too poor to tell: {measure} of the {poor} face is below '
                 f'{decision.level.level:.3f}, where the answers of the calibration were too often '
                 'wrong.'
             )
-        bound = max(threshold.threshold for threshold in decision.thresholds.thresholds)
-        above = 'Above' if similarity > bound else 'Not above'
+        above = 'Above' if found.similarity > bound else 'Not above'
         return (
             f'{above} {bound:.3f}, which faces of people who are not enrolled rarely exceed in '
             f'the calibrated gallery (at most {decision.target_fpir:.1%} of them). For a single '
             'comparison that is a strict threshold.'
         )
 
-    def _dropped(self, paths: Sequence[str]) -> Gallery:
-        results = self.inferencer.embed([str(path) for path in paths], 'raise', progress=False)
-        gallery = Gallery(self.inferencer.identity)
-        gallery.enrol_many(
-            [person_of(name) for name in results.names],
-            results.embedding,
-            results.qualities,
-            [Path(name).name for name in results.names],
-        )
-        return gallery
+    def _dropped(self, paths: Sequence[str]) -> Identifier:
+        """Return an identifier among the people of dropped files; the decision is not for them."""
+        people: dict[str, list[str]] = {}
+        for path in paths:
+            people.setdefault(name_person(path), []).append(str(path))
+        identifier = Identifier(self.inferencer)
+        for person, images in people.items():
+            identifier.enroll(images, person, on_error='raise')
+        return identifier
 
     @property
     def _has_gradients(self) -> bool:
@@ -211,11 +201,11 @@ class FacePage:
         return _html_table(('', 'quality', 'value', ''), rows)
 
 
-def person_of(path: str | Path) -> str:
+def name_person(path: str | Path) -> str:
     """Return the person a file is named after: ``Ann`` for ``Ann.jpg`` and ``Ann_1.jpg``.
 
     Example:
-        >>> person_of('dir/Ann Lee_12.jpg'), person_of('Bob.png')
+        >>> name_person('dir/Ann Lee_12.jpg'), name_person('Bob.png')
         ('Ann Lee', 'Bob')
     """
     stem = Path(path).stem

@@ -13,7 +13,8 @@ from mmvlr.apis import FaceInferencer
 from mmvlr.apis.inferencer import FaceResults
 from mmvlr.cli import main
 from mmvlr.cli.common import table
-from mmvlr.cli.identification import bin_names, stranger_of
+from mmvlr.cli.identification import bin_names
+from mmvlr.identification.people import find_owner
 
 from ..people import model_file
 
@@ -147,7 +148,7 @@ def test_verify(mmvlr, faces, model):
 def gallery(mmvlr, faces, tmp_path):
     folder = tmp_path / 'gallery'
     # With every picture a template of its own an enrolled picture finds itself.
-    code, document = mmvlr('enroll', folder, faces / 'people', '--template', 'pictures')
+    code, document = mmvlr('enroll', folder, faces / 'people', '--template', 'images')
     assert (code, document['people']) == (0, 8)
     assert document['enrolled'] == {f'Zoë {number}': 2 for number in range(8)}
     return folder
@@ -158,7 +159,7 @@ def test_enroll_one_person_extend_and_remove(mmvlr, faces, gallery):
     _, document = mmvlr('enroll', gallery, *more, '--person', 'Zoë 3')
     assert document['enrolled'] == {'Zoë 3': 3}
     _, document = mmvlr('people', gallery, model_used=False)
-    assert {row['person']: row['pictures'] for row in document['people']}['Zoë 3'] == 5
+    assert {row['person']: row['images'] for row in document['people']}['Zoë 3'] == 5
     _, document = mmvlr('enroll', gallery, '--remove', 'Zoë 3')
     assert (document['people'], document['removed']) == (7, ['Zoë 3'])
     code, document = mmvlr('enroll', gallery, '--remove', 'Zoë 3')
@@ -187,9 +188,9 @@ def test_enroll_tells_people_without_pictures(mmvlr, faces, tmp_path):
 def test_enroll_twice_adds_nothing(mmvlr, faces, gallery):
     code, document = mmvlr('enroll', gallery, faces / 'people')
     assert (code, document['enrolled']) == (0, {})
-    assert document['notes'] == ['16 pictures are enrolled already']
+    assert document['notes'] == ['16 images are enrolled already']
     _, document = mmvlr('people', gallery, model_used=False)
-    assert {row['pictures'] for row in document['people']} == {2}
+    assert {row['images'] for row in document['people']} == {2}
 
 
 def test_enroll_into_an_empty_folder_with_the_person_first(mmvlr, faces, tmp_path):
@@ -213,7 +214,7 @@ def test_another_model_is_refused(mmvlr, gallery, faces, tmp_path):
     code, document = mmvlr(*arguments, model_used=False)
     assert code == 1
     assert 'another model' in document['error']
-    assert 'gallery.json' in document['error']
+    assert 'gallery.safetensors' in document['error']
 
 
 def test_identify_lists_the_most_similar(mmvlr, gallery, faces):
@@ -304,16 +305,16 @@ def test_a_config_that_is_none_is_an_error_with_a_name(mmvlr, faces, tmp_path, t
     assert 'mine.py' in document['error']
 
 
-def test_stranger_of():
-    assert stranger_of('a/b/c/d.png', ['x', 'a']) == 'a/b/c/d.png'
+def test_find_owner():
+    assert find_owner('a/b/c/d.png', ['x', 'a']) == 'a/b/c/d.png'
 
 
-def test_stranger_of_folders(tmp_path):
+def test_find_owner_folders(tmp_path):
     (tmp_path / 'Ann' / 'deep').mkdir(parents=True)
     root = str(tmp_path)
-    assert stranger_of(f'{root}/Ann/1.png', [root]) == 'Ann'
-    assert stranger_of(f'{root}/Ann/deep/1.png', [root]) == 'Ann'
-    assert stranger_of(f'{root}/1.png', [root]) == f'{root}/1.png'
+    assert find_owner(f'{root}/Ann/1.png', [root]) == 'Ann'
+    assert find_owner(f'{root}/Ann/deep/1.png', [root]) == 'Ann'
+    assert find_owner(f'{root}/1.png', [root]) == f'{root}/1.png'
 
 
 def test_bin_names():

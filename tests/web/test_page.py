@@ -10,7 +10,7 @@ from PIL import Image
 from mmvlr.apis import FaceInferencer
 from mmvlr.identification import Gallery, SearchedFaces, calibrate
 from mmvlr.web import FacePage, build_page, serve
-from mmvlr.web.page import person_of
+from mmvlr.web.page import name_person
 
 from ..people import model_file, people_folders
 
@@ -131,8 +131,8 @@ def test_identify_among_dropped_pictures(inferencer, faces, tmp_path):
     ('name', 'person'),
     [('Ann.jpg', 'Ann'), ('x/Ann_12.png', 'Ann'), ('Ann Lee-3.png', 'Ann Lee'), ('A7.png', 'A7')],
 )
-def test_person_of(name, person):
-    assert person_of(name) == person
+def test_name_person(name, person):
+    assert name_person(name) == person
 
 
 @pytest.mark.slow

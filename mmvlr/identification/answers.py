@@ -1,0 +1,81 @@
+"""What :class:`mmvlr.identification.Identifier` answers."""
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from .decision import Decision, Verdict
+from .gallery_state import Matches
+
+if TYPE_CHECKING:
+    from mmvlr.apis import FaceResults
+
+
+@dataclass(frozen=True, eq=False)
+class Enrollment:
+    """What :meth:`Identifier.enroll` did.
+
+    Attributes:
+        people: People in the gallery now.
+        enrolled: Number of images that were enrolled, by person.
+        removed: People who were removed.
+        faces: The images, with those that could not be used; None if none were given.
+        notes: What is to be said of it: people without an image, images that are enrolled already
+            or under another name too, names that were normalized.
+        shared: (image, person, other image, other person) where two people have the same image.
+    """
+
+    people: int
+    enrolled: dict[str, int] = field(default_factory=dict)
+    removed: list[str] = field(default_factory=list)
+    faces: 'FaceResults | None' = None
+    notes: list[str] = field(default_factory=list)
+    shared: list[tuple[str, str, str, str]] = field(default_factory=list)
+
+
+@dataclass(frozen=True, eq=False)
+class Identification:
+    """What :meth:`Identifier.identify` says of N faces.
+
+    Attributes:
+        faces: The faces, with those that could not be used.
+        matches: The people who resemble each one most.
+        verdicts: Accept, unknown or abstain of each; None without a decision.
+        note: What is to be said if the gallery is not the one of the decision, else empty.
+    """
+
+    faces: 'FaceResults'
+    matches: Matches
+    verdicts: list[Verdict] | None
+    note: str
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """What :meth:`Identifier.verify` says of two faces.
+
+    Attributes:
+        similarity: Cosine of the embeddings, in [-1, 1].
+        faces: The two faces.
+        threshold: Highest threshold of the decision; None without one.
+        poor: Which of the two, 0 and 1, are below the decision's level of abstention.
+    """
+
+    similarity: float
+    faces: 'FaceResults'
+    threshold: float | None = None
+    poor: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Calibration:
+    """What :meth:`Identifier.calibrate` made.
+
+    Attributes:
+        decision: The decision.
+        faces: The faces it was made from, unmated and mated, with those that could not be used.
+        empty: People of the mated faces without an image.
+    """
+
+    decision: Decision
+    faces: 'list[FaceResults]'
+    empty: list[str]

@@ -1,0 +1,389 @@
+"""From images to answers: a model, a gallery and, where there is one, a decision."""
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mmvlr.utils.vectors import unit_rows
+
+from .answers import Calibration, Comparison, Enrollment, Identification
+from .calibrating import SearchedFaces, calibrate
+from .decision import Decision
+from .gallery import Gallery
+from .gallery_file import has_gallery
+from .names import normalize_name
+from .people import find_owner, find_people
+
+if TYPE_CHECKING:
+    from mmvlr.apis import FaceInferencer, FaceResults
+
+#: From this similarity on it is told as 1.000.
+_ALIKE = 0.9995
+
+
+class BrokenModelError(ValueError):
+    """A model gives every face the same embedding."""
+
+
+class UnknownOwnerError(ValueError):
+    """Nobody can say whose image a file is."""
+
+
+class Identifier:
+    """Enrolls people, says whose face an image shows, and compares two faces.
+
+    The command ``mmvlr`` and the page in the browser say what this class says.
+
+    Args:
+        inferencer: The model; None where people are only removed.
+        gallery: The gallery, or the folder it is kept in, which need not be there to enroll people;
+            None: a new one, in memory.
+        decision: Thresholds of the gallery, or their file.
+        keep_mode: Keep the permissions of files that are there, which become private otherwise.
+
+    Raises:
+        FileNotFoundError: There is no such decision.
+        FileFormatError: A file is damaged.
+        ModelMismatchError: A file is of another model.
+
+    Example:
+        Enroll the people of a folder, and search::
+
+            identifier = Identifier(FaceInferencer('riface.safetensors'), 'gallery')
+            print(identifier.enroll('people').notes)
+            found = identifier.identify('crops')
+    """
+
+    def __init__(
+        self,
+        inferencer: 'FaceInferencer | None',
+        gallery: Gallery | str | Path | None = None,
+        decision: Decision | str | Path | None = None,
+        keep_mode: bool = False,
+    ):
+        self.inferencer = inferencer
+        self.identity = None if inferencer is None else inferencer.identity
+        self.keep_mode = keep_mode
+        self.folder = Path(gallery) if isinstance(gallery, (str, Path)) else None
+        self._gallery = None if self.folder else gallery
+        if gallery is None:
+            self._gallery = Gallery(self.identity)
+        self.decision = decision
+        if isinstance(decision, (str, Path)):
+            self.decision = Decision.load(decision, self.identity)
+
+    @property
+    def gallery(self) -> Gallery:
+        """The gallery; one in a folder is read at first use and after :meth:`enroll`."""
+        if self._gallery is None:
+            self._gallery = Gallery.load(self.folder, self.identity)
+        return self._gallery
+
+    def enroll(
+        self,
+        faces: Any = None,
+        person: str | None = None,
+        *,
+        remove: Sequence[str] = (),
+        template: Any = None,
+        on_error: str = 'collect',
+    ) -> Enrollment:
+        """Add people to the gallery, or take them out; all of it or, with an error, nothing.
+
+        A gallery in a folder is changed while no other process writes it, and nobody whom another
+        one has enrolled meanwhile is lost.
+
+        Args:
+            faces: Images of ``person``, see :func:`mmvlr.apis.pictures.pictures_of`; without a
+                person a folder with a folder for each. Images that their person has already are
+                left out.
+            person: Whom all of them show.
+            remove: People to take out first.
+            template: The rule that makes templates from now on, see
+                :class:`mmvlr.identification.Gallery`.
+            on_error: See :meth:`mmvlr.apis.FaceInferencer.stream`.
+
+        Raises:
+            FileNotFoundError: There is no such folder, or no gallery to remove people from.
+            ValueError: A name or an embedding is refused, see
+                :meth:`mmvlr.identification.Gallery.enroll`, no image can be used, or somebody to
+                remove is not in the gallery.
+            BrokenModelError: The embeddings do not differ.
+        """
+        if self.folder is not None and has_gallery(self.folder):
+            # Another model, or a damaged file, is found before the images are embedded.
+            self._gallery = Gallery.load(self.folder, self.identity)
+        owners, results, notes, empty = [], None, [], []
+        if faces is not None:
+            owners, results, empty = self._embed_people(faces, person, on_error)
+            self._check_model(results, faces, owners)
+            notes = _describe_names(owners, empty)
+        with self._change(template) as gallery:
+            missing = [name for name in remove if name not in gallery]
+            if missing:
+                raise ValueError(f'{missing[0]!r} is not in the gallery of {len(gallery)} people')
+            gallery.remove(*remove)
+            if results is not None:
+                found = gallery.enroll_new(
+                    owners, results.embedding, results.qualities, results.names
+                )
+        self._gallery = gallery
+        if results is None:
+            return Enrollment(len(gallery), removed=list(remove))
+        shared = [
+            (results.names[row], owners[row], image, other) for row, other, image in found.shared
+        ]
+        if found.known:
+            notes.append(f'{len(found.known)} images are enrolled already')
+        if shared:
+            told = '; '.join(f'{a} of {p!r} is {b} of {q!r}' for a, p, b, q in shared[:3])
+            notes.append(
+                f'{len(shared)} images are enrolled as two people: {told}'
+                + ('; ...' if len(shared) > 3 else '')
+            )
+        enrolled = dict(Counter(normalize_name(owners[row]) for row in found.rows))
+        return Enrollment(len(gallery), enrolled, list(remove), results, notes, shared)
+
+    def remove(self, *people: str) -> Enrollment:
+        """Take people out of the gallery; nothing of them stays in its folder."""
+        return self.enroll(remove=people)
+
+    def calibrate(
+        self,
+        unmated: Sequence[str | Path],
+        mated: str | Path | None = None,
+        *,
+        target_fpir: float = 0.01,
+        target_error: float | None = None,
+        quality: str | None = None,
+        abstain_by: str = 'distance',
+        name: str = '',
+    ) -> Calibration:
+        """Make the decision of the gallery from faces whose answers are known.
+
+        Args:
+            unmated: Images of people who are not enrolled. In a folder each folder is a person;
+                other images are each of a person of their own.
+            mated: Folder with a folder for each of people who are enrolled, named as in the
+                gallery, with other images than those enrolled; needed for bins and abstention.
+            target_fpir: See :func:`mmvlr.identification.calibrate`.
+            target_error: See there; None: every face is answered.
+            quality: Quality along which thresholds are binned (default: ``'ri'``, else
+                ``'norm'``).
+            abstain_by: Quality that decides on abstention, or ``'distance'``.
+            name: Name of the calibration set, for the file.
+
+        Raises:
+            UnknownOwnerError: It cannot be told who is who.
+            ValueError: Somebody is on the wrong side, an image is enrolled itself, or there are too
+                few people.
+            BrokenModelError: The embeddings do not differ.
+        """
+        gallery = self.gallery
+        strangers = self.inferencer.embed(list(map(str, unmated)))
+        owners = _find_strangers(strangers.names, unmated)
+        self._check_model(strangers, unmated, owners)
+        both = sorted(owner for owner in {*owners} if owner in gallery)
+        both += [strangers.names[row] for row, *_ in gallery.find_same(strangers.embedding)]
+        if both:
+            raise ValueError(
+                f'{len(both)} unmated people or images are in the gallery, such as {both[0]}: '
+                'they would make the threshold too high. Take them out of one of the two'
+            )
+        parts, empty = [strangers], []
+        people = [f'unmated {owner}' for owner in owners]
+        found = [np.zeros(len(strangers), bool)]
+        if mated is not None:
+            owners, known, empty = self._embed_people(mated, None)
+            missing = sorted(owner for owner in {*owners} if owner not in gallery)
+            if missing:
+                raise ValueError(
+                    f'{len(missing)} people of {mated} are not in the gallery, such as '
+                    f'{missing[0]}: enroll them, or move them to the unmated ones'
+                )
+            same = [known.names[row] for row, *_ in gallery.find_same(known.embedding)]
+            if same:
+                raise ValueError(
+                    f'{len(same)} images of {mated} are enrolled themselves, such as {same[0]}: '
+                    'calibrate with other images of the people'
+                )
+            parts.append(known)
+            people += [f'mated {owner}' for owner in owners]
+        matches = [gallery.search(part.embedding, k=1) for part in parts]
+        if mated is not None:
+            names = [gallery.find(owner) for owner in owners]
+            found.append(matches[1].person[:, 0] == np.array(names, object))
+        bins = quality or next(name for name in ('ri', 'norm') if name in strangers.qualities)
+        decision = calibrate(
+            SearchedFaces(
+                similarity=np.concatenate([part.similarity[:, 0] for part in matches]),
+                mated=np.repeat([False, True][: len(parts)], [len(part) for part in parts]),
+                correct=np.concatenate(found),
+                people=np.array(people),
+                qualities={
+                    name: np.concatenate([part.qualities[name] for part in parts])
+                    for name in strangers.qualities
+                },
+            ),
+            self.identity,
+            target_fpir=target_fpir,
+            bin_quality=bins if mated is not None else None,
+            abstain_by=abstain_by if target_error is not None else None,
+            target_error=target_error,
+            name=name,
+            gallery=dict(
+                path=str(self.folder or ''),
+                people=len(gallery),
+                images=gallery.num_images,
+                digest=gallery.digest,
+            ),
+        )
+        self.decision = decision
+        return Calibration(decision, parts, empty)
+
+    def identify(self, faces: Any, top: int = 3, on_error: str = 'collect') -> Identification:
+        """Say whose face each image shows.
+
+        Args:
+            faces: Images; see :func:`mmvlr.apis.pictures.pictures_of`.
+            top: People to list for each.
+            on_error: See :meth:`mmvlr.apis.FaceInferencer.stream`.
+
+        Raises:
+            ValueError: No image can be used, or the gallery is empty.
+        """
+        gallery, decision = self.gallery, self.decision
+        results = self.inferencer.embed(faces, on_error)
+        matches = gallery.search(results.embedding, k=top)
+        verdicts, note = None, ''
+        if decision is not None:
+            note = decision.gallery_note(gallery)
+            verdicts = decision.decide(
+                matches.similarity[:, 0], matches.person[:, 0], results.qualities
+            )
+        return Identification(results, matches, verdicts, note)
+
+    def verify(self, first: Any, second: Any) -> Comparison:
+        """Compare two faces.
+
+        Args:
+            first: One image.
+            second: Another.
+
+        Raises:
+            ValueError: One of them is not exactly one image.
+            NoFaceError: The inferencer is to align faces, and one of them has none.
+            BrokenModelError: The model gives every face the same embedding.
+        """
+        one, two = self._embed_one(first), self._embed_one(second)
+        faces = replace(
+            one,
+            names=one.names + two.names,
+            embedding=np.concatenate([one.embedding, two.embedding]),
+            qualities={
+                name: np.concatenate([values, two.qualities[name]])
+                for name, values in one.qualities.items()
+            },
+        )
+        self._check_model(faces, first)
+        similarity = float(faces.unit[0].astype(np.float64) @ faces.unit[1])
+        decision = self.decision
+        if decision is None:
+            return Comparison(similarity, faces)
+        poor: tuple[int, ...] = ()
+        if decision.level is not None and decision.abstain_by in faces.qualities:
+            low = faces.qualities[decision.abstain_by] < decision.level.level
+            poor = tuple(np.flatnonzero(low).tolist())
+        threshold = max(found.threshold for found in decision.thresholds.thresholds)
+        return Comparison(similarity, faces, threshold, poor)
+
+    def _change(self, template: Any) -> AbstractContextManager[Gallery]:
+        if self.folder is not None:
+            return Gallery.update(self.folder, self.identity, template, keep_mode=self.keep_mode)
+        if template is not None:
+            self.gallery.template = template
+        return nullcontext(self.gallery)
+
+    def _embed_one(self, image: Any) -> 'FaceResults':
+        parts = list(islice(self.inferencer.stream(image, 'raise'), 2))
+        if len(parts) != 1 or len(parts[0]) != 1:
+            raise ValueError(f'verify compares two images; {image!r:.80} is not one')
+        return parts[0]
+
+    def _embed_people(
+        self, faces: Any, person: str | None, on_error: str = 'collect'
+    ) -> tuple[list[str], 'FaceResults', list[str]]:
+        """Return whom each face shows, the faces, and people without an image."""
+        if person is not None:
+            normalize_name(person)
+            results = self.inferencer.embed(faces, on_error)
+            return [person] * len(results), results, []
+        folders = find_people(faces)
+        for folder in folders:
+            normalize_name(folder.name)
+        results = self.inferencer.embed([str(folder) for folder in folders], on_error)
+        # A folder without images is no image that cannot be used.
+        empty = {
+            str(folder)
+            for folder in folders
+            if os.access(folder, os.R_OK | os.X_OK) and str(folder) in dict(results.failures)
+        }
+        failures = [failure for failure in results.failures if failure[0] not in empty]
+        results = replace(results, failures=failures)
+        owners = [find_owner(name, [Path(faces)]) for name in results.names]
+        return owners, results, [Path(name).name for name in sorted(empty)]
+
+    def _check_model(self, faces: 'FaceResults', given: Any, owners: Sequence[str] = ()) -> None:
+        """Raise ``BrokenModelError`` if the model gives every face the same embedding.
+
+        Few faces may be alike for another reason. So the model is also shown the first one upside
+        down and inverted, which no working model takes for the same face.
+        """
+        unit = faces.unit
+        if (unit @ unit[0]).min() < _ALIKE:
+            return
+        if len({*owners}) < 3:
+            image = faces.names[0] if os.path.isfile(faces.names[0]) else given
+            for crop in self.inferencer.crops(image)[:1]:
+                others = self.inferencer.network(np.stack([crop[::-1], 255 - crop]))['embedding']
+                if (unit_rows(others) @ unit[0]).min() < _ALIKE:
+                    return
+        raise BrokenModelError(
+            'the model is broken: it gives every face the same embedding (similarity 1.000 of '
+            f'{len(unit)} faces, also upside down), so it cannot tell people apart; use another '
+            'checkpoint'
+        )
+
+
+def _describe_names(owners: Sequence[str], empty: Sequence[str]) -> list[str]:
+    notes = []
+    lost = sorted({*empty} - {*owners})
+    if lost:
+        notes.append(f'{len(lost)} people have no image: {", ".join(map(repr, lost[:5]))}')
+    changed = sorted(name for name in {*owners} if normalize_name(name) != name)
+    if changed:
+        notes.append(
+            f'{len(changed)} names were written with separate accents (Unicode NFD) and are '
+            f'enrolled in the usual form (NFC), such as {normalize_name(changed[0])!r}'
+        )
+    return notes
+
+
+def _find_strangers(names: Sequence[str], given: Sequence[str | Path]) -> list[str]:
+    """Return whose each image is, unless that is anybody's guess."""
+    owners = [find_owner(name, given) for name in names]
+    loose = [name for name, owner in zip(names, owners, strict=True) if name == owner]
+    folders = [path for path in given if Path(path).expanduser().is_dir()]
+    if loose and (len(folders) > 1 or any('*' in str(path) for path in given)):
+        raise UnknownOwnerError(
+            f'whose image is {loose[0]}? Give the one folder that holds a folder for each person, '
+            'not the folders or images in it'
+        )
+    return owners

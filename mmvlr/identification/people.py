@@ -1,0 +1,43 @@
+"""Folders with a folder for each person: who is in them, and whose image a file is."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from mmvlr.datasets.base import PICTURE_SUFFIXES
+
+
+def find_people(folder: str | Path) -> list[Path]:
+    """Return the people's folders in a folder.
+
+    Raises:
+        FileNotFoundError: There is no such folder.
+        ValueError: It has no folders, or images beside them that belong to nobody.
+    """
+    folder = Path(folder).expanduser()
+    if not folder.is_dir():
+        raise FileNotFoundError(f'{folder} does not exist or is no folder')
+    entries = sorted(entry for entry in folder.iterdir() if not entry.name.startswith('.'))
+    loose = [e for e in entries if e.is_file() and e.suffix.lower() in PICTURE_SUFFIXES]
+    folders = [entry for entry in entries if entry.is_dir()]
+    if loose or not folders:
+        found = f'{len(loose)} images such as {loose[0].name}' if loose else 'no folder'
+        raise ValueError(
+            f'{folder} should have one folder for each person; there is {found} in it. '
+            'For images of one person: --person NAME'
+        )
+    return folders
+
+
+def find_owner(name: str, roots: Sequence[str | Path]) -> str:
+    """Return whose image a file is: the first folder below one of the roots, else the file itself.
+
+    Example:
+        >>> find_owner('a/b.png', ['c'])
+        'a/b.png'
+    """
+    path = Path(name)
+    for root in map(Path.expanduser, map(Path, roots)):
+        if root.is_dir() and path.is_relative_to(root):
+            inner = path.relative_to(root)
+            return inner.parts[0] if len(inner.parts) > 1 else name
+    return name
