@@ -81,7 +81,14 @@ class _ContentVersion1(FileModel):
 
 def has_gallery(folder: str | Path) -> bool:
     """Return whether there is a gallery in a folder, readable or not."""
-    return any((Path(folder) / name).is_file() for name in (FILE, FILE_VERSION_1))
+    if (Path(folder) / FILE).is_file():
+        return True
+    try:
+        with open(Path(folder) / FILE_VERSION_1, 'rb') as file:
+            # Others may have files of that name too.
+            return _FORMAT.encode() in file.read(64)
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        return False
 
 
 def read_gallery(folder: str | Path) -> StoredGallery:

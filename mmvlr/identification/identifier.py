@@ -137,6 +137,7 @@ class Identifier:
         self._gallery = gallery
         if results is None:
             return Enrollment(len(gallery), removed=list(remove))
+        owners = [gallery.find(owner) for owner in owners]
         shared = [
             (results.names[row], owners[row], image, other) for row, other, image in found.shared
         ]
@@ -148,7 +149,7 @@ class Identifier:
                 f'{len(shared)} images are enrolled as two people: {told}'
                 + ('; ...' if len(shared) > 3 else '')
             )
-        enrolled = dict(Counter(normalize_name(owners[row]) for row in found.rows))
+        enrolled = dict(Counter(owners[row] for row in found.rows))
         return Enrollment(len(gallery), enrolled, list(remove), results, notes, shared)
 
     def remove(self, *people: str) -> Enrollment:

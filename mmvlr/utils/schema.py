@@ -165,7 +165,9 @@ def write_sealed(
     """
     whole = dict(format=kind, version=version, sha256=_digest(content, True), content=content)
     text = json.dumps(whole, allow_nan=False, indent=1, ensure_ascii=False) + '\n'
-    return write_atomic(path, lambda file: file.write_bytes(text.encode()), **options)
+    # What is no valid Unicode, such as names of old files, becomes an escape of JSON.
+    data = text.encode(errors='backslashreplace')
+    return write_atomic(path, lambda file: file.write_bytes(data), **options)
 
 
 def _digest(content: Mapping[str, Any], sort_keys: bool) -> str:

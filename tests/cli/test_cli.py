@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -208,6 +209,93 @@ def test_enroll_tells_why_no_picture_can_be_used(mmvlr, tmp_path):
     assert 'a.png' in document['error']
 
 
+def test_enroll_beside_the_model_and_other_files(mmvlr, faces, model, tmp_path, monkeypatch):
+    """A gallery may be kept in any folder: nothing else in it is touched."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(faces / 'people', 'people')
+    net = tmp_path / 'gallery_net.safetensors'
+    mmvlr('export', model, net, '--licence', 'MIT', model_used=False)
+    shutil.copy(net, 'gallery-0123456789abcdef.safetensors')
+    (tmp_path / 'gallery.json').write_text('{"mine": 1}')
+    before = {path: path.read_bytes() for path in tmp_path.rglob('*') if path.is_file()}
+    for arguments in (['people'], ['--remove', 'Zoë 0'], ['people']):
+        code, document = mmvlr('enroll', '.', *arguments, '--model', net, model_used=False)
+        assert code == 0, document
+    after = {path: path.read_bytes() for path in tmp_path.rglob('*') if path.is_file()}
+    added = tmp_path / 'gallery.safetensors'
+    assert after == before | {added: added.read_bytes()}
+    # Not even a model that has the name of the gallery.
+    (tmp_path / 'other').mkdir()
+    shutil.copy(net, 'other/gallery.safetensors')
+    code, document = mmvlr('enroll', 'other', 'people')
+    assert (code, document['kind']) == (1, 'FileFormatError')
+    assert (tmp_path / 'other' / 'gallery.safetensors').read_bytes() == before[net]
+
+
+def test_files_of_faces_are_private(mmvlr, gallery, faces, tmp_path):
+    def mode(path):
+        return oct(path.stat().st_mode & 0o777)
+
+    file = gallery / 'gallery.safetensors'
+    assert (mode(gallery), mode(file)) == ('0o700', '0o600')
+    file.chmod(0o640)
+    mmvlr('enroll', gallery, '--remove', 'Zoë 7', '--keep-mode')
+    assert mode(file) == '0o640'
+    mmvlr('enroll', gallery, '--remove', 'Zoë 6')
+    assert mode(file) == '0o600'
+    out = tmp_path / 'd.json'
+    mmvlr('calibrate', gallery, out, '--unmated', faces / 'strangers', '--fpir', 0.2)
+    assert mode(out) == '0o600'
+
+
+def test_what_enroll_notices_is_in_the_document_and_the_text(mmvlr, faces, model, tmp_path, capsys):
+    shutil.copytree(faces / 'people' / 'Zoë 0', tmp_path / 'people' / 'Rene\u0301')
+    shutil.copytree(faces / 'people' / 'Zoë 0', tmp_path / 'people' / 'Zoë')
+    code, document = mmvlr('enroll', tmp_path / 'gallery', tmp_path / 'people')
+    assert code == 0
+    assert document['enrolled'] == {'René': 2, 'Zoë': 2}
+    assert [pair['person'] for pair in document['shared']] == ['Zoë', 'Zoë']
+    assert [pair['other_person'] for pair in document['shared']] == ['René'] * 2
+    assert any('NFC' in note for note in document['notes'])
+    (tmp_path / 'people' / 'a\x1b[2Jb').mkdir()
+    arguments = ['enroll', tmp_path / 'gallery', tmp_path / 'people', '--device', 'cpu']
+    assert main([*map(str, arguments), '--model', str(model)]) == 1
+    assert '\x1b' not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('whole', [True, False])
+def test_images_without_a_face_have_their_own_exit_code(mmvlr, faces, tmp_path, monkeypatch, whole):
+    """Where alignment was asked for; other images are done, unless there are none."""
+
+    def align(pixels):
+        found = None if pixels.max() == pixels.min() else SimpleNamespace(size=20)
+        return SimpleNamespace(image=pixels, detection=found)
+
+    monkeypatch.setattr(FaceInferencer, '_make_aligner', lambda self: align)
+    wall = tmp_path / 'people' / 'Zoë 0' / 'wall.png'
+    if not whole:
+        shutil.copytree(faces / 'people', tmp_path / 'people')
+    wall.parent.mkdir(parents=True, exist_ok=True)
+    Image.new('RGB', (30, 30), (90, 90, 90)).save(wall)
+    people, out = tmp_path / 'people', tmp_path / 'out.npz'
+    mmvlr('enroll', tmp_path / 'there', faces / 'people', '--align', 'mtcnn')
+    for arguments in (
+        ['enroll', tmp_path / 'gallery', people],
+        ['identify', tmp_path / 'there', people],
+        ['quality', people],
+        ['embed', people, '--out', out],
+    ):
+        code, document = mmvlr(*arguments, '--align', 'mtcnn')
+        assert code == 5
+        if whole:
+            assert document['kind'] == 'NoFaceError' and 'wall.png' in document['error']
+        else:
+            assert document['unaligned'] == [str(wall)]
+            assert [failure['name'] for failure in document['failures']] == [str(wall)]
+    code, document = mmvlr('verify', wall, faces / 'people' / 'Zoë 0' / '0.png', '--align', 'mtcnn')
+    assert (code, document['kind']) == (5, 'NoFaceError')
+
+
 def test_another_model_is_refused(mmvlr, gallery, faces, tmp_path):
     other = model_file(tmp_path / 'other.pth', seed=1)
     arguments = ['identify', gallery, faces / 'known', '--model', other]
@@ -332,6 +420,11 @@ def test_table_aligns_text_left_and_numbers_right():
         'a       -1.500',
         'longer  10.250',
     ]
+
+
+def test_table_shows_control_characters_as_escapes():
+    (_, line) = table(['name'], [dict(name='a\x1b[2J\nb\u202e')]).split('\n')
+    assert line == r'a\x1b[2J\nb\u202e'
 
 
 def test_text_output(model, faces, capsys):

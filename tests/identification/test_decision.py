@@ -1,5 +1,8 @@
+import hashlib
 import json
 import math
+import os
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -11,6 +14,8 @@ from mmvlr.identification.abstention import AbstentionLevel, abstention_level
 from mmvlr.identification.conformal import conformal_threshold, quality_edges
 from mmvlr.utils.contract import ModelMismatchError
 from mmvlr.utils.schema import FileFormatError
+
+from .mutations import mutate_bytes, mutate_value
 
 IDENTITY = dict(
     weights='ab' * 32,
@@ -281,6 +286,92 @@ def test_damaged_file_is_refused(tmp_path, change, message):
     with pytest.raises(FileFormatError, match=message) as error:
         Decision.load(path)
     assert 'decision.json' in str(error.value)
+
+
+def write_content(path, content):
+    """Write a decision's file by hand, with the right digest of whatever is in it."""
+    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    whole = dict(format='mmvlr decision', version=1, sha256=digest, content=content)
+    path.write_text(json.dumps(whole))
+
+
+@pytest.mark.parametrize(
+    ('change', 'field'),
+    [
+        (dict(target_fpir=2), 'target_fpir'),
+        (dict(target_fpir='0.1'), 'target_fpir'),
+        (dict(target_fpir=10**400), 'range|target_fpir'),
+        (dict(edges=[1.0, 0.5]), 'edges'),
+        (dict(edges=None), 'edges'),
+        (dict(thresholds=[]), 'thresholds'),
+        (dict(thresholds=[dict(threshold=0.5)]), 'thresholds.0.fpir'),
+        (dict(bin_quality=None), 'bin_quality'),
+        (dict(level=None), 'level'),
+        (dict(abstain_by='sharpness'), 'sharpness'),
+        (dict(quantiles=dict(ri=[])), 'quantiles.ri'),
+        (dict(quantiles=dict(ri=[2.0, 1.0])), 'quantiles.ri'),
+        (dict(calibrated_on={}), 'calibrated_on.gallery'),
+        (dict(num_merged=-1), 'num_merged'),
+        (dict(more=1), 'more'),
+    ],
+)
+def test_content_that_contradicts_itself_is_refused_by_field(tmp_path, change, field):
+    path = tmp_path / 'decision.json'
+    options = dict(bin_quality='ri', num_bins=2, abstain_by='ri', target_error=0.9)
+    calibrate(searched(), IDENTITY, 0.1, **options).save(path)
+    content = json.loads(path.read_text())['content']
+    write_content(path, content)
+    Decision.load(path)
+    write_content(path, content | change)
+    with pytest.raises(FileFormatError, match=rf'decision\.json: .*({field})'):
+        Decision.load(path)
+
+
+def test_file_with_a_byte_order_mark_is_read(tmp_path):
+    path = calibrate(searched(), IDENTITY, 0.1).save(tmp_path / 'decision.json')
+    expected = Decision.load(path)
+    path.write_bytes(b'\xef\xbb\xbf' + path.read_bytes())
+    assert Decision.load(path) == expected
+
+
+def test_file_is_private(tmp_path):
+    path = tmp_path / 'decision.json'
+    decision = calibrate(searched(), IDENTITY, 0.1)
+    assert decision.save(path).stat().st_mode & 0o777 == 0o600
+    path.chmod(0o644)
+    assert decision.save(path, keep_mode=True).stat().st_mode & 0o777 == 0o644
+    assert decision.save(path).stat().st_mode & 0o777 == 0o600
+
+
+def test_mutated_files_are_refused_or_work(tmp_path):
+    """Content with the right digest, and bytes: one kind of error, or a decision that decides."""
+    path, rng = tmp_path / 'decision.json', np.random.default_rng(0)
+    options = dict(bin_quality='ri', num_bins=2, abstain_by='ri', target_error=0.9)
+    calibrate(searched(), IDENTITY, 0.1, **options).save(path)
+    whole, content = path.read_bytes(), json.loads(path.read_text())['content']
+    outcomes = Counter()
+    for turn in range(int(os.environ.get('MMVLR_MUTATIONS', 300))):
+        if turn % 3:
+            write_content(path, mutate_value(rng, content))
+        else:
+            path.write_bytes(mutate_bytes(rng, whole))
+        try:
+            decision = Decision.load(path)
+        except FileFormatError as error:
+            assert str(path) in str(error) and len(str(error)) < 1000
+            outcomes['refused'] += 1
+            continue
+        outcomes['read'] += 1
+        given = {name: [0.1, 1e9] for name in decision.needs}
+        verdicts = decision.decide([0.5, -1.0], ['a', 'b'], given)
+        assert {verdict.outcome for verdict in verdicts} <= {'accept', 'unknown', 'abstain'}
+        for name in decision.quantiles:
+            decision.percentile(name, [0.1, 9])
+        assert all(found.realised_fpir(0.9) >= 0 for found in decision.thresholds.thresholds)
+        decision.save(tmp_path / 'again.json')
+        assert Decision.load(tmp_path / 'again.json') == decision
+    assert outcomes['refused'] > outcomes['read'] > 0
+    print(outcomes)
 
 
 def test_missing_file(tmp_path):

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import struct
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing import get_context
 
@@ -20,6 +21,7 @@ from mmvlr.utils.locks import LockedError, locked
 from mmvlr.utils.schema import FileFormatError
 
 from .galleries import DIMS, IDENTITY, NAMES, faces, same
+from .mutations import mutate_bytes, mutate_value
 
 FILE = 'gallery.safetensors'
 # At once: a new interpreter imports torch first.
@@ -513,3 +515,56 @@ def test_a_rule_that_nobody_registered(gallery, tmp_path):
     del TEMPLATES._module_dict['FirstTemplate']
     with pytest.raises(FileFormatError, match=r"template: .*'FirstTemplate' is not registered"):
         Gallery.load(tmp_path)
+
+
+def test_mutated_files_are_refused_or_work(tmp_path):
+    """Content with the right digest, and bytes: one kind of error, or a gallery that answers."""
+    rng = np.random.default_rng(0)
+    tensors, content = parts()
+    write_file(tmp_path / FILE, tensors, content)
+    whole = (tmp_path / FILE).read_bytes()
+    outcomes = Counter()
+    for turn in range(int(os.environ.get('MMVLR_MUTATIONS', 300))):
+        if turn % 3 == 0:
+            (tmp_path / FILE).write_bytes(mutate_bytes(rng, whole))
+        elif turn % 3 == 1:
+            write_file(tmp_path / FILE, tensors, mutate_value(rng, content))
+        else:
+            data = mutate_bytes(rng, json.dumps(content).encode())
+            write_file(tmp_path / FILE, tensors, data)
+        try:
+            gallery = Gallery.load(tmp_path)
+        except FileFormatError as error:
+            assert str(tmp_path) in str(error) and len(str(error)) < 1000
+            outcomes['refused'] += 1
+        else:
+            outcomes['read'] += 1
+            if len(gallery):
+                gallery.search(np.eye(4), k=2)
+                gallery.save(tmp_path / 'again')
+                assert Gallery.load(tmp_path / 'again').counts == gallery.counts
+    assert outcomes['refused'] > outcomes['read'] > 0
+    print(outcomes)
+
+
+def test_mutated_files_of_version_1_are_refused_or_work(gallery, tmp_path):
+    save_version_1(gallery, tmp_path)
+    file, rng = tmp_path / 'gallery.json', np.random.default_rng(1)
+    whole = json.loads(file.read_text())
+    outcomes = Counter()
+    for turn in range(int(os.environ.get('MMVLR_MUTATIONS', 100))):
+        content = mutate_value(rng, whole['content'])
+        sealed = whole | dict(
+            content=content, sha256=hashlib.sha256(json.dumps(content).encode()).hexdigest()
+        )
+        data = json.dumps(mutate_value(rng, sealed) if turn % 2 else sealed).encode()
+        file.write_bytes(mutate_bytes(rng, data) if turn % 5 == 0 else data)
+        try:
+            Gallery.load(tmp_path).search(np.eye(DIMS))
+        except FileFormatError as error:
+            assert str(tmp_path) in str(error)
+            outcomes['refused'] += 1
+        else:
+            outcomes['read'] += 1
+    assert outcomes['refused'] > 0
+    print(outcomes)

@@ -8,7 +8,7 @@ import pytest
 
 from mmvlr.evaluation import FaceTable
 from mmvlr.evaluation.functional import closed_set_ranks, open_set_scores
-from mmvlr.identification import MeanTemplate, ImageTemplates
+from mmvlr.identification import ImageTemplates, MeanTemplate
 
 
 def faces(seed=0, unmated=40, distractors=9):
@@ -132,7 +132,8 @@ def test_benchmark_runs(tool, capsys, monkeypatch, tmp_path):
         'run',
         lambda step, folder, args: (
             args.__setattr__('step', step),
-            (module.enroll if step == 'enroll' else module.search)(folder, args) | dict(peak_mib=1.0),
+            dict(getattr(module, 'enroll' if step == 'enroll' else 'search')(folder, args))
+            | dict(peak_mib=1.0),
         )[1],
     )
     arguments = ['--people=400', '--dims=32', '--probes=20', '--cosine=0.9']
