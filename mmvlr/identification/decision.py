@@ -417,7 +417,9 @@ class Decision:
         )
         whole = dict(format=_FORMAT, version=_VERSION, sha256=_digest(content), content=content)
         text = json.dumps(whole, allow_nan=False, indent=1, ensure_ascii=False)
-        return write_atomic(path, lambda file: file.write_text(text + '\n', encoding='utf-8'))
+        return write_atomic(
+            path, lambda file: file.write_text(text + '\n', encoding='utf-8'), private=True
+        )
 
     @classmethod
     def load(cls, path: str | Path, identity: Mapping[str, Any] | None = None) -> 'Decision':

@@ -34,6 +34,7 @@ from mmvlr.identification.conformal import (
     quality_edges,
 )
 from mmvlr.identification.decision import SearchedFaces, abstention_level
+from mmvlr.utils.io import output_file
 
 RULES = ('plain', 'grouped', 'per RI bin')
 COVERAGES = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5)
@@ -369,7 +370,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         '--target-error', type=float, default=0.25, help='error that chosen levels aim at'
     )
-    parser.add_argument('--figure', type=Path, metavar='FILE.png', help='for the first target')
+    parser.add_argument(
+        '--figure', type=output_file, metavar='FILE.png', help='for the first target'
+    )
     return parser.parse_args(argv)
 
 
