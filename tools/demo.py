@@ -1,10 +1,10 @@
 """Train RI-Face on the embedded synthetic faces, test it, and write its report.
 
-``make demo`` runs this. Nothing is downloaded; everything goes into ``work_dirs/demo``.
+``make demo`` runs this. Nothing is downloaded; everything goes into ``work_dirs/demo``. What an
+earlier demo wrote there is replaced; other files stay.
 """
 
 import argparse
-import shutil
 import sys
 import time
 from pathlib import Path
@@ -13,6 +13,7 @@ import torch
 
 from mmvlr.apis import build_trainer, load_config
 from mmvlr.apis.report import build_report
+from mmvlr.apis.runner import hold_work_dir
 
 CONFIG = Path(__file__).resolve().parents[1] / 'configs' / 'demo' / 'riface_synthetic.py'
 
@@ -31,9 +32,16 @@ def main(argv: list[str] | None = None) -> int:
     config.work_dir = str(args.work_dir)
     config.randomness = dict(seed=args.seed)
     # The demo starts afresh each time: curves of an older run would mix with the new ones.
-    shutil.rmtree(args.work_dir, ignore_errors=True)
-    build_trainer(config).train()
-    page, figures = build_report(args.work_dir)
+    try:
+        with hold_work_dir(config, 'demo', fresh=True) as folder:
+            folder.claim(['report.html'])
+            runner = build_trainer(config)
+            folder.adopt([f'{Path(runner.log_dir).name}/vis_data/scalars.json'])
+            runner.train()
+            page, figures = build_report(args.work_dir, config=args.work_dir / CONFIG.name)
+    except OSError as error:
+        print(f'demo.py: {error}', file=sys.stderr)
+        return 1
     minutes = (time.perf_counter() - begin) / 60
     print(
         f'\nRI-Face on synthetic faces of people it has never seen, after {minutes:.1f} minutes:\n'

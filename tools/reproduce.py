@@ -7,9 +7,11 @@ Started again it goes on where it stopped. ``--dry-run`` prints the plan.
 """
 
 import argparse
+import contextlib
 import shlex
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from mmengine.config import DictAction
@@ -20,6 +22,7 @@ from rich.table import Table
 
 from mmvlr.apis.comparison import write_comparison
 from mmvlr.apis.reproduction import PRETRAINED, Executor, Failure, Run, expected_seconds, plan
+from mmvlr.utils.outputs import OutputFolder
 
 TOOLS = Path(__file__).resolve().parent
 METHODS = (
@@ -97,7 +100,10 @@ def main(argv: list[str] | None = None) -> int:
             args.epochs,
             args.cfg_options,
         )
-    except (FileNotFoundError, ValueError) as error:
+        if not args.dry_run:
+            with hold(args.out):
+                pass
+    except (OSError, ValueError) as error:
         print(f'reproduce.py: {error}', file=sys.stderr)
         return 2
     print_plan(runs, args.jobs, console)
@@ -110,13 +116,21 @@ def main(argv: list[str] | None = None) -> int:
             f'{run.method} on {run.data}, seed {run.seed}: {failure.message}', markup=False
         )
     command = 'python tools/reproduce.py ' + shlex.join(argv or sys.argv[1:])
-    with console.status('report') as status:
+    with hold(args.out), console.status('report') as status:
         page = write_comparison(runs, args.out, failures, command, status.update)
     console.print(f'{page}, scores.csv and runs.csv beside it')
     missing = sum(not run.finished for run in runs)
     if missing:
         console.print(f'{missing} of {len(runs)} runs are not in it: start the command again')
     return 1 if missing else 0
+
+
+@contextlib.contextmanager
+def hold(out: Path) -> Iterator[None]:
+    """Be the only writer of the comparison's report; refuse to overwrite files of others."""
+    with OutputFolder(out, 'reproduce', wait=60) as output:
+        output.claim(['report.html', 'scores.csv', 'runs.csv'])
+        yield
 
 
 def print_plan(runs: list[Run], jobs: int, console: Console) -> None:

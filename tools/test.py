@@ -3,14 +3,13 @@
 import argparse
 import json
 import sys
-from pathlib import Path
 
 from mmengine.config import DictAction
 from mmengine.dist import is_main_process
 from torch.distributed.elastic.multiprocessing.errors import record
 
 from mmvlr.apis import evaluate_checkpoint, load_config
-from mmvlr.utils.io import write_atomic
+from mmvlr.utils.io import output_file, output_folder, write_atomic
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -18,7 +17,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split(':')[0])
     parser.add_argument('config', help='config file')
     parser.add_argument('checkpoint', help='checkpoint file')
-    parser.add_argument('--out', type=Path, metavar='result.json', help='write all metrics here')
+    parser.add_argument(
+        '--out', type=output_file, metavar='result.json', help='write all metrics here'
+    )
     parser.add_argument('--work-dir', help='folder of the log')
     parser.add_argument(
         '--intervals',
@@ -27,13 +28,13 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument(
         '--curves',
-        type=Path,
+        type=output_folder,
         metavar='DIR',
         help='write the curves with their bands here, as pictures and for TensorBoard',
     )
     parser.add_argument(
         '--cache',
-        type=Path,
+        type=output_folder,
         metavar='DIR',
         help='keep the embeddings here, and reuse them where checkpoint, model, preprocessing and '
         'pictures are the same',

@@ -9,6 +9,7 @@ from mmvlr.evaluation.functional import Curve
 from mmvlr.evaluation.metrics import FaceMetric
 from mmvlr.evaluation.table import MEASURES
 from mmvlr.utils.io import write_atomic
+from mmvlr.utils.outputs import OutputFolder
 from mmvlr.visualization import (
     DiscardCurve,
     cmc_figure,
@@ -71,6 +72,7 @@ def write_curves(metrics: Iterable[FaceMetric], folder: str | Path) -> list[Path
     Raises:
         ImportError: matplotlib is not installed.
         ValueError: The metrics have drawn no curve.
+        FileExistsError: A figure would overwrite a file that mmvlr did not write.
     """
     from PIL import Image
     from torch.utils.tensorboard import SummaryWriter
@@ -80,7 +82,8 @@ def write_curves(metrics: Iterable[FaceMetric], folder: str | Path) -> list[Path
     if not figures:
         raise ValueError('the metrics have drawn no curve; build them with curves=True')
     paths = []
-    with SummaryWriter(str(folder)) as board:
+    with OutputFolder(folder, 'curves', wait=60) as output, SummaryWriter(str(folder)) as board:
+        output.claim(f'{name}.png' for name in figures)
         for name, figure in figures.items():
             pixels = figure_pixels(figure)
             board.add_image(f'curves/{name}', pixels, dataformats='HWC')

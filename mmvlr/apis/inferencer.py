@@ -79,7 +79,7 @@ class FaceResults:
             for row, values in zip(rows, self.embedding.tolist(), strict=True):
                 row.update(zip(dims, values, strict=True))
         path = Path(path).expanduser()
-        write_csv(path, columns, rows)
+        write_csv(path, columns, rows, private=True)
         return path
 
     def to_npz(self, path: str | Path) -> Path:

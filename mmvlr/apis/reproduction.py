@@ -5,7 +5,7 @@ outcome: config, seed, the starting weights' content and mmvlr's version. Nothin
 over: another budget gives another folder, and what is finished stays finished.
 """
 
-import fcntl
+import contextlib
 import hashlib
 import json
 import os
@@ -22,6 +22,7 @@ from typing import Any
 from mmengine.config import Config
 
 from mmvlr.utils.io import sha256_of, write_atomic
+from mmvlr.utils.locks import LOCK_FILE, held_file
 from mmvlr.version import __version__
 
 from .evaluation import plain
@@ -29,6 +30,7 @@ from .runner import load_config
 
 #: The method that is not trained: the starting weights as they are.
 PRETRAINED = 'pretrained'
+_LOCK_MARK = b'mmvlr run\n'
 _WITHOUT_PAM = {'model.attention': None, 'optim_wrapper.paramwise_cfg.rates.attention': None}
 #: What the ablation's rows change: (name, method, options of training, options of the test only).
 ABLATION: tuple[tuple[str, str, dict[str, Any], dict[str, Any]], ...] = (
@@ -383,26 +385,27 @@ class Executor:
         folder = run.scores.parent
         folder.mkdir(parents=True, exist_ok=True)
         # The processes inherit the lock: it outlives an executor that is killed.
-        with open(folder / 'lock', 'w', encoding='utf-8') as lock:
+        path = folder / f'.run{LOCK_FILE}'
+        with contextlib.ExitStack() as stack:
             try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                lock, _ = stack.enter_context(held_file(path, _LOCK_MARK, wait=0))
             except BlockingIOError:
                 self.report(run, 'waits')
-                fcntl.flock(lock, fcntl.LOCK_EX)
+                lock, _ = stack.enter_context(held_file(path, _LOCK_MARK))
             if run.training and not run.training.finished:
                 self.report(run, 'trains')
-                self._train(run.training, lock.fileno())
+                self._train(run.training, lock)
             if not run.finished:
                 self.report(run, 'scores')
                 config = write_config(run.config, run.scores.with_suffix('.py'))
                 script = self.tools / 'analysis' / 'score.py'
                 command = [script, config, run.checkpoint(), '--out', run.scores]
                 command += ['--work-dir', folder / 'test']
-                self._call(command, folder / 'score.log', lock.fileno())
+                self._call(command, folder / 'score.log', lock)
         self.report(run, 'finished')
 
     def _train(self, training: Training, lock: int) -> None:
-        config = write_config(training.config, training.folder / 'run.py')
+        config = write_config(training.config, training.folder / 'config' / 'run.py')
         begun = time.time()
         command = [self.tools / 'train.py', config, '--work-dir', training.folder]
         command += ['--seed', training.seed]

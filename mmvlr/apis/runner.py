@@ -1,6 +1,9 @@
 """From a config file to a Runner that is ready to train or test."""
 
-from collections.abc import Mapping
+import contextlib
+import os
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,7 @@ from mmvlr.datasets import alignment_of
 from mmvlr.registry import DATASETS, MODELS
 from mmvlr.utils import compat
 from mmvlr.utils.checkpoint import state_dict_of
+from mmvlr.utils.outputs import OutputFolder, is_own
 
 
 def load_config(path: str | Path, options: dict[str, Any] | None = None) -> Config:
@@ -64,6 +68,63 @@ def resolve_num_classes(
         )
 
 
+#: Names under which mmengine saves checkpoints.
+_CHECKPOINT = re.compile(r'(best_.+_)?(epoch|iter)_\d+\.pth')
+
+
+class _Runner(Runner):
+    """A Runner that overwrites no config: one in the work dir stays unless a training wrote it."""
+
+    def dump_config(self) -> None:
+        """Write the config into the work dir."""
+        path = Path(self.work_dir, Path(self.cfg.filename or f'{self.timestamp}.py').name)
+        if not os.path.lexists(path) or is_own(path):
+            super().dump_config()
+        else:
+            self.logger.info(f'{path} is there already and stays as it is')
+
+
+@contextlib.contextmanager
+def hold_work_dir(
+    config: Config, tool: str = 'train', resume: bool = False, fresh: bool = False
+) -> Iterator[OutputFolder | None]:
+    """Be the only training in ``config.work_dir``, and keep what others have put there.
+
+    With several ranks the main one does so, the others do nothing.
+
+    Args:
+        config: The config, with its launcher.
+        tool: Who trains.
+        resume: Checkpoints in the folder may be gone on from and replaced, also those of mmvlr's
+            older versions, which noted nothing.
+        fresh: Remove what the tool is noted to have written before.
+
+    Yields:
+        The folder; None on the other ranks.
+
+    Raises:
+        LockedError: Another training is going on there.
+        FileExistsError: It holds a config, a checkpoint or another file that this training would
+            overwrite and that the tool is not noted to have written.
+    """
+    ranks = ('RANK', 'SLURM_PROCID', 'OMPI_COMM_WORLD_RANK')
+    rank = next((os.environ[name] for name in ranks if name in os.environ), '0')
+    if config.get('launcher', 'none') != 'none' and rank != '0':
+        yield None
+        return
+    with OutputFolder(config.work_dir, tool) as folder:
+        if fresh:
+            folder.remove()
+        there = set(os.listdir(folder.folder))
+        wanted = {'last_checkpoint', *filter(_CHECKPOINT.fullmatch, there)}
+        if resume and not folder.names:
+            folder.adopt(wanted & there)
+        # A resumed run leaves the config that is there.
+        wanted |= {Path(config.filename or '').name} - ({''} | (there if resume else set()))
+        folder.claim(wanted)
+        yield folder
+
+
 def build_trainer(config: Config) -> Runner:
     """Return a Runner for training.
 
@@ -78,7 +139,7 @@ def build_trainer(config: Config) -> Runner:
     resolve_num_classes(config, getattr(dataset, 'num_classes', None))
     name_compile_hook(config)
     name_shard_hook(config)
-    return Runner.from_cfg(config)
+    return _Runner.from_cfg(config)
 
 
 def build_tester(config: Config, checkpoint: str) -> Runner:
@@ -109,7 +170,7 @@ def build_tester(config: Config, checkpoint: str) -> Runner:
         for hook in config.get('custom_hooks') or []
         if hook['type'].split('.')[-1] not in training_only
     ]
-    return Runner.from_cfg(config)
+    return _Runner.from_cfg(config)
 
 
 def name_compile_hook(config: Config) -> None:

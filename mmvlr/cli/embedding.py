@@ -1,7 +1,8 @@
 """``mmvlr embed``, ``quality`` and ``verify``."""
 
 import argparse
-from pathlib import Path
+
+from mmvlr.utils.io import output_file
 
 from .common import (
     DONE,
@@ -29,7 +30,7 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
         'numpy.load reads it. A .csv file has one column for each dimension.',
     )
     embed.add_argument('faces', nargs='+', help=FACES)
-    embed.add_argument('--out', required=True, type=Path, help='file to write: .npz or .csv')
+    embed.add_argument('--out', required=True, type=output_file, help='file to write: .npz or .csv')
     add_model_options(embed)
     embed.set_defaults(run=run_embed)
 
@@ -44,7 +45,7 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
         'size  shorter side of the picture in pixels',
     )
     quality.add_argument('faces', nargs='+', help=FACES)
-    quality.add_argument('--out', type=Path, help='also write the table to this .csv file')
+    quality.add_argument('--out', type=output_file, help='also write the table to this .csv file')
     quality.add_argument(
         '--sort', default='quality', choices=('quality', 'name'), help='order (default: quality)'
     )

@@ -1,7 +1,8 @@
 """``mmvlr export``."""
 
 import argparse
-from pathlib import Path
+
+from mmvlr.utils.io import output_file
 
 from .common import Outcome, UsageError, model_config
 
@@ -21,7 +22,7 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
         '.safetensors  weights with model config, preprocessing contract and licence',
     )
     export.add_argument('checkpoint', help='checkpoint (.pth) or published weights')
-    export.add_argument('out', type=Path, help='file to write: .onnx or .safetensors')
+    export.add_argument('out', type=output_file, help='file to write: .onnx or .safetensors')
     export.add_argument(
         '--licence',
         required=True,

@@ -6,6 +6,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from mmvlr.utils.io import output_file, output_folder
 from mmvlr.utils.text import printable
 
 from .common import (
@@ -35,7 +36,7 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
         'remembers model and preprocessing, and refuses embeddings of others. Its file can be\n'
         'read by its owner alone, and several of these commands may run at once.',
     )
-    enroll.add_argument('gallery', type=Path, help='folder of the gallery')
+    enroll.add_argument('gallery', type=output_folder, help='folder of the gallery')
     enroll.add_argument('faces', nargs='*', help='folder with a folder a person, or images')
     enroll.add_argument('--person', help='all the images are of this person')
     enroll.add_argument(
@@ -71,7 +72,7 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
         '--fpir is accepted, on average over calibrations (conformal prediction).',
     )
     calibrate.add_argument('gallery', type=Path, help='folder of the gallery')
-    calibrate.add_argument('out', type=Path, help='file to write (.json)')
+    calibrate.add_argument('out', type=output_file, help='file to write (.json)')
     calibrate.add_argument('--unmated', nargs='+', required=True, metavar='FACES')
     calibrate.add_argument('--mated', type=Path, metavar='FOLDER')
     calibrate.add_argument(

@@ -24,7 +24,8 @@ import numpy as np
 from PIL import Image
 
 from mmvlr.utils.io import sha256_of, write_atomic, write_csv
-from mmvlr.utils.work import Journal, in_order, progress_bar, remove_leftovers, stamp_of
+from mmvlr.utils.outputs import OutputFolder
+from mmvlr.utils.work import Journal, in_order, progress_bar, stamp_of
 
 from .base import PICTURE_SUFFIXES, require_folder
 from .transforms.geometric import resize
@@ -484,7 +485,7 @@ class TreeReport:
         rows: One dict a picture, as in ``alignment.csv``, in name order.
         copied: Files that are no pictures, such as .mat files.
         unreadable: What cannot be read, with the reason.
-        stale: Pictures in the output that the source does not hold any more.
+        stale: Files of earlier runs in the output that the source does not hold any more.
         resumed: Number of pictures taken over from an earlier run.
     """
 
@@ -551,6 +552,7 @@ def align_tree(
     aligned file; ``alignment.json`` holds the recipe.
 
     A killed run goes on where it stopped, with the same result; a later run does only what is new.
+    Other files in ``out`` stay; what is noted as written there is in :class:`OutputFolder`'s notes.
 
     Args:
         src: Folder of the pictures.
@@ -562,6 +564,8 @@ def align_tree(
         FileNotFoundError: There is no such folder.
         ValueError: It holds no picture, is aligned already or contains ``out``; or ``out`` holds
             pictures of another recipe or origin.
+        OSError: ``out`` cannot be written, or another run writes to it, or holds a file of another
+            origin under a name of the source.
     """
     src, out = Path(src).resolve(), Path(out).resolve()
     require_folder(src, 'alignment', 'a folder of pictures, or of folders of pictures')
@@ -573,14 +577,21 @@ def align_tree(
     pictures = [name for name in names if Path(name).suffix.lower() in PICTURE_SUFFIXES]
     if not pictures:
         raise ValueError(f'no picture ({", ".join(sorted(PICTURE_SUFFIXES))}) below {src}')
-    started = (out / JOURNAL_FILE).exists()
-    if not started and out.is_dir() and any(out.iterdir()):
-        raise ValueError(f'{out} holds other files; choose an empty folder')
-    report = TreeReport(AlignmentRecipe() if recipe is None else recipe)
-    journal = Journal(
-        out / JOURNAL_FILE, dict(source=str(src), recipe=asdict(report.recipe)), 'file'
-    )
-    remove_leftovers(out)
+    with OutputFolder(out, 'align', empty=True) as output:
+        return _align_tree(src, output, recipe or AlignmentRecipe(), names, pictures, jobs)
+
+
+def _align_tree(
+    src: Path,
+    output: OutputFolder,
+    recipe: AlignmentRecipe,
+    names: list[str],
+    pictures: list[str],
+    jobs: int,
+) -> TreeReport:
+    report, out = TreeReport(recipe), output.folder
+    output.claim([*names, JOURNAL_FILE, RECIPE_FILE, TABLE_FILE])
+    journal = Journal(out / JOURNAL_FILE, dict(source=str(src), recipe=asdict(recipe)), 'file')
     # Not even a half-done tree may pass for an aligned one.
     for file in (RECIPE_FILE, TABLE_FILE):
         (out / file).unlink(missing_ok=True)
@@ -597,7 +608,7 @@ def align_tree(
     report.resumed = len(pictures) - len(todo)
     try:
         with progress_bar('align', len(todo)) as advance:
-            for entry in in_order(partial(_AlignFile, src, out, report.recipe), todo, jobs):
+            for entry in in_order(partial(_AlignFile, src, out, recipe), todo, jobs):
                 if 'error' in entry:
                     report.unreadable.append(entry['error'])
                     journal.found.pop(entry['file'], None)
@@ -608,7 +619,8 @@ def align_tree(
         journal.close()
     report.rows = [_row(journal.found[name]) for name in pictures if name in journal.found]
     known = {row['file'] for row in report.rows} | set(report.copied)
-    report.stale = [name for name in files_below(out) if name not in known]
+    known |= {JOURNAL_FILE, RECIPE_FILE, TABLE_FILE}
+    report.stale = sorted(name for name in output.names - known if (out / name).is_file())
     _write_tables(out, report)
     return report
 

@@ -17,7 +17,7 @@ done here, in this order:
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -27,14 +27,17 @@ import numpy as np
 from PIL import Image
 
 from mmvlr.utils.io import write_atomic, write_csv
+from mmvlr.utils.outputs import OutputFolder
 from mmvlr.utils.vectors import unit_rows
-from mmvlr.utils.work import Journal, in_order, progress_bar, remove_leftovers, stamp_of
+from mmvlr.utils.work import Journal, in_order, progress_bar, stamp_of
 
 from .alignment import FaceDetector, detector_version, files_below
 from .base import PICTURE_SUFFIXES, require_folder
 from .transforms.loading import PictureError, read_picture
 
 JOURNAL_FILE = '.detections.jsonl'
+#: Written by tools/dataset_converters/build_ui_set.py.
+SHEET_FILE = 'contact_sheet.png'
 FACES_FOLDER = 'faces'
 MANIFEST_FILE = 'manifest.csv'
 COLUMNS = ['file', 'source', 'x1', 'y1', 'x2', 'y2', 'confidence']
@@ -351,20 +354,34 @@ def build_ui_set(
         FileNotFoundError: There is no such folder.
         ValueError: No picture fits the layout, ``out`` lies in ``src``, holds other files, or was
             started with another search.
+        OSError: ``out`` cannot be written, or another run writes to it.
     """
     src, out = Path(src).resolve(), Path(out).resolve()
     keep = UIFilter() if keep is None else keep
     if src == out or src in out.parents:
         raise ValueError(f'{out} lies in {src}; choose a folder of its own')
     tracks, left_out = scan_people(src, search.layout)
-    if not (out / JOURNAL_FILE).exists() and out.is_dir() and any(out.iterdir()):
-        raise ValueError(f'{out} holds other files; choose an empty folder')
+    with OutputFolder(out, 'build_ui_set', empty=True) as output:
+        output.claim([JOURNAL_FILE, MANIFEST_FILE, SHEET_FILE])
+        return _build(src, output, search, keep, embed, jobs, tracks, left_out)
+
+
+def _build(
+    src: Path,
+    output: OutputFolder,
+    search: UISearch,
+    keep: UIFilter,
+    embed: Callable[[list[np.ndarray]], np.ndarray] | None,
+    jobs: int,
+    tracks: dict[str, str],
+    left_out: Mapping[str, list[str]],
+) -> UISet:
     result = UISet()
     result.left_out.update(left_out)
     tracks, skipped = every_nth(tracks, keep.every)
     result.left_out['pictures between those searched in a track'].extend(skipped)
     result.pictures = len(tracks)
-    detections = _detect_all(src, out, list(tracks), search, jobs, result)
+    detections = _detect_all(src, output.folder, list(tracks), search, jobs, result)
     candidates = _candidates(src, tracks, detections, keep, result)
     if embed is not None and candidates:
         inside, result.clusters = unrecognizable_cluster(
@@ -373,7 +390,7 @@ def build_ui_set(
         _leave(result, 'faces outside the unrecognizable cluster', candidates, ~inside)
         candidates = [pair for pair, use in zip(candidates, inside, strict=True) if use]
     result.faces = [face for face, _ in candidates]
-    _write(out, candidates)
+    _write(output, candidates)
     return result
 
 
@@ -384,7 +401,6 @@ def _detect_all(
         source=str(src), search=asdict(search), detector=detector_version(), version=VERSION
     )
     journal = Journal(out / JOURNAL_FILE, header, 'source')
-    remove_leftovers(out)
     todo = [
         name for name in names if journal.found.get(name, {}).get('stamp') != stamp_of(src / name)
     ]
@@ -452,19 +468,16 @@ def _leave(
             result.left_out[reason].append(face.source)
 
 
-def _write(out: Path, candidates: Sequence[tuple[UIFace, np.ndarray]]) -> None:
-    folder = out / FACES_FOLDER
-    folder.mkdir(exist_ok=True)
+def _write(output: OutputFolder, candidates: Sequence[tuple[UIFace, np.ndarray]]) -> None:
+    files = [f'{FACES_FOLDER}/ui_{number + 1:06d}.png' for number in range(len(candidates))]
+    (output.folder / FACES_FOLDER).mkdir(exist_ok=True)
+    output.claim(files)
     rows = []
-    for number, (face, crop) in enumerate(candidates, start=1):
-        name = f'ui_{number:06d}.png'
-        write_atomic(folder / name, Image.fromarray(crop).save)
+    for file, (face, crop) in zip(files, candidates, strict=True):
+        write_atomic(output.folder / file, Image.fromarray(crop).save)
         confidence = f'{face.confidence:.4f}'
-        file = f'{FACES_FOLDER}/{name}'
         rows.append(dict(zip(COLUMNS, [file, face.source, *face.box, confidence], strict=True)))
     # Those of an earlier run with wider limits.
-    written = {row['file'] for row in rows}
-    for path in folder.glob('ui_*.png'):
-        if f'{FACES_FOLDER}/{path.name}' not in written:
-            path.unlink()
-    write_csv(out / MANIFEST_FILE, COLUMNS, rows)
+    faces = {name for name in output.names if name.startswith(f'{FACES_FOLDER}/')}
+    output.remove(faces - {*files})
+    write_csv(output.folder / MANIFEST_FILE, COLUMNS, rows)

@@ -154,7 +154,10 @@ class FaceTable:
         )
 
     def save(self, path: str | Path) -> Path:
-        """Write an ``.npz`` file, atomically; read it with :meth:`load` or ``numpy.load``."""
+        """Write an ``.npz`` file, atomically; read it with :meth:`load` or ``numpy.load``.
+
+        Embeddings are biometric data: only the user may read the file.
+        """
         arrays = dict(self.columns, embedding=self.embedding, role=self.role)
         arrays.update(identity=self.identity, meta=np.array(json.dumps(dict(self.meta))))
         if self.pairs is not None:
@@ -164,7 +167,7 @@ class FaceTable:
             with open(temporary, 'wb') as file:
                 np.savez(file, **arrays)
 
-        return write_atomic(path, write)
+        return write_atomic(path, write, private=True)
 
     @classmethod
     def load(cls, path: str | Path) -> 'FaceTable':

@@ -18,10 +18,11 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from mmengine.fileio import LocalBackend, register_backend
-from mmengine.logging import HistoryBuffer
+from mmengine.logging import HistoryBuffer, print_log
 from mmengine.runner import CheckpointLoader
 
 from .io import write_atomic
+from .outputs import is_own, note_written
 
 #: Folders whose files may be unpickled in full, separated by ``os.pathsep``.
 TRUSTED_VARIABLE = 'MMVLR_TRUSTED'
@@ -155,12 +156,24 @@ def keep_freed_memory() -> bool:
 
 
 class AtomicLocalBackend(LocalBackend):
-    """Local files, written beside and renamed: a killed run leaves no half-written checkpoint."""
+    """Local files, written beside and renamed: a killed run leaves no half-written checkpoint.
+
+    mmengine removes what a resumed checkpoint names as the old and the best ones, also those of
+    another run that it was resumed from. Here only a file of this run can be removed.
+    """
 
     def put(self, obj: bytes | io.BytesIO, filepath: str | Path) -> None:
         """Write bytes to a file, atomically."""
         data = obj.getbuffer() if isinstance(obj, io.BytesIO) else obj
+        note_written(filepath)
         write_atomic(filepath, lambda path: path.write_bytes(data))
+
+    def remove(self, filepath: str | Path) -> None:
+        """Remove a file that this run, or an earlier one in the same work dir, has written."""
+        if is_own(filepath):
+            super().remove(filepath)
+        else:
+            print_log(f'{filepath} is not of this run and stays', logger='current')
 
 
 def apply() -> None:

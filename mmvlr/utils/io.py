@@ -1,5 +1,6 @@
 """Writing without half-written files."""
 
+import argparse
 import contextlib
 import csv
 import errno
@@ -63,9 +64,7 @@ def write_atomic(
             old = None
         if old is not None and stat.S_ISDIR(old):
             raise IsADirectoryError(errno.EISDIR, 'Is a folder, not a file', str(path))
-        # A redirected output is a regular file that others have open.
-        open_elsewhere = str(path.absolute()).startswith(('/dev/std', '/dev/fd/', '/proc/'))
-        if open_elsewhere or (old is not None and not stat.S_ISREG(old)):
+        if _is_written_through(path):
             with tempfile.TemporaryDirectory() as folder:
                 temporary = Path(folder, f'output{path.suffix}')
                 _call(write, temporary)
@@ -86,6 +85,47 @@ def write_atomic(
             error.filename, error.filename2 = str(path), None
         raise
     return path
+
+
+def output_file(text: str) -> Path:
+    """Return the path of a file that is to be written; ``type=`` of an option of argparse.
+
+    Raises:
+        argparse.ArgumentTypeError: It is a folder, or nothing can be written there.
+    """
+    path = Path(os.path.expanduser(text))
+    if path.is_dir():
+        raise argparse.ArgumentTypeError(f'{path} is a folder; name a file')
+    # What is renamed needs the right to its folder.
+    _check_writable(path if _is_written_through(path) else Path(os.path.realpath(path)).parent)
+    return path
+
+
+def output_folder(text: str) -> Path:
+    """Return the path of a folder that is to be filled; ``type=`` of an option of argparse.
+
+    Raises:
+        argparse.ArgumentTypeError: It is a file, or nothing can be written there.
+    """
+    path = Path(os.path.expanduser(text))
+    _check_writable(path / 'file' if path.is_file() else path)
+    return path
+
+
+def _check_writable(place: Path) -> None:
+    while not os.path.lexists(place):
+        place = place.parent
+    if place.is_file():
+        raise argparse.ArgumentTypeError(f'{place} is a file, not a folder')
+    if not os.access(place, os.W_OK):
+        raise argparse.ArgumentTypeError(f'there is no right to write to {place}')
+
+
+def _is_written_through(path: Path) -> bool:
+    # A redirected output is a regular file that others have open.
+    if str(path.absolute()).startswith(('/dev/std', '/dev/fd/', '/proc/')):
+        return True
+    return path.exists() and not path.is_file()
 
 
 def _call(write: Callable[[Path], object], temporary: Path) -> None:
@@ -122,6 +162,13 @@ def _temporary_file(target: Path, mode: int) -> Iterator[Path]:
         os.close(handle)
         with _journal(path.parent) as (names, store):
             store([name for name in names if name != path.name])
+
+
+def remove_leftovers(folder: str | Path) -> None:
+    """Remove the temporary files that killed writers have left in a folder, as its journal says."""
+    if (Path(folder) / JOURNAL_FILE).exists():
+        with _journal(Path(folder)):
+            pass
 
 
 @contextlib.contextmanager
@@ -192,8 +239,13 @@ def sha256_of(path: str | Path) -> str:
     return digest.hexdigest()
 
 
-def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write a table, atomically."""
+def write_csv(
+    path: Path,
+    columns: Sequence[str],
+    rows: Iterable[Mapping[str, Any]],
+    private: bool = False,
+) -> None:
+    """Write a table, atomically; ``private`` as in :func:`write_atomic`."""
 
     def write(temporary: Path) -> None:
         # Names of old archives may hold bytes that are no UTF-8.
@@ -203,4 +255,4 @@ def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, An
             writer.writeheader()
             writer.writerows(rows)
 
-    write_atomic(path, write)
+    write_atomic(path, write, private=private)

@@ -1,13 +1,13 @@
 """Long work on many files: on several processes, with progress, and it survives a kill."""
 
 import contextlib
+import errno
 import json
 import os
-import re
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -16,14 +16,14 @@ from typing import Any
 import cv2
 import torch
 
-LEFTOVER = re.compile(r'\..+\.[a-z0-9_]{8}(\.\w+)?')
+from .io import write_atomic
 
 
 class Journal:
     """Results on disk, one JSON line each: what a killed run had finished is not done again.
 
-    The first line states what the results depend on. A last line that was cut short by a kill or
-    a full disk is dropped.
+    The first line states what the results depend on; the file appears with it. A last line that was
+    cut short by a kill or a full disk is dropped.
 
     Args:
         path: The file.
@@ -40,14 +40,14 @@ class Journal:
     def __init__(self, path: str | Path, header: Mapping[str, Any], key: str):
         self.path, self.key = Path(path), key
         self.found: dict[str, dict] = {}
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        content = self.path.read_bytes() if self.path.exists() else b''
+        # Through JSON, as the one in the file went: lists and tuples are the same there.
+        self.header = json.loads(json.dumps(header))
+        if not os.path.lexists(self.path):
+            self._write_all()
+        content = self.path.read_bytes()
         whole = content[: content.rfind(b'\n') + 1]
         first, *lines = whole.decode(errors='replace').splitlines() or ['']
-        # Through JSON, as the one in the file went: lists and tuples are the same there.
-        header = json.loads(json.dumps(header))
-        if first:
-            self._check(first, header)
+        self._check(first)
         for number, line in enumerate(lines, start=2):
             try:
                 entry = json.loads(line)
@@ -57,22 +57,29 @@ class Journal:
                     f'{self.path}, line {number} is damaged ({error}); delete the file to start '
                     'again from the beginning'
                 ) from error
-        self._file = open(self.path, 'ab')  # noqa: SIM115 - closed by close()
+        self._open()
         self._file.truncate(len(whole))
-        if not first:
-            self._write(header)
 
-    def _check(self, first: str, header: dict) -> None:
+    def _open(self) -> None:
+        self._file = open(self.path, 'ab', buffering=0)  # noqa: SIM115 - closed by close()
+
+    def _write_all(self) -> None:
+        lines = [self.header, *self.found.values()]
+        text = ''.join(json.dumps(line) + '\n' for line in lines)
+        write_atomic(self.path, lambda path: path.write_text(text, encoding='ascii'))
+
+    def _check(self, first: str) -> None:
         try:
             before = dict(json.loads(first))
         except (ValueError, TypeError) as error:
             raise ValueError(
-                f'{self.path}, line 1 is damaged; delete the file to start from the beginning'
+                f'{self.path}, line 1 is damaged or not by mmvlr; move the file away to start from '
+                'the beginning'
             ) from error
         different = [
-            f'{name}: {before.get(name)!r} before, {header.get(name)!r} now'
-            for name in sorted({*before, *header})
-            if before.get(name) != header.get(name)
+            f'{name}: {before.get(name)!r} before, {self.header.get(name)!r} now'
+            for name in sorted({*before, *self.header})
+            if before.get(name) != self.header.get(name)
         ]
         if different:
             raise ValueError(
@@ -80,14 +87,33 @@ class Journal:
                 'choose another output folder, or delete this one'
             )
 
-    def _write(self, entry: Mapping[str, Any]) -> None:
-        self._file.write(json.dumps(entry).encode() + b'\n')
-        self._file.flush()
-
     def append(self, entry: dict) -> None:
         """Add a result."""
-        self._write(entry)
-        self.found[entry[self.key]] = entry
+        self.extend([entry])
+
+    def extend(self, entries: Iterable[dict]) -> None:
+        """Add results.
+
+        Raises:
+            OSError: They cannot be written.
+        """
+        entries = list(entries)
+        data = b''.join(json.dumps(entry).encode() + b'\n' for entry in entries)
+        try:
+            if self._file.write(data) < len(data):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as error:
+            error.filename = str(self.path)
+            raise
+        self.found.update((entry[self.key], entry) for entry in entries)
+
+    def discard(self, keys: Iterable[str]) -> None:
+        """Forget results."""
+        for key in keys:
+            del self.found[key]
+        self._file.close()
+        self._write_all()
+        self._open()
 
     def close(self) -> None:
         """Close the file."""
@@ -98,13 +124,6 @@ def stamp_of(path: Path) -> list[int]:
     """Return size and time of a file: what tells that it has changed."""
     status = path.stat()
     return [status.st_size, status.st_mtime_ns]
-
-
-def remove_leftovers(folder: Path) -> None:
-    """Delete what :func:`write_atomic` had not renamed yet when a run was killed."""
-    for path in folder.rglob('.*'):
-        if LEFTOVER.fullmatch(path.name) and path.is_file():
-            path.unlink(missing_ok=True)
 
 
 _work: Callable | None = None

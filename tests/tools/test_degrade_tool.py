@@ -9,6 +9,7 @@ from PIL import Image
 
 from mmvlr.datasets.transforms import read_picture
 from mmvlr.datasets.transforms.degradation import PRESETS
+from mmvlr.utils.outputs import NOTES_FILE
 
 
 @pytest.fixture
@@ -38,7 +39,7 @@ def contents(folder):
     return {
         path.relative_to(folder).as_posix(): path.read_bytes()
         for path in sorted(folder.rglob('*'))
-        if path.is_file() and path.name != 'degradation.json'
+        if path.is_file() and path.name not in ('degradation.json', NOTES_FILE)
     }
 
 
@@ -103,7 +104,7 @@ def test_no_half_written_picture(run, source, tmp_path, monkeypatch):
     replace, done = os.replace, []
 
     def stop(old, new):
-        if len(done) == 3:
+        if len(done) == 4:
             raise KeyboardInterrupt
         done.append(new)
         replace(old, new)
@@ -112,8 +113,9 @@ def test_no_half_written_picture(run, source, tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         run(source, tmp_path / 'lr', '--preset', 'tinyface')
     monkeypatch.undo()
-    # The record and two pictures; nothing else, hidden or not.
+    # Notes, record and two pictures; nothing else, hidden or not.
     assert sorted(p.name for p in (tmp_path / 'lr').rglob('*') if p.is_file()) == [
+        NOTES_FILE,
         '1_1.png',
         '1_2.png',
         'degradation.json',
@@ -181,7 +183,9 @@ def test_errors(run, source, tmp_path):
     (tmp_path / 'empty').mkdir()
     (tmp_path / 'torn').mkdir()
     (tmp_path / 'torn' / '1.png').write_bytes(b'no picture')
-    (tmp_path / 'broken').mkdir()
+    (tmp_path / 'foreign').mkdir()
+    (tmp_path / 'foreign' / 'degradation.json').write_text('{')
+    run(source, tmp_path / 'broken', *preset)
     (tmp_path / 'broken' / 'degradation.json').write_text('{')
     for arguments, message in (
         ([source, source, *preset], 'must not lie in one another'),
@@ -190,7 +194,8 @@ def test_errors(run, source, tmp_path):
         ([tmp_path / 'absent', tmp_path / 'lr', *preset], 'absent: no such folder'),
         ([tmp_path / 'empty', tmp_path / 'lr', *preset], 'empty: no picture'),
         ([source, tmp_path / 'lr', '--preset', 'tiny'], "no preset 'tiny'"),
-        ([source, tmp_path / 'full', *preset], 'holds files but no degradation.json'),
+        ([source, tmp_path / 'full', *preset], 'full holds other files'),
+        ([source, tmp_path / 'foreign', *preset], 'foreign holds other files'),
         ([source, tmp_path / 'broken', *preset], 'degradation.json is damaged'),
         ([tmp_path / 'torn', tmp_path / 'lr', *preset], 'all pictures are damaged'),
     ):

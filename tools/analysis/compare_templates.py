@@ -12,7 +12,6 @@ import argparse
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,7 +21,7 @@ from mmvlr.evaluation import FaceTable
 from mmvlr.evaluation.functional import Resampled, open_set_rates, resample
 from mmvlr.identification.templates import TemplateRule, template_config
 from mmvlr.registry import TEMPLATES
-from mmvlr.utils.io import write_csv
+from mmvlr.utils.io import output_file, write_csv
 
 #: Name in the tables -> rule; the others are compared with the first.
 RULES = {
@@ -214,7 +213,9 @@ def main(argv: list[str] | None = None) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument('scores', nargs='+', metavar='SCORES.npz', help='one file a seed')
-    parser.add_argument('--out', type=Path, metavar='FILE.csv', help='write all figures here')
+    parser.add_argument(
+        '--out', type=output_file, metavar='FILE.csv', help='write all figures here'
+    )
     parser.add_argument(
         '--min-pictures',
         type=int,

@@ -27,14 +27,15 @@ from rich.progress import track
 from mmvlr.evaluation import FaceTable
 from mmvlr.evaluation.functional import Resampled, resample, risk_coverage
 from mmvlr.evaluation.table import MEASURES
+from mmvlr.identification.abstention import abstention_level
+from mmvlr.identification.calibrating import SearchedFaces
 from mmvlr.identification.conformal import (
     bin_of,
     binned_thresholds,
     conformal_threshold,
     quality_edges,
 )
-from mmvlr.identification.abstention import abstention_level
-from mmvlr.identification.calibrating import SearchedFaces
+from mmvlr.utils.io import output_file
 
 RULES = ('plain', 'grouped', 'per RI bin')
 COVERAGES = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5)
@@ -370,7 +371,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         '--target-error', type=float, default=0.25, help='error that chosen levels aim at'
     )
-    parser.add_argument('--figure', type=Path, metavar='FILE.png', help='for the first target')
+    parser.add_argument(
+        '--figure', type=output_file, metavar='FILE.png', help='for the first target'
+    )
     return parser.parse_args(argv)
 
 

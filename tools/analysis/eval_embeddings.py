@@ -13,14 +13,13 @@ metrics are those of the config, or follow from the roles.
 import argparse
 import json
 import sys
-from pathlib import Path
 
 from mmengine.config import DictAction
 from mmengine.registry import DefaultScope
 
 from mmvlr.apis import build_metrics, compare_faces, evaluate_faces, load_config, load_faces
 from mmvlr.registry import DATASETS
-from mmvlr.utils.io import write_atomic
+from mmvlr.utils.io import output_file, output_folder, write_atomic
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -30,7 +29,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument('embeddings', metavar='FILE.npz', help='the embeddings')
     parser.add_argument('--config', help='config whose test set and metrics are meant')
-    parser.add_argument('--out', type=Path, metavar='result.json', help='write all metrics here')
+    parser.add_argument(
+        '--out', type=output_file, metavar='result.json', help='write all metrics here'
+    )
     parser.add_argument(
         '--intervals', action='store_true', help='also give 95 %% intervals, resampling people'
     )
@@ -40,7 +41,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help='compare with these embeddings of the same pictures: differences, intervals, p-values',
     )
     parser.add_argument(
-        '--curves', type=Path, metavar='DIR', help='write the curves with their bands here'
+        '--curves', type=output_folder, metavar='DIR', help='write the curves with their bands here'
     )
     parser.add_argument(
         '--cfg-options',

@@ -30,7 +30,7 @@ from mmvlr.datasets.degradation_statistics import (
 )
 from mmvlr.datasets.transforms import PictureError, read_picture, resize
 from mmvlr.datasets.transforms.degradation import read_preset
-from mmvlr.utils.io import write_atomic
+from mmvlr.utils.io import output_file, write_atomic
 from mmvlr.version import __version__
 
 SHOWN = 10
@@ -42,8 +42,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument('folder', type=Path, help='faces at native size, in folders or not')
-    parser.add_argument('--out', type=Path, required=True, metavar='stats.json')
-    parser.add_argument('--fit', type=Path, metavar='preset.json', help='fit a preset, write it')
+    parser.add_argument('--out', type=output_file, required=True, metavar='stats.json')
+    parser.add_argument(
+        '--fit', type=output_file, metavar='preset.json', help='fit a preset, write it'
+    )
     parser.add_argument('--source', type=Path, metavar='FOLDER', help='HR faces for --fit')
     parser.add_argument(
         '--start', default='tinyface', help='preset or .json file that the fit starts from'
@@ -52,7 +54,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         '--samples', type=int, default=120, help='degraded faces an evaluation (default: 120)'
     )
     parser.add_argument('--seed', type=int, default=0, help='seed of the fit (default: 0)')
-    parser.add_argument('--figure', type=Path, metavar='figure.png', help='draw the statistics')
+    parser.add_argument(
+        '--figure', type=output_file, metavar='figure.png', help='draw the statistics'
+    )
     args = parser.parse_args(argv)
     if (args.fit is None) != (args.source is None):
         parser.error('--fit needs --source, and the other way round')

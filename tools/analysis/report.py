@@ -6,6 +6,7 @@ import sys
 from mmengine.config import DictAction
 
 from mmvlr.apis.report import build_report
+from mmvlr.utils.io import output_file
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -14,7 +15,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('work_dir', help='folder of the run')
     parser.add_argument('--checkpoint', help='checkpoint (default: the last one of the run)')
     parser.add_argument('--config', help='config (default: the one in the work dir)')
-    parser.add_argument('--out', help='the page (default: WORK_DIR/report.html)')
+    parser.add_argument('--out', type=output_file, help='the page (default: WORK_DIR/report.html)')
     parser.add_argument(
         '--cfg-options',
         nargs='+',

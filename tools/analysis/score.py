@@ -7,12 +7,12 @@ model gives them, SER-FIQ, native size and sharpness. ``mmvlr.evaluation.FaceTab
 
 import argparse
 import sys
-from pathlib import Path
 
 from mmengine.config import DictAction
 
 from mmvlr.apis import load_config
 from mmvlr.apis.scoring import score_faces
+from mmvlr.utils.io import output_file
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -20,7 +20,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split(':')[0])
     parser.add_argument('config', help='config file')
     parser.add_argument('checkpoint', help='checkpoint file')
-    parser.add_argument('--out', type=Path, required=True, metavar='faces.npz')
+    parser.add_argument('--out', type=output_file, required=True, metavar='faces.npz')
     parser.add_argument('--work-dir', help='folder of the log')
     parser.add_argument(
         '--cfg-options',

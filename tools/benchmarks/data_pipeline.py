@@ -49,6 +49,7 @@ from mmvlr.datasets.base import PICTURE_SUFFIXES
 from mmvlr.datasets.storage import write_pack
 from mmvlr.datasets.transforms import read_picture
 from mmvlr.registry import MODELS
+from mmvlr.utils.io import output_file
 
 CONFIG = 'configs/riface/mobilefacenet_tinyface.py'
 BATCHED = 'configs/riface/mobilefacenet_tinyface_batched.py'
@@ -69,7 +70,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--batch-size', type=int, help='(default: as in the configs)')
     parser.add_argument('--device', default='cpu', help='of the preprocessor and the model')
     parser.add_argument('--steps', type=int, default=0, help='training steps a round')
-    parser.add_argument('--trace', type=Path, metavar='FILE', help="torch profiler's trace")
+    parser.add_argument('--trace', type=output_file, metavar='FILE', help="torch profiler's trace")
     args = parser.parse_args(argv)
     if args.rounds < 1 or args.steps < 0:
         parser.error('--rounds must be at least 1, --steps at least 0')

@@ -28,7 +28,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from mmvlr.evaluation.functional import closed_set_identification, open_set_identification
-from mmvlr.utils.io import write_atomic
+from mmvlr.utils.io import output_file, write_atomic
 
 SIZES = {
     'tinyface': dict(gallery=157_871, mates=4_443, probes=3_728, people=2_569),
@@ -154,7 +154,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument('--threads', type=int, default=torch.get_num_threads())
     parser.add_argument(
         '--trace',
-        type=Path,
+        type=output_file,
         metavar='FILE.json',
         help='also write a trace of the engine at the first of the sizes',
     )

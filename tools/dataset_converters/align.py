@@ -46,7 +46,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         recipe = AlignmentRecipe(args.size, args.detection_side, args.padding, args.min_face)
         report = align_tree(args.src, args.out, recipe, args.jobs)
-    except (FileNotFoundError, ImportError, ValueError) as error:
+    except (OSError, ImportError, ValueError) as error:
         print(error, file=sys.stderr)
         return 2
     seconds = time.perf_counter() - start
@@ -59,7 +59,8 @@ def main(argv: list[str] | None = None) -> int:
     print(f'{report.fallbacks:,} without a detected face, cropped instead ({share:.1%})')
     print(f'{len(report.copied):,} other files copied')
     if report.stale:
-        print(f'{len(report.stale):,} files in {args.out} are not in {args.src} any more; delete:')
+        print(f'{len(report.stale):,} files in {args.out} were aligned before and are not in')
+        print(f'{args.src} any more; delete them if you want:')
         print(*(f'  {name}' for name in report.stale), sep='\n')
     if report.unreadable:
         print(f'{len(report.unreadable):,} pictures cannot be read:', file=sys.stderr)

@@ -26,6 +26,7 @@ from mmvlr.datasets.ui_building import (
     FACES_FOLDER,
     LAYOUTS,
     MANIFEST_FILE,
+    SHEET_FILE,
     UIFilter,
     UISearch,
     UISet,
@@ -37,9 +38,9 @@ from mmvlr.utils.checkpoint import check_architecture, state_dict_of
 from mmvlr.utils.compat import load_checkpoint_file
 from mmvlr.utils.contract import check_contract, contract_of_checkpoint
 from mmvlr.utils.io import write_atomic
+from mmvlr.utils.outputs import OutputFolder
 from mmvlr.visualization import FaceCard, contact_sheet
 
-SHEET_FILE = 'contact_sheet.png'
 SHEET_FACES = 240
 
 
@@ -83,9 +84,15 @@ def embedder(config_file: str, checkpoint: str) -> Callable[[list[np.ndarray]], 
 
 def write_sheet(out: Path, result: UISet) -> None:
     """Write a contact sheet of faces spread evenly over the set."""
-    if not result.faces:
-        (out / SHEET_FILE).unlink(missing_ok=True)
-        return
+    with OutputFolder(out, 'build_ui_set', wait=60) as output:
+        output.claim([SHEET_FILE])
+        if not result.faces:
+            output.remove([SHEET_FILE])
+            return
+        _write_sheet(out, result)
+
+
+def _write_sheet(out: Path, result: UISet) -> None:
     count = min(SHEET_FACES, len(result.faces))
     cards = []
     for index in np.linspace(0, len(result.faces) - 1, count).round().astype(int):
@@ -176,12 +183,12 @@ def main(argv: list[str] | None = None) -> int:
             args.cluster_distance,
         )
         result = build_ui_set(args.src, args.out, search, keep, embed, args.jobs)
-    except (FileNotFoundError, ImportError, ValueError) as error:
+        out = Path(args.out)
+        write_sheet(out, result)
+    except (OSError, ImportError, ValueError) as error:
         print(error, file=sys.stderr)
         return 2
     seconds = time.perf_counter() - start
-    out = Path(args.out)
-    write_sheet(out, result)
     new = result.pictures - result.resumed
     print(f'{result.pictures:,} pictures, {result.resumed:,} of them searched before')
     print(f'{new:,} pictures in {seconds:.1f} s, {new / seconds:.1f} a second')

@@ -24,6 +24,7 @@ from mmvlr.datasets.degradation_statistics import find_pictures
 from mmvlr.datasets.transforms import PictureError, VLRDegradation, read_picture
 from mmvlr.datasets.transforms.degradation import PRESETS
 from mmvlr.utils.io import write_atomic
+from mmvlr.utils.outputs import OutputFolder
 from mmvlr.version import __version__
 
 RECORD = 'degradation.json'
@@ -91,13 +92,15 @@ def plan(src: Path, pictures: list[Path], copies: int, suffix: str) -> dict[str,
     return outputs
 
 
-def claim(out: Path, settings: dict[str, Any]) -> None:
-    """Record the settings in ``out``, or see that those recorded there are the same.
+def record_settings(output: OutputFolder, settings: dict[str, Any]) -> None:
+    """Record the settings in a folder, or see that those recorded there are the same.
 
     Raises:
-        ValueError: They differ, or ``out`` holds files but no record.
+        ValueError: They differ, or the record is damaged.
+        FileExistsError: The record is not by mmvlr.
     """
-    record = out / RECORD
+    record = output.folder / RECORD
+    output.claim([RECORD])
     # As JSON gives them back: tuples become lists.
     settings = json.loads(json.dumps(settings))
     if record.is_file():
@@ -112,8 +115,6 @@ def claim(out: Path, settings: dict[str, Any]) -> None:
                 'repeat those, or choose an empty OUT'
             )
         return
-    if out.is_dir() and any(out.iterdir()):
-        raise ValueError(f'{out} holds files but no {RECORD}; choose an empty OUT')
     text = json.dumps(dict(settings=settings, mmvlr=__version__), indent=1) + '\n'
     write_atomic(record, lambda file: file.write_text(text, encoding='utf-8'))
 
@@ -124,6 +125,8 @@ def degrade_folder(args: argparse.Namespace) -> None:
     Raises:
         FileNotFoundError: Source folder or preset is missing.
         ValueError: Preset, folders or recorded settings do not fit; or no picture is readable.
+        OSError: ``OUT`` cannot be written, another run writes to it, or it holds a foreign file
+            under the name of a result.
     """
     src, out = args.src.resolve(), args.out.resolve()
     if src == out or src in out.parents or out in src.parents:
@@ -138,8 +141,20 @@ def degrade_folder(args: argparse.Namespace) -> None:
         copies=args.copies,
         suffix=args.suffix,
     )
-    claim(out, settings)
+    with OutputFolder(out, 'degrade', empty=True) as output:
+        record_settings(output, settings)
+        output.claim(outputs)
+        _degrade(args, src, out, degrade, outputs, others)
 
+
+def _degrade(
+    args: argparse.Namespace,
+    src: Path,
+    out: Path,
+    degrade: VLRDegradation,
+    outputs: dict[str, tuple[str, int]],
+    others: list[Path],
+) -> None:
     counts: Counter[str] = Counter()
     damaged: dict[str, str] = {}
     for output, (source, copy) in track(

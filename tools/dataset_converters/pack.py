@@ -27,6 +27,8 @@ from rich.progress import track
 from mmvlr.datasets.base import PICTURE_SUFFIXES
 from mmvlr.datasets.storage import PackReader, PictureError, RecordIOReader, write_pack
 from mmvlr.datasets.transforms import read_picture
+from mmvlr.utils.io import output_file
+from mmvlr.utils.locks import locked
 
 #: Files that are no pictures are packed up to this size: label files, not archives.
 MAX_FILE_BYTES = 64 * 2**20
@@ -183,7 +185,7 @@ def main(argv: list[str] | None = None) -> int:
     """Pack or verify; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.split('\n\n')[0])
     parser.add_argument('src', nargs='?', type=Path, help='folder, or .rec file')
-    parser.add_argument('out', nargs='?', type=Path, help='file to write, NAME.pack')
+    parser.add_argument('out', nargs='?', type=output_file, help='file to write, NAME.pack')
     parser.add_argument(
         '--skip-broken', action='store_true', help='leave out pictures that cannot be read'
     )
@@ -207,7 +209,11 @@ def main(argv: list[str] | None = None) -> int:
         parser.error(f'{args.src} holds nothing to pack')
     pack = None
     try:
-        pack = write_pack(args.out, source.items(), source.folders)
+        with locked(args.out.parent, args.out.name):
+            pack = write_pack(args.out, source.items(), source.folders)
+    except OSError as error:
+        print(f'pack.py: {error}', file=sys.stderr)
+        return 1
     except BrokenPicturesError:
         print(f'{args.out} is not written; --skip-broken leaves such pictures out')
     else:

