@@ -62,6 +62,7 @@ setup(
         'opencv-python>=4.8',
         'packaging',
         'pillow>=10.1',
+        'pydantic>=2',
         'scikit-learn',
         'scipy',
         'tensorboard',
