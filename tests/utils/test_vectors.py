@@ -83,7 +83,7 @@ def test_what_is_no_real_matrix(kind):
 
 def gallery_similarities(rows):
     gallery = Gallery(dict(embedding=dict(dims=rows.shape[1])))
-    gallery.enrol_many([str(row) for row in range(len(rows))], rows)
+    gallery.enroll_many([str(row) for row in range(len(rows))], rows)
     found = gallery.search(rows, k=len(rows))
     return np.sort(found.similarity, axis=1)
 
