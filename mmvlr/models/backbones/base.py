@@ -121,10 +121,18 @@ class BackboneTail(nn.Module):
 
     Args:
         backbone: Whose ``tail_layers`` are copied with their weights; frozen BN stays frozen.
+
+    Raises:
+        ValueError: The backbone does not say which layers lie behind its map.
     """
 
     def __init__(self, backbone: FaceBackbone):
         super().__init__()
+        if not hasattr(backbone, 'tail_layers'):
+            raise ValueError(
+                f'{type(backbone).__name__} names no tail_layers: implement embed(feature_map) and '
+                "list its layers there, or use projection='pooled'"
+            )
         for name in backbone.tail_layers:
             self.add_module(name, deepcopy(getattr(backbone, name)))
         self.frozen_bn = backbone.frozen_bn
