@@ -1,6 +1,6 @@
 """Models: preprocessor, backbones, heads, losses and the recognizers made of them."""
 
-from .backbones import FaceBackbone, InceptionResnetV1, IResNet, MobileFaceNet
+from .backbones import FaceBackbone, InceptionResnetV1, IResNet, MobileFaceNet, SFaceNet
 from .data_preprocessor import FaceDataPreprocessor
 from .heads import (
     PartialRecognitionModule,
@@ -43,5 +43,6 @@ __all__ = [
     'PerceptibilityRegression',
     'RIFace',
     'RecognitionModule',
+    'SFaceNet',
     'SoftmaxLoss',
 ]

@@ -1,16 +1,10 @@
 """Folding of BN into the layers in front of it, for inference."""
 
 import copy
-from collections.abc import Iterator
 
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
-
-from .backbones import InceptionResnetV1, IResNet, MobileFaceNet
-from .backbones.inception_resnet import ConvBNReLU
-from .backbones.iresnet import IBasicBlock
-from .backbones.mobilefacenet import ConvBN
 
 
 class FoldedBN(nn.Identity):
@@ -37,8 +31,9 @@ def folded(model: nn.Module) -> nn.Module:
     (:func:`mmvlr.apis.network.identity_of`) before folding.
 
     Args:
-        model: A recognizer or a backbone; it is left as it is. Backbones of your own are copied
-            with their BN, except where they are made of the blocks of mmvlr's.
+        model: A recognizer or a backbone; it is left as it is. A module says by its attribute
+            ``folds``, pairs of names of its submodules (layer, BN), which BN directly follows
+            which layer; modules that say nothing are copied with their BN.
 
     Returns:
         nn.Module: In eval mode, without gradients. Its embeddings differ by rounding only.
@@ -53,30 +48,20 @@ def folded(model: nn.Module) -> nn.Module:
     """
     model = copy.deepcopy(model).eval().requires_grad_(False)
     for module in list(model.modules()):
-        for parent, layer, bn in _pairs(module):
-            if isinstance(getattr(parent, bn), _BatchNorm):
-                _fold(getattr(parent, layer), getattr(parent, bn))
-                setattr(parent, bn, FoldedBN())
+        for layer, bn in getattr(module, 'folds', ()):
+            found = _find(module, bn)
+            if isinstance(found, _BatchNorm):
+                _fold(_find(module, layer), found)
+                parent, _, name = bn.rpartition('.')
+                setattr(module.get_submodule(parent), name, FoldedBN())
     return model
 
 
-def _pairs(module: nn.Module) -> Iterator[tuple[nn.Module, str, str]]:
-    """Yield (parent, name of a layer, name of what follows it directly) of one module."""
-    match module:
-        case ConvBN() | ConvBNReLU():
-            yield module, 'conv', 'bn'
-        case IBasicBlock():
-            yield module, 'conv1', 'bn2'
-            yield module, 'conv2', 'bn3'
-            if module.downsample is not None:
-                yield module.downsample, '0', '1'
-        case IResNet():
-            yield module, 'conv1', 'bn1'
-            yield module, 'fc', 'features'
-        case MobileFaceNet():
-            yield module, 'embedding', 'features'
-        case InceptionResnetV1():
-            yield module, 'last_linear', 'last_bn'
+def _find(module: nn.Module, name: str) -> nn.Module | None:
+    """Return a submodule by its dotted name; None where a part of the path is absent."""
+    for part in name.split('.'):
+        module = getattr(module, part, None)
+    return module
 
 
 def _fold(layer: nn.Conv2d | nn.Linear, bn: _BatchNorm) -> None:

@@ -1,8 +1,16 @@
 """Backbones: faces in, ``(feature_map, embedding)`` out."""
 
-from .base import FaceBackbone
+from .base import BackboneTail, FaceBackbone
 from .inception_resnet import InceptionResnetV1
 from .iresnet import IResNet
 from .mobilefacenet import MobileFaceNet
+from .sface import SFaceNet
 
-__all__ = ['FaceBackbone', 'IResNet', 'InceptionResnetV1', 'MobileFaceNet']
+__all__ = [
+    'BackboneTail',
+    'FaceBackbone',
+    'IResNet',
+    'InceptionResnetV1',
+    'MobileFaceNet',
+    'SFaceNet',
+]

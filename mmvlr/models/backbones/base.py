@@ -1,7 +1,8 @@
-"""What every backbone shares: the contract of its output, freezing of BN, recomputed blocks."""
+"""What every backbone shares: the contract of its output, frozen layers, recomputed blocks."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from copy import deepcopy
 
 import torch
 import torch.nn.functional as F
@@ -15,54 +16,140 @@ class FaceBackbone(BaseModule):
     """Base of all backbones.
 
     A subclass sets ``embed_dims`` (D, size of the embedding) and ``feat_channels`` (C, channels of
-    the last feature map), and its ``forward`` returns ``(feature_map, embedding)`` of shapes
-    (B, C, h, w) and (B, D).
+    the last feature map). It names its layers from the input to the map in :meth:`stages`, runs
+    those behind the map in :meth:`embed` and lists them in ``tail_layers``.
 
     Args:
         frozen_bn: Freeze every BatchNorm2d, that is the layers after (or before) 2-D convolutions:
             statistics and affine parameters stay as they were loaded, also after ``train()``. The
             BatchNorm1d behind the last linear layer still learns. RI-Face, table 5, does this:
             the statistics of a small VLR training set are worse than those of the pretraining.
+        frozen_stages: The first so many entries of :meth:`stages` keep their weights and statistics
+            and run without a graph, which saves their part of the backward pass and its memory.
         with_cp: Gradient checkpointing: forget what happens inside of a block and compute it again
             in the backward pass. Less memory, more time, the same gradients.
         init_cfg: See :class:`mmengine.model.BaseModule`.
+
+    Attributes:
+        tail_layers: Names of the layers that :meth:`embed` runs.
     """
 
     embed_dims: int
     feat_channels: int
+    tail_layers: tuple[str, ...]
 
     def __init__(
-        self, frozen_bn: bool = False, with_cp: bool = False, init_cfg: Mapping | None = None
+        self,
+        frozen_bn: bool = False,
+        frozen_stages: int = 0,
+        with_cp: bool = False,
+        init_cfg: Mapping | None = None,
     ):
         super().__init__(init_cfg=init_cfg)
         self.frozen_bn = frozen_bn
+        self.frozen_stages = frozen_stages
         self.with_cp = with_cp
 
-    def freeze_bn(self) -> None:
-        """Put every BatchNorm2d into eval mode and stop its gradients."""
-        for module in self.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                module.eval()
-                module.requires_grad_(False)
+    def stages(self) -> Sequence[Sequence[nn.Module]]:
+        """Return the layers from the input to the feature map: stages, each of modules in a row.
 
-    def train(self, mode: bool = True) -> 'FaceBackbone':
-        """Set the training mode; frozen BN layers stay in eval mode."""
-        super().train(mode)
-        if self.frozen_bn:
-            self.freeze_bn()
-        return self
+        A stage is the unit of ``frozen_stages``, a module that of ``with_cp``.
+        """
+        raise NotImplementedError
 
-    def run_blocks(self, blocks: nn.Sequential, x: torch.Tensor) -> torch.Tensor:
-        """Return ``blocks(x)``; each block is recomputed in the backward pass if ``with_cp``."""
-        if not (self.with_cp and self.training and torch.is_grad_enabled()):
-            return blocks(x)
-        for block in blocks:
-            x = recomputed(block, x)
+    def embed(self, feature_map: torch.Tensor) -> torch.Tensor:
+        """Map a feature map (B, C, h, w) to embeddings (B, D), by ``tail_layers`` alone."""
+        raise NotImplementedError
+
+    def extract_map(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Map faces (B, 3, H, W) to the feature map (B, C, h, w)."""
+        x = inputs
+        learns = torch.is_grad_enabled()
+        for index, stage in enumerate(self.stages()):
+            with torch.set_grad_enabled(learns and index >= self.frozen_stages):
+                x = self.run_blocks(stage, x)
         return x
 
     def forward(self, inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Map faces (B, 3, H, W) to a feature map (B, C, h, w) and embeddings (B, D)."""
-        raise NotImplementedError
+        feature_map = self.extract_map(inputs)
+        return feature_map, self.embed(feature_map)
+
+    def freeze(self) -> None:
+        """Put the frozen layers into eval mode and stop their gradients.
+
+        Raises:
+            ValueError: There are fewer stages than ``frozen_stages``.
+        """
+        if self.frozen_bn:
+            freeze_bn(self)
+        stages = self.stages() if self.frozen_stages else []
+        if not 0 <= self.frozen_stages <= len(stages):
+            raise ValueError(
+                f'frozen_stages must be 0 to {len(self.stages())}, the stages of '
+                f'{type(self).__name__}, not {self.frozen_stages}'
+            )
+        for stage in stages[: self.frozen_stages]:
+            for module in stage:
+                module.eval()
+                module.requires_grad_(False)
+
+    def train(self, mode: bool = True) -> 'FaceBackbone':
+        """Set the training mode; frozen layers stay in eval mode."""
+        super().train(mode)
+        self.freeze()
+        return self
+
+    def run_blocks(self, blocks: Iterable[nn.Module], x: torch.Tensor) -> torch.Tensor:
+        """Run modules in a row; each is recomputed in the backward pass if ``with_cp``."""
+        again = self.with_cp and self.training and torch.is_grad_enabled()
+        for block in blocks:
+            x = recomputed(block, x) if again else block(x)
+        return x
+
+
+def freeze_bn(module: nn.Module) -> None:
+    """Put every BatchNorm2d of a module into eval mode and stop its gradients."""
+    for layer in module.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.eval()
+            layer.requires_grad_(False)
+
+
+class BackboneTail(nn.Module):
+    """A copy of the layers of a backbone behind its feature map, which learns on its own.
+
+    Args:
+        backbone: Whose ``tail_layers`` are copied with their weights; frozen BN stays frozen.
+
+    Raises:
+        ValueError: The backbone does not say which layers lie behind its map.
+    """
+
+    def __init__(self, backbone: FaceBackbone):
+        super().__init__()
+        if not hasattr(backbone, 'tail_layers'):
+            raise ValueError(
+                f'{type(backbone).__name__} names no tail_layers: implement embed(feature_map) and '
+                "list its layers there, or use projection='pooled'"
+            )
+        for name in backbone.tail_layers:
+            self.add_module(name, deepcopy(getattr(backbone, name)))
+        self.frozen_bn = backbone.frozen_bn
+        # The method finds the layers under the same names here as in the backbone.
+        self.embed = type(backbone).embed
+        self.train()
+
+    def train(self, mode: bool = True) -> 'BackboneTail':
+        """Set the training mode; frozen BN layers stay in eval mode."""
+        super().train(mode)
+        if self.frozen_bn:
+            freeze_bn(self)
+        return self
+
+    def forward(self, feature_map: torch.Tensor) -> torch.Tensor:
+        """Map a feature map (B, C, h, w) to embeddings (B, D)."""
+        return self.embed(self, feature_map)
 
 
 def conv_bn(conv: nn.Conv2d, bn: nn.BatchNorm2d, x: torch.Tensor) -> torch.Tensor:

@@ -33,6 +33,8 @@ class ConvBNReLU(nn.Module):
         same: Pad so that stride 1 keeps the size; nothing is padded otherwise.
     """
 
+    folds = (('conv', 'bn'),)
+
     def __init__(
         self,
         in_channels: int,
@@ -152,8 +154,8 @@ class InceptionResnetV1(FaceBackbone):
     Args:
         embed_dims: Size D of the embedding.
         dropout: Dropout probability in front of the last linear layer.
-        frozen_bn: See :class:`FaceBackbone`.
-        with_cp: See :class:`FaceBackbone`; a block is a residual unit.
+        frozen_bn, frozen_stages, with_cp: See :class:`FaceBackbone`; the stages are the stem and
+            the units of figures 10, 11 and 13 with the reductions in front of them.
         init_cfg: See :class:`mmengine.model.BaseModule`.
 
     Example:
@@ -166,16 +168,19 @@ class InceptionResnetV1(FaceBackbone):
 
     #: Side in pixels of the smallest face of which the unpadded convolutions leave one position.
     min_size = 75
+    folds = (('last_linear', 'last_bn'),)
+    tail_layers = ('dropout', 'last_linear', 'last_bn')
 
     def __init__(
         self,
         embed_dims: int = 512,
         dropout: float = 0.0,
         frozen_bn: bool = False,
+        frozen_stages: int = 0,
         with_cp: bool = False,
         init_cfg: dict | None = None,
     ):
-        super().__init__(frozen_bn=frozen_bn, with_cp=with_cp, init_cfg=init_cfg)
+        super().__init__(frozen_bn, frozen_stages, with_cp, init_cfg)
         self.embed_dims = embed_dims
         self.feat_channels = 1792
 
@@ -205,8 +210,18 @@ class InceptionResnetV1(FaceBackbone):
         self.last_linear = nn.Linear(self.feat_channels, embed_dims, bias=False)
         self.last_bn = nn.BatchNorm1d(embed_dims, eps=BN_EPS)
 
-    def forward(self, inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Map faces (B, 3, H, W) to ((B, 1792, h, w), (B, D)); 160x160 gives 3x3 positions.
+    def stages(self) -> list[list[nn.Module]]:
+        """Return the stem and three stages of residual units with their reductions."""
+        stem = [self.conv2d_1a, self.conv2d_2a, self.conv2d_2b, self.maxpool_3a]
+        return [
+            [*stem, self.conv2d_3b, self.conv2d_4a, self.conv2d_4b],
+            list(self.repeat_1),
+            [self.mixed_6a, *self.repeat_2],
+            [self.mixed_7a, *self.repeat_3, self.block8],
+        ]
+
+    def extract_map(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Map faces (B, 3, H, W) to the map (B, 1792, h, w); 160x160 gives 3x3 positions.
 
         Raises:
             ValueError: The faces are smaller than ``min_size``.
@@ -217,11 +232,8 @@ class InceptionResnetV1(FaceBackbone):
                 f'{tuple(inputs.shape[-2:])}; enlarge them in the pipeline (ResizeFace) and set '
                 'data_preprocessor.size'
             )
-        x = self.conv2d_2b(self.conv2d_2a(self.conv2d_1a(inputs)))
-        x = self.conv2d_3b(self.maxpool_3a(x))
-        x = self.run_blocks(self.repeat_1, self.conv2d_4b(self.conv2d_4a(x)))
-        x = self.run_blocks(self.repeat_2, self.mixed_6a(x))
-        feature_map = self.block8(self.run_blocks(self.repeat_3, self.mixed_7a(x)))
-        pooled = feature_map.mean(dim=(2, 3))
-        embedding = self.last_bn(self.last_linear(self.dropout(pooled)))
-        return feature_map, embedding
+        return super().extract_map(inputs)
+
+    def embed(self, feature_map: torch.Tensor) -> torch.Tensor:
+        """See :class:`FaceBackbone`."""
+        return self.last_bn(self.last_linear(self.dropout(feature_map.mean(dim=(2, 3)))))

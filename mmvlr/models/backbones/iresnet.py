@@ -11,6 +11,8 @@ publish networks of the same family, called IR, that differ in three places; eac
 ``tools/model_converters/convert.py`` brings their files to the names of this module.
 """
 
+from collections.abc import Iterable
+
 import torch
 from torch import nn
 
@@ -31,6 +33,8 @@ class IBasicBlock(nn.Module):
         conv_shortcut: The shortcut is a 1x1 convolution and a BN wherever the map shrinks. Without
             it, a shortcut that keeps its channels takes every ``stride``-th position instead.
     """
+
+    folds = (('conv1', 'bn2'), ('conv2', 'bn3'), ('downsample.0', 'downsample.1'))
 
     def __init__(
         self,
@@ -79,8 +83,8 @@ class IResNet(FaceBackbone):
         bn_eps: Epsilon of all BN layers.
         variant: ``'insightface'`` (MagFace too, with ``bn_eps=2e-5``), ``'adaface'`` or
             ``'faceevolve'``: whose network this is.
-        frozen_bn: See :class:`FaceBackbone`.
-        with_cp: See :class:`FaceBackbone`; a block is a residual unit.
+        frozen_bn, frozen_stages, with_cp: See :class:`FaceBackbone`; the stages are the stem and
+            the four of the paper.
         init_cfg: See :class:`mmengine.model.BaseModule`.
 
     Against insightface's network, ``'adaface'`` starts its first stage without a convolution in the
@@ -96,6 +100,8 @@ class IResNet(FaceBackbone):
         ((2, 512, 2, 2), (2, 64))
     """
 
+    folds = (('conv1', 'bn1'), ('fc', 'features'))
+    tail_layers = ('dropout', 'fc', 'features')
     arch_settings = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 14, 3), 100: (3, 13, 30, 3)}
     variants: dict[str, dict] = {
         'insightface': dict(inner_bn=True, conv_shortcut=True, last_affine=True),
@@ -112,10 +118,11 @@ class IResNet(FaceBackbone):
         bn_eps: float = 1e-5,
         variant: str = 'insightface',
         frozen_bn: bool = False,
+        frozen_stages: int = 0,
         with_cp: bool = False,
         init_cfg: dict | None = None,
     ):
-        super().__init__(frozen_bn=frozen_bn, with_cp=with_cp, init_cfg=init_cfg)
+        super().__init__(frozen_bn, frozen_stages, with_cp, init_cfg)
         if depth not in self.arch_settings:
             raise ValueError(f'depth must be one of {sorted(self.arch_settings)}, not {depth}')
         if variant not in self.variants:
@@ -158,11 +165,24 @@ class IResNet(FaceBackbone):
             # As insightface trains it: its files hold ones here.
             self.features.weight.requires_grad_(False)
 
-    def forward(self, inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Map faces (B, 3, H, W) to ((B, 512, H/16, W/16), (B, D))."""
-        x = self.prelu(conv_bn(self.conv1, self.bn1, inputs))
-        for index in range(1, 5):
-            x = self.run_blocks(getattr(self, f'layer{index}'), x)
-        feature_map = self.bn2(x)
-        embedding = self.features(self.fc(self.dropout(feature_map.flatten(1))))
-        return feature_map, embedding
+    def stages(self) -> list[list[nn.Module]]:
+        """Return the stem and the four stages of residual units."""
+        return [[self.conv1, self.bn1, self.prelu], *(list(self.layers(i)) for i in range(1, 5))]
+
+    def layers(self, index: int) -> nn.Sequential:
+        """Return stage 1, 2, 3 or 4."""
+        return getattr(self, f'layer{index}')
+
+    def run_blocks(self, blocks: Iterable[nn.Module], x: torch.Tensor) -> torch.Tensor:
+        """See :class:`FaceBackbone`; BN of the stem is folded where it does not learn."""
+        if next(iter(blocks)) is self.conv1:
+            return self.prelu(conv_bn(self.conv1, self.bn1, x))
+        return super().run_blocks(blocks, x)
+
+    def extract_map(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Map faces (B, 3, H, W) to the feature map (B, 512, H/16, W/16)."""
+        return self.bn2(super().extract_map(inputs))
+
+    def embed(self, feature_map: torch.Tensor) -> torch.Tensor:
+        """See :class:`FaceBackbone`."""
+        return self.features(self.fc(self.dropout(feature_map.flatten(1))))

@@ -31,6 +31,8 @@ class ConvBN(nn.Module):
             2 an even input is padded at its end only) or ``'valid'``.
     """
 
+    folds = (('conv', 'bn'),)
+
     def __init__(
         self,
         in_channels: int,
@@ -100,8 +102,8 @@ class MobileFaceNet(FaceBackbone):
             to ``embed_dims``, each with a BN.
         padding: ``'symmetric'`` (PyTorch models) or ``'tf_same'`` (TensorFlow models).
         dropout: Dropout probability in front of the layer that makes the embedding.
-        frozen_bn: See :class:`FaceBackbone`.
-        with_cp: See :class:`FaceBackbone`; a block is an inverted residual.
+        frozen_bn, frozen_stages, with_cp: See :class:`FaceBackbone`; a stage is the stem, an
+            inverted residual or the last convolution.
         init_cfg: See :class:`mmengine.model.BaseModule`.
 
     ``MobileFaceNet(**MobileFaceNet.variants['insightface'])`` is insightface's ``mbf`` (2,059,520
@@ -117,6 +119,8 @@ class MobileFaceNet(FaceBackbone):
         ((1, 512, 7, 7), (1, 192))
     """
 
+    folds = (('embedding', 'features'),)
+    tail_layers = ('global_depthwise', 'tail', 'dropout', 'embedding', 'features')
     variants: dict[str, dict] = {
         'insightface': dict(
             stem_channels=128,
@@ -136,7 +140,7 @@ class MobileFaceNet(FaceBackbone):
     def __init__(self, variant: str | None = None, init_cfg: dict | None = None, **kwargs):
         if variant is not None and variant not in self.variants:
             raise ValueError(f'variant must be one of {sorted(self.variants)}, not {variant!r}')
-        common = {name: kwargs.pop(name, False) for name in ('frozen_bn', 'with_cp')}
+        common = {n: kwargs.pop(n, 0) for n in ('frozen_bn', 'frozen_stages', 'with_cp')}
         super().__init__(**common, init_cfg=init_cfg)
         self._build(**{**self.variants.get(variant, {}), **kwargs})
 
@@ -207,10 +211,12 @@ class MobileFaceNet(FaceBackbone):
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode='fan_out', nonlinearity='relu')
 
-    def forward(self, inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Map faces (B, 3, H, W) to ((B, C, H/16, W/16), (B, D))."""
-        x = self.stem_pointwise(self.stem_depthwise(self.stem(inputs)))
-        feature_map = self.last(self.run_blocks(self.blocks, x))
+    def stages(self) -> list[list[nn.Module]]:
+        """Return the stem, every inverted residual and the last convolution."""
+        stem = [self.stem, self.stem_depthwise, self.stem_pointwise]
+        return [stem, *([block] for block in self.blocks), [self.last]]
+
+    def embed(self, feature_map: torch.Tensor) -> torch.Tensor:
+        """See :class:`FaceBackbone`."""
         x = self.tail(self.global_depthwise(feature_map))
-        embedding = self.features(self.embedding(self.dropout(x)).flatten(1))
-        return feature_map, embedding
+        return self.features(self.embedding(self.dropout(x)).flatten(1))

@@ -1,6 +1,5 @@
 """PartialFC: a recognition module whose prototypes are sharded over the ranks and sampled."""
 
-import inspect
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -15,8 +14,9 @@ from torch import nn
 
 from mmvlr.registry import MODELS
 
-from ..losses import MarginSoftmaxLoss, gather_rows
+from ..losses import PrototypeLoss
 from .recognition_module import RecognitionModule
+from .sharding import gather_rows, mean_over_ranks, shard_cross_entropy, sum_over_ranks
 
 #: Prototypes that are drawn at once.
 _DRAWN = 4096
@@ -66,14 +66,13 @@ class PartialRecognitionModule(RecognitionModule):
         self._whole: torch.Tensor | None = None
         loss = self.loss_module
         name = type(loss).__name__
-        if not isinstance(loss, MarginSoftmaxLoss):
-            raise ValueError(f'{name} cannot be sharded: it is no MarginSoftmaxLoss')
-        for method in (loss.forward, loss.logits):
-            if 'rows' not in inspect.signature(method).parameters:
-                raise ValueError(
-                    f'{name} cannot be sharded: its {method.__name__} does not take the `rows` of '
-                    'MarginSoftmaxLoss; take it, or use RecognitionModule'
-                )
+        whole = [key for key in ('forward', 'logits') if _overrides(type(loss), key)]
+        if not isinstance(loss, PrototypeLoss) or whole:
+            reason = f'overrides {whole[0]}' if whole else 'is no PrototypeLoss'
+            raise ValueError(
+                f'{name} cannot be sharded: it {reason}; override the steps of PrototypeLoss '
+                '(target_cosine, negative_cosines, modified, ...), or use RecognitionModule'
+            )
 
     def classes_of(self, rank: int) -> range:
         """Return the class indices whose prototypes a rank holds."""
@@ -163,8 +162,33 @@ class PartialRecognitionModule(RecognitionModule):
             chosen = self.sampled(labels)
             weight = weight[chosen]
             labels = torch.where(labels >= 0, torch.searchsorted(chosen, labels), -1)
-        similarities = self.loss_module.similarities(embeddings, weight)
-        return dict(loss_cls=self.loss_module(similarities, labels, norms, own))
+        with torch.autocast(embeddings.device.type, enabled=False):
+            similarities = self.loss_module.similarities(embeddings, weight).float()
+            return dict(loss_cls=self._sharded_loss(similarities, labels, norms, own))
+
+    def _sharded_loss(
+        self, similarities: torch.Tensor, labels: torch.Tensor, norms: torch.Tensor, own: slice
+    ) -> torch.Tensor:
+        """Return the loss of all ranks' faces: the steps of :class:`PrototypeLoss`, over ranks.
+
+        Every rank returns the same mean; its gradient is the part that flows through its columns,
+        so gradients of faces are to be summed over the ranks.
+
+        Args:
+            similarities: (B, C) of the faces of all ranks with the prototypes in use here.
+            labels: (B,) columns, -1 for faces of other shards' people.
+            norms: (B,) of the faces of all ranks.
+            own: Rows of this rank's faces.
+        """
+        loss = self.loss_module
+        # A rank knows the target of its own people only, and counts 0 for all others.
+        target = loss.bounded(sum_over_ranks(loss.target(similarities, labels)))
+        if loss.training:
+            with torch.no_grad():
+                loss.update_statistics(target[own], norms[own])
+        logits = loss.modified(similarities, target, labels, norms)
+        value, extra = shard_cross_entropy(logits, labels), loss.regularizer(norms[own])
+        return loss.loss_weight * (value if extra is None else value + mean_over_ranks(extra))
 
     def _check(self, labels: torch.Tensor) -> None:
         if get_world_size() != self.num_ranks:
@@ -230,8 +254,8 @@ class PartialRecognitionModule(RecognitionModule):
     def _save_to_state_dict(self, destination: dict, prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)
         if self.num_ranks > 1:
-            # A shard is no one's business: mmengine, for one, makes every rank start with the
-            # state dict of rank 0.
+            # Nobody outside may take a shard for the whole: mmengine makes every rank start with
+            # the state dict of rank 0.
             del destination[f'{prefix}weight']
             if self._whole is not None:
                 destination[f'{prefix}weight'] = self._whole
@@ -250,6 +274,12 @@ class PartialRecognitionModule(RecognitionModule):
                 )
             state_dict = {**state_dict, key: self.rows_of(state_dict[key])}
         super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+def _overrides(kind: type, name: str) -> bool:
+    return issubclass(kind, PrototypeLoss) and getattr(kind, name) is not getattr(
+        PrototypeLoss, name
+    )
 
 
 def sharded_head(model: nn.Module) -> PartialRecognitionModule | None:

@@ -6,12 +6,11 @@ from .cosface import CosFaceLoss
 from .curricularface import CurricularFaceLoss
 from .index_diversion import IndexDiversionLoss
 from .magface import MagFaceLoss
-from .margin import MarginSoftmaxLoss, cosine_matrix
+from .margin import MarginSoftmaxLoss, PrototypeLoss, cosine_matrix
 from .moments import batch_moments
 from .normface import NormFaceLoss
 from .recognizability import Proximities, RecognizabilityIndex, proximities
 from .regression import AttentionLoss, IndexRegressionLoss, attention_target
-from .sharding import gather_rows
 from .softmax import SoftmaxLoss
 
 __all__ = [
@@ -25,6 +24,7 @@ __all__ = [
     'MagFaceLoss',
     'MarginSoftmaxLoss',
     'NormFaceLoss',
+    'PrototypeLoss',
     'Proximities',
     'RecognizabilityIndex',
     'SoftmaxLoss',
@@ -32,6 +32,5 @@ __all__ = [
     'attention_target',
     'batch_moments',
     'cosine_matrix',
-    'gather_rows',
     'proximities',
 ]

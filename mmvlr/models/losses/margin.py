@@ -1,20 +1,17 @@
-"""The margin core: what every margin-based softmax loss shares.
+"""The cores of the classification losses: softmax over prototypes, with and without a margin.
 
-A subclass says what becomes of the target's cosine (``target_cosine``) and, rarely, of the others
-(``negative_cosines``), what it remembers of a batch (``update_statistics``) or that it compares
-embeddings with prototypes in another way (``similarities``). The core owns the numerics: float32
-also under autocast, cosines clamped before any ``acos``, and ``acos`` on the target column only,
-(B,) instead of (B, C).
+A margin loss says what becomes of the target's cosine (``target_cosine``) and, rarely, of the
+others (``negative_cosines``) or what it remembers of a batch (``update_statistics``). The core owns
+the numerics: float32 also under autocast, cosines clamped before any ``acos``, and ``acos`` on the
+target column only, (B,) instead of (B, C).
 
-The classes may be sharded over the ranks: every rank then calls the loss with all faces of all
-ranks and the columns of its own classes, and says by ``rows`` which faces are its own.
+Nothing here knows of several processes: a head that shards its classes over ranks puts the same
+steps together in its own way (:class:`mmvlr.models.PartialRecognitionModule`).
 """
 
 import torch
 import torch.nn.functional as F
 from torch import nn
-
-from .sharding import mean_over_ranks, shard_cross_entropy, sum_over_ranks
 
 #: Closest a float32 cosine may come to +-1 in front of ``acos``, whose slope is infinite there.
 COSINE_EPS = 1e-7
@@ -24,7 +21,7 @@ def cosine_matrix(embeddings: torch.Tensor, prototypes: torch.Tensor) -> torch.T
     """Return the cosines (B, C) of embeddings (B, D) with prototypes (C, D), in float32.
 
     Autocast is switched off inside: a half-precision cosine times a scale of 64 is off by more
-    than a margin of 0.02. Values may exceed 1 by rounding; who needs an angle clamps.
+    than a margin of 0.02. Rounding may give values beyond 1: clamp them before ``acos``.
     """
     with torch.autocast(embeddings.device.type, enabled=False):
         return F.linear(
@@ -32,7 +29,94 @@ def cosine_matrix(embeddings: torch.Tensor, prototypes: torch.Tensor) -> torch.T
         )
 
 
-class MarginSoftmaxLoss(nn.Module):
+class PrototypeLoss(nn.Module):
+    """Softmax cross entropy over the similarities of faces with prototypes.
+
+    A head calls it in steps: :meth:`similarities`, :meth:`target`, :meth:`bounded`,
+    :meth:`update_statistics` in training, :meth:`modified` and :meth:`regularizer`; :meth:`forward`
+    is all of them but the first.
+
+    Args:
+        loss_weight: Factor of the whole loss.
+    """
+
+    def __init__(self, loss_weight: float = 1.0):
+        super().__init__()
+        self.loss_weight = loss_weight
+
+    def similarities(self, embeddings: torch.Tensor, prototypes: torch.Tensor) -> torch.Tensor:
+        """Return the similarities (B, C) of embeddings (B, D) with prototypes (C, D), float32."""
+        raise NotImplementedError
+
+    def target(self, similarities: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Return the similarities (B,) with the faces' own classes; 0 where a label is -1."""
+        own = similarities.gather(1, labels.clamp_min(0).view(-1, 1)).squeeze(1)
+        return torch.where(labels >= 0, own, 0)
+
+    def bounded(self, target: torch.Tensor) -> torch.Tensor:
+        """Return :meth:`target` (B,) within the range that the other steps can take."""
+        return target
+
+    def update_statistics(self, target: torch.Tensor, norms: torch.Tensor | None) -> None:
+        """Take in a batch: :meth:`target` and norms of its faces, both (B,).
+
+        Called in training only, without gradient and before the batch's loss. Statistics belong in
+        buffers, which checkpoints carry, and must become the same on every rank; see
+        :func:`.moments.batch_moments`.
+        """
+
+    def modified(
+        self,
+        similarities: torch.Tensor,
+        target: torch.Tensor,
+        labels: torch.Tensor,
+        norms: torch.Tensor | None,
+    ) -> torch.Tensor:
+        """Return the logits (B, C).
+
+        Args:
+            similarities: (B, C) float32.
+            target: (B,), see :meth:`target`.
+            labels: (B,) int64 columns; -1 for a face whose class is not among the columns.
+            norms: (B,) lengths of the raw embeddings, or None.
+        """
+        return similarities
+
+    def regularizer(self, norms: torch.Tensor | None) -> torch.Tensor | None:
+        """Return what is added to the cross entropy: a mean over the norms (B,), or None."""
+        return None
+
+    def logits(
+        self, similarities: torch.Tensor, labels: torch.Tensor, norms: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Return the logits (B, C); in training the batch is taken into the statistics first.
+
+        See :meth:`forward` for the arguments.
+        """
+        similarities = similarities.float()
+        target = self.bounded(self.target(similarities, labels))
+        if self.training:
+            with torch.no_grad():
+                self.update_statistics(target, norms)
+        return self.modified(similarities, target, labels, norms)
+
+    def forward(
+        self, similarities: torch.Tensor, labels: torch.Tensor, norms: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Return the mean loss, a scalar.
+
+        Args:
+            similarities: (B, C), as :meth:`similarities` makes them.
+            labels: (B,) int64 class indices.
+            norms: (B,) lengths of the raw embeddings, for losses that use them.
+        """
+        with torch.autocast(similarities.device.type, enabled=False):
+            loss = F.cross_entropy(self.logits(similarities, labels, norms), labels)
+            extra = self.regularizer(norms)
+            return self.loss_weight * (loss if extra is None else loss + extra)
+
+
+class MarginSoftmaxLoss(PrototypeLoss):
     """Softmax cross entropy over scaled cosines with a margin on the target.
 
     ``-log(exp(s * t) / (exp(s * t) + sum_j exp(s * n_j)))`` with ``t = target_cosine(c_y)`` and
@@ -44,21 +128,16 @@ class MarginSoftmaxLoss(nn.Module):
     """
 
     def __init__(self, scale: float = 64.0, loss_weight: float = 1.0):
-        super().__init__()
+        super().__init__(loss_weight)
         self.scale = scale
-        self.loss_weight = loss_weight
 
     def similarities(self, embeddings: torch.Tensor, prototypes: torch.Tensor) -> torch.Tensor:
-        """Return what the loss is called with: (B, C) of embeddings (B, D), prototypes (C, D)."""
+        """Return the cosines (B, C) of embeddings (B, D) with prototypes (C, D)."""
         return cosine_matrix(embeddings, prototypes)
 
-    def update_statistics(self, target: torch.Tensor, norms: torch.Tensor | None) -> None:
-        """Take in a batch: cosines of the targets and norms, both (B,).
-
-        Called in training only, without gradient and before the batch's loss. Statistics belong in
-        buffers, which checkpoints carry, and must become the same on every rank; see
-        :func:`.moments.batch_moments`. Also with sharded classes a rank is given its own faces.
-        """
+    def bounded(self, target: torch.Tensor) -> torch.Tensor:
+        """Return cosines (B,) within the range in which ``acos`` has a finite slope."""
+        return target.clamp(-1 + COSINE_EPS, 1 - COSINE_EPS)
 
     def target_cosine(self, cosine: torch.Tensor, norms: torch.Tensor | None) -> torch.Tensor:
         """Return the target's cosine (B,) after the margin; ``cosine`` is clamped."""
@@ -69,67 +148,21 @@ class MarginSoftmaxLoss(nn.Module):
     ) -> torch.Tensor:
         """Return the other classes' cosines (B, C); the target's column is replaced later.
 
-        ``target`` has no gradient. With sharded classes a label is -1 in rows whose class lies in
-        another shard: all columns of such a row are negatives.
+        ``target`` has no gradient. A label of -1 means that all columns are negatives.
         """
         return cosines
 
-    def regularizer(self, norms: torch.Tensor | None) -> torch.Tensor | None:
-        """Return what is added to the cross entropy: a mean over the norms (B,), or None."""
-        return None
-
-    def logits(
+    def modified(
         self,
-        cosines: torch.Tensor,
+        similarities: torch.Tensor,
+        target: torch.Tensor,
         labels: torch.Tensor,
-        norms: torch.Tensor | None = None,
-        rows: slice | None = None,
+        norms: torch.Tensor | None,
     ) -> torch.Tensor:
-        """Return the scaled logits (B, C) with the margin on the target column.
-
-        See :meth:`forward` for the arguments.
-        """
-        cosines = cosines.float()
-        column = (labels if rows is None else labels.clamp_min(0)).view(-1, 1)
-        target = cosines.gather(1, column).squeeze(1)
-        if rows is not None:
-            target = sum_over_ranks(torch.where(labels >= 0, target, 0))
-        target = target.clamp(-1 + COSINE_EPS, 1 - COSINE_EPS)
-        if self.training:
-            with torch.no_grad():
-                own = slice(None) if rows is None else rows
-                self.update_statistics(target[own], None if norms is None else norms[own])
-        others = self.negative_cosines(cosines, target.detach(), labels)
-        with_margin = self.target_cosine(target, norms)
-        if rows is not None:
-            with_margin = torch.where(labels >= 0, with_margin, others.gather(1, column).squeeze(1))
+        """Return the scaled logits (B, C) with the margin on the target column."""
+        column = labels.clamp_min(0).view(-1, 1)
+        others = self.negative_cosines(similarities, target.detach(), labels)
+        with_margin = torch.where(
+            labels >= 0, self.target_cosine(target, norms), others.gather(1, column).squeeze(1)
+        )
         return self.scale * others.scatter(1, column, with_margin.view(-1, 1))
-
-    def forward(
-        self,
-        cosines: torch.Tensor,
-        labels: torch.Tensor,
-        norms: torch.Tensor | None = None,
-        rows: slice | None = None,
-    ) -> torch.Tensor:
-        """Return the mean loss, a scalar.
-
-        Args:
-            cosines: (B, C), as :meth:`similarities` makes them.
-            labels: (B,) int64 class indices.
-            norms: (B,) lengths of the raw embeddings, for losses that use them.
-            rows: Given where the classes are sharded over the ranks. B then counts the faces of all
-                ranks, in the order of the ranks, ``rows`` are those of this rank, C counts the
-                classes of this rank's shard, and a label is -1 where its class lies in another.
-                Every rank returns the mean over all faces; its gradient is the part that flows
-                through its own columns, so gradients of B rows are to be summed over the ranks.
-        """
-        with torch.autocast(cosines.device.type, enabled=False):
-            logits = self.logits(cosines, labels, norms, rows)
-            if rows is None:
-                loss, extra = F.cross_entropy(logits, labels), self.regularizer(norms)
-            else:
-                loss = shard_cross_entropy(logits, labels)
-                extra = self.regularizer(None if norms is None else norms[rows])
-                extra = None if extra is None else mean_over_ranks(extra)
-            return self.loss_weight * (loss if extra is None else loss + extra)

@@ -24,7 +24,7 @@ class RIFace(FaceRecognizer):
     ``loss_weight`` of the three losses, (5, 2, 1) in the paper.
 
     Args:
-        attention: Config of PAM; sizes are filled in. None leaves PAM and L_MSE out.
+        attention: Config of PAM; the backbone is filled in. None leaves PAM and L_MSE out.
         regression: Config of PRM; sizes are filled in.
         recognizability: Config of the formula of xi.
         loss_regression: Config of L_L1.
@@ -32,6 +32,8 @@ class RIFace(FaceRecognizer):
         loss_attention: Config of L_MSE.
         regression_moves_backbone: Let L_L1 move the backbone too, not only PRM.
         diversion_moves_backbone: Let L_ID move the backbone too, not only PRM.
+        attended_weight: Factor of a second recognition loss, that of v_attn against the same
+            prototypes. Not in the paper; 0 leaves it out.
         inference_embedding: ``'backbone'`` (v_b), ``'attention'`` (v_attn) or ``'sum'`` (of their
             unit vectors).
         **kwargs: See :class:`FaceRecognizer`.
@@ -57,6 +59,7 @@ class RIFace(FaceRecognizer):
         loss_attention: dict | None = None,
         regression_moves_backbone: bool = True,
         diversion_moves_backbone: bool = True,
+        attended_weight: float = 0.0,
         inference_embedding: str = 'backbone',
         **kwargs,
     ):
@@ -71,7 +74,7 @@ class RIFace(FaceRecognizer):
         sizes = dict(feat_channels=self.backbone.feat_channels, embed_dims=self.embed_dims)
         self.attention = None
         if attention is not None:
-            self.attention = MODELS.build({**sizes, **attention})
+            self.attention = MODELS.build({'backbone': self.backbone, **attention})
             self.loss_attention = MODELS.build(loss_attention or dict(type='AttentionLoss'))
         self.regression = MODELS.build(
             {**sizes, **(regression or dict(type='PerceptibilityRegression'))}
@@ -83,10 +86,17 @@ class RIFace(FaceRecognizer):
             self.loss_diversion = MODELS.build(loss_diversion)
         self.regression_moves_backbone = regression_moves_backbone
         self.diversion_moves_backbone = diversion_moves_backbone
+        self.attended_weight = attended_weight
         self.inference_embedding = inference_embedding
         self.register_buffer('ui_mean', torch.tensor(float('nan')))
         self.register_buffer('ui_std', torch.tensor(float('nan')))
         self.has_ui_statistics = False
+
+    def _load_from_state_dict(self, state_dict: dict, prefix: str, *args) -> None:
+        """Load; weights of a backbone alone start the tail of PAM too."""
+        if hasattr(self.attention, 'start_tail'):
+            self.attention.start_tail(state_dict, f'{prefix}attention.', f'{prefix}backbone.')
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def set_ui_statistics(self, mean: torch.Tensor, std: torch.Tensor) -> None:
         """Set mu_UI and sigma_UI, which switches L_ID on."""
@@ -128,9 +138,13 @@ class RIFace(FaceRecognizer):
             losses['loss_diversion'] = self.loss_diversion(diverted, self.ui_mean, self.ui_std)
             losses.update(mu_ui=self.ui_mean, sigma_ui=self.ui_std)
         if self.attention is not None:
+            attended = self.attention(feature_map)
             losses['loss_attention'] = self.loss_attention(
-                self.attention(feature_map), attention_target(embeddings, self.ui_center)
+                attended, attention_target(embeddings, self.ui_center)
             )
+            if self.attended_weight:
+                again = self.head.loss(attended, labels)
+                losses['loss_cls_attention'] = self.attended_weight * again['loss_cls']
         with torch.no_grad():
             losses.update(
                 xi=xi.mean(),

@@ -4,7 +4,13 @@ import pytest
 import torch
 from torch import nn
 
-from mmvlr.models.backbones import InceptionResnetV1, IResNet, MobileFaceNet
+from mmvlr.models.backbones import (
+    BackboneTail,
+    InceptionResnetV1,
+    IResNet,
+    MobileFaceNet,
+    SFaceNet,
+)
 from mmvlr.models.backbones.base import conv_bn, conv_output_size
 
 SMALL = dict(
@@ -26,6 +32,9 @@ BACKBONES = {
     'mobilefacenet': lambda **kwargs: MobileFaceNet(**SMALL, **kwargs),
     'mobilefacenet-conv': lambda **kwargs: MobileFaceNet(
         **SMALL, tail='conv', padding='tf_same', stem_pointwise=True, **kwargs
+    ),
+    'sface': lambda **kwargs: SFaceNet(
+        16, 32, 4, layers=((8, 1), (8, 2), (16, 1), (32, 2)), **kwargs
     ),
 }
 each_backbone = pytest.mark.parametrize('make', BACKBONES.values(), ids=BACKBONES)
@@ -102,6 +111,7 @@ def test_frozen_bn_keeps_statistics_and_affine(make):
         ('iresnet-faceevolve', 'features'),
         ('inception-resnet', 'last_bn'),
         ('mobilefacenet', 'features'),
+        ('sface', 'features'),
     ],
 )
 def test_last_bn_learns_where_the_others_are_frozen(name, layer):
@@ -113,6 +123,48 @@ def test_last_bn_learns_where_the_others_are_frozen(name, layer):
     optimizer.step()
     assert not torch.equal(last.bias, bias)
     assert not torch.equal(last.running_mean, mean)
+
+
+@each_backbone
+def test_map_and_tail_make_the_embedding(make):
+    """The two halves are the whole, and a copied tail is the same function with its own weights."""
+    backbone = scramble_bn(make(frozen_bn=True)).eval()
+    faces = random_faces(backbone, 2)
+    feature_map, embedding = backbone(faces)
+    torch.testing.assert_close(backbone.extract_map(faces), feature_map, rtol=0, atol=0)
+    tail = BackboneTail(backbone).eval()
+    torch.testing.assert_close(tail(feature_map), embedding, rtol=0, atol=0)
+    own = {id(parameter) for parameter in backbone.parameters()}
+    assert not any(id(parameter) in own for parameter in tail.parameters())
+    tail.train()
+    flat = [m for m in tail.modules() if isinstance(m, nn.BatchNorm2d)]
+    assert not any(m.training or m.weight.requires_grad for m in flat)
+
+
+@each_backbone
+def test_frozen_stages_keep_their_weights_and_run_without_a_graph(make):
+    backbone, whole = make(frozen_stages=2, frozen_bn=True), make(frozen_bn=True)
+    whole.load_state_dict(backbone.state_dict())
+    backbone.train()
+    frozen = [p for stage in backbone.stages()[:2] for m in stage for p in m.parameters()]
+    learning = [p for stage in backbone.stages()[2:] for m in stage for p in m.parameters()]
+    assert frozen
+    assert not any(p.requires_grad for p in frozen)
+    faces = random_faces(backbone, 3)
+    backbone(faces)[1].sin().sum().backward()
+    whole.train()
+    whole(faces)[1].sin().sum().backward()
+    assert all(p.grad is None for p in frozen)
+    names = {id(p): name for name, p in backbone.named_parameters()}
+    expected = dict(whole.named_parameters())
+    for parameter in learning:
+        if parameter.requires_grad:
+            torch.testing.assert_close(parameter.grad, expected[names[id(parameter)]].grad)
+
+
+def test_more_frozen_stages_than_there_are():
+    with pytest.raises(ValueError, match='frozen_stages'):
+        MobileFaceNet(**SMALL, frozen_stages=99).train()
 
 
 @each_backbone

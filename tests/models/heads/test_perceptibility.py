@@ -1,12 +1,19 @@
 """PAM and PRM against their formulas."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
 
 from mmvlr.models import PerceptibilityAttention, PerceptibilityRegression
+from mmvlr.registry import MODELS
+
+
+def sized(channels, dims):
+    """A backbone of which PAM reads the sizes alone."""
+    return SimpleNamespace(feat_channels=channels, embed_dims=dims)
 
 
 @pytest.fixture
@@ -15,7 +22,7 @@ def feature_map():
 
 
 def test_attention_formula(feature_map):
-    pam = PerceptibilityAttention(feat_channels=32, embed_dims=6, reduction=8)
+    pam = PerceptibilityAttention(sized(32, 6), reduction=8)
     first, _, second = pam.channel_gate
     assert (first.in_features, first.out_features) == (32, 4)
     assert (second.in_features, second.out_features) == (4, 32)
@@ -41,7 +48,7 @@ def test_attention_formula(feature_map):
 
 
 def test_attention_maps(feature_map):
-    pam = PerceptibilityAttention(feat_channels=32, embed_dims=6)
+    pam = PerceptibilityAttention(sized(32, 6))
     attended, spatial = pam.attention(feature_map)
     assert attended.shape == feature_map.shape
     assert spatial.shape == (3, 1, 5, 5)
@@ -51,8 +58,47 @@ def test_attention_maps(feature_map):
 
 def test_attention_of_few_channels():
     """The gate keeps one unit where the reduction would leave none."""
-    pam = PerceptibilityAttention(feat_channels=8, embed_dims=4, reduction=16)
+    pam = PerceptibilityAttention(sized(8, 4), reduction=16)
     assert pam(torch.randn(2, 8, 3, 3)).shape == (2, 4)
+
+
+@pytest.fixture
+def with_tail(tiny_backbone):
+    """A backbone and PAM with a copy of its tail."""
+    backbone = MODELS.build(tiny_backbone).eval()
+    return backbone, PerceptibilityAttention(backbone, reduction=4, projection='tail').eval()
+
+
+def test_attention_with_tail_starts_as_the_backbone(with_tail):
+    backbone, pam = with_tail
+    feature_map, embedding = backbone(torch.randn(3, 3, 32, 32))
+    torch.testing.assert_close(pam(feature_map), embedding)
+    assert (pam.attention(feature_map)[1] == 1).all()
+
+
+def test_attention_with_tail_is_the_tail_of_the_attended_map(with_tail):
+    backbone, pam = with_tail
+    for parameter in (*pam.channel_gate.parameters(), *pam.spatial_gate.parameters()):
+        nn.init.normal_(parameter, std=0.5)
+    feature_map, _ = backbone(torch.randn(3, 3, 32, 32))
+    first, _, second = pam.channel_gate
+
+    def gate(pooled):
+        return (pooled @ first.weight.T + first.bias).relu() @ second.weight.T + second.bias
+
+    logits = gate(feature_map.mean((2, 3))) + gate(feature_map.amax((2, 3)))
+    refined = feature_map * (2 / (1 + torch.exp(-logits)))[..., None, None]
+    planes = torch.stack([refined.mean(1), refined.amax(1)], dim=1)
+    spatial = nn.functional.conv2d(
+        planes, pam.spatial_gate.weight, pam.spatial_gate.bias, padding=3
+    )
+    expected = backbone.embed(refined * (2 / (1 + torch.exp(-spatial))))
+    torch.testing.assert_close(pam(feature_map), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_unknown_projection():
+    with pytest.raises(ValueError, match='projection'):
+        PerceptibilityAttention(sized(8, 4), projection='mean')
 
 
 def linear_prm(**kwargs):

@@ -5,7 +5,7 @@ import torch
 import yaml
 
 from mmvlr.apis import load_config
-from mmvlr.models.losses import MarginSoftmaxLoss
+from mmvlr.models.losses import PrototypeLoss
 from mmvlr.registry import MODELS
 from mmvlr.structures import FaceDataSample
 
@@ -56,7 +56,7 @@ def test_only_the_loss_differs_from_arcface(root, method):
         assert loss['type'] == METHODS[method]
         # What a config states is the default, which is what was published.
         defaults = MODELS.build(dict(type=loss.pop('type')))
-        assert isinstance(defaults, MarginSoftmaxLoss)
+        assert isinstance(defaults, PrototypeLoss)
         assert {key: getattr(defaults, key) for key in loss} == loss
 
 

@@ -2,6 +2,7 @@ import math
 
 import pytest
 import torch
+from mmengine.runner.checkpoint import load_state_dict
 from torch.nn import functional as F
 
 from mmvlr.models import RIFace
@@ -165,6 +166,37 @@ def test_detaching_changes_no_value(make, batch):
     moving = model(*batch, mode='loss')
     model.regression_moves_backbone = model.diversion_moves_backbone = False
     torch.testing.assert_close(model(*batch, mode='loss'), moving)
+
+
+@pytest.mark.parametrize('load', ['torch', 'mmengine'])
+def test_weights_of_a_backbone_start_the_tail_of_attention(make, batch, load):
+    model = make(attention=dict(type='PerceptibilityAttention', reduction=4, projection='tail'))
+    backbone = {n: torch.randn_like(v) for n, v in model.backbone.named_parameters()}
+    weights = {f'backbone.{name}': value for name, value in backbone.items()}
+    if load == 'torch':
+        model.load_state_dict(weights, strict=False)
+    else:
+        load_state_dict(model, weights)
+    for name, value in model.attention.tail.named_parameters():
+        assert torch.equal(value, backbone[name]), name
+    # A checkpoint that has the tail keeps it.
+    trained = {**model.state_dict(), 'attention.tail.embedding.weight': torch.ones(16, 32, 1, 1)}
+    model.load_state_dict(trained)
+    assert (model.attention.tail.embedding.weight == 1).all()
+    model.load_state_dict(weights | {'attention.channel_gate.0.bias': torch.ones(8)}, strict=False)
+    assert (model.attention.tail.embedding.weight == 1).all()
+
+
+def test_recognition_loss_of_the_attended_embedding(make, batch):
+    model = with_ui(make(attended_weight=0.5))
+    found = model.loss(*batch)
+    attended = model.attention(model.extract_feat(batch[0])[0])
+    labels = torch.stack([sample.gt_label for sample in batch[1]])
+    cosines = F.normalize(attended, dim=1) @ F.normalize(model.head.weight, dim=1).T
+    margin = torch.cos(cosines.gather(1, labels[:, None]).acos() + 0.45)
+    expected = F.cross_entropy(64 * cosines.scatter(1, labels[:, None], margin), labels)
+    torch.testing.assert_close(found['loss_cls_attention'], 0.5 * expected)
+    assert 'loss_cls_attention' not in with_ui(make()).loss(*batch)
 
 
 def test_without_attention_and_diversion(make, batch):

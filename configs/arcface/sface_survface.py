@@ -1,0 +1,11 @@
+_base_ = [
+    '../_base_/models/sface.py',
+    '../_base_/models/arcface.py',
+    '../_base_/datasets/survface.py',
+    '../_base_/schedules/survface.py',
+    '../_base_/default_runtime.py',
+]
+
+model = dict(**_base_.network, **_base_.method)
+model['head']['dropout'] = 0.4
+optim_wrapper = dict(paramwise_cfg=dict(rates=dict(backbone=1e-4, head=1e-3)))

@@ -1,0 +1,3 @@
+_base_ = ['../arcface/sface_scface.py']
+
+model = dict(head=dict(loss=dict(_delete_=True, type='MagFaceLoss', scale=64.0)))

@@ -1,0 +1,3 @@
+_base_ = ['../arcface/sface_survface.py']
+
+model = dict(head=dict(loss=dict(_delete_=True, type='NormFaceLoss', scale=64.0)))
