@@ -532,7 +532,7 @@ def _folders(root: Path) -> list[Path]:
 
 
 def _missing(root: Path, kind: str) -> list[str]:
-    from mmvlr.datasets.base import PICTURE_SUFFIXES
+    from mmvlr.datasets.finding import walk
     from mmvlr.datasets.storage import data_path
 
     if kind == 'recordio':
@@ -541,8 +541,7 @@ def _missing(root: Path, kind: str) -> list[str]:
     if kind == 'scface' and (path / 'SCface_database').is_dir():
         path = path / 'SCface_database'
     if kind == 'ui':
-        pictures = (e for e in path.rglob('*') if Path(e.name).suffix.lower() in PICTURE_SUFFIXES)
-        return [] if next(pictures, None) is not None else ['pictures']
+        return [] if any(folder.images for folder in walk(path)) else ['pictures']
     return [
         ' or '.join(names)
         for names in LAYOUTS[kind]

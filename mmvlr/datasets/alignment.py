@@ -26,7 +26,8 @@ from PIL import Image
 from mmvlr.utils.io import sha256_of, write_atomic, write_csv
 from mmvlr.utils.work import Journal, in_order, progress_bar, remove_leftovers, stamp_of
 
-from .base import PICTURE_SUFFIXES, require_folder
+from .base import require_folder
+from .finding import PICTURE_SUFFIXES, find_images
 from .transforms.geometric import resize
 from .transforms.loading import PictureError, read_picture
 
@@ -503,15 +504,8 @@ class TreeReport:
 
 def files_below(root: Path) -> list[str]:
     """Return the files below a folder, relative and in name order; hidden ones are none."""
-    found = []
-    for folder, inner, names in os.walk(root, followlinks=True):
-        inner[:] = [name for name in inner if not name.startswith('.')]
-        found += [
-            (Path(folder) / name).relative_to(root).as_posix()
-            for name in names
-            if not name.startswith('.')
-        ]
-    return sorted(found)
+    tree = find_images(root)
+    return sorted(path.relative_to(root).as_posix() for path in (*tree.images, *tree.others))
 
 
 class _AlignFile:
@@ -606,6 +600,7 @@ def align_tree(
                 advance()
     finally:
         journal.close()
+    report.unreadable += map(str, find_images(src).unread)
     report.rows = [_row(journal.found[name]) for name in pictures if name in journal.found]
     known = {row['file'] for row in report.rows} | set(report.copied)
     report.stale = [name for name in files_below(out) if name not in known]

@@ -7,7 +7,7 @@ from typing import Any
 
 from mmvlr.registry import DATASETS
 
-from .base import FaceDataset, list_pictures, require_folder
+from .base import FaceDataset, require_folder
 from .storage import data_path
 
 LAYOUT = (
@@ -15,8 +15,8 @@ LAYOUT = (
     'surveillance_cameras_distance_{1,2,3}/cam_{1..7}/NNN_camK_D.jpg '
     '(or surveillance_cameras_all/NNN_camK_D.jpg)'
 )
-MUGSHOT = re.compile(r'^(\d+)_frontal\.\w+$', re.IGNORECASE)
-SURVEILLANCE = re.compile(r'^(\d+)_cam(\d)_(\d)\.\w+$', re.IGNORECASE)
+MUGSHOT = re.compile(r'^(\d+)_frontal\.\w+$', re.IGNORECASE | re.ASCII)
+SURVEILLANCE = re.compile(r'^(\d+)_cam(\d)_(\d)\.\w+$', re.IGNORECASE | re.ASCII)
 VARIABLES = {
     'train_subjects': 'SCFACE_TRAIN_SUBJECTS',
     'test_subjects': 'SCFACE_TEST_SUBJECTS',
@@ -37,7 +37,7 @@ def parse_subjects(subjects: str | int | Sequence[int]) -> tuple[int, ...]:
     numbers: set[int] = set()
     parts = str(subjects).split(',') if isinstance(subjects, str | int) else subjects
     for part in parts:
-        found = re.fullmatch(r'\s*(\d+)(?:\s*-\s*(\d+))?\s*', str(part))
+        found = re.fullmatch(r'\s*(\d+)(?:\s*-\s*(\d+))?\s*', str(part), re.ASCII)
         if found is None:
             raise ValueError(
                 f"subjects {subjects!r}: expected numbers such as '1-50' or '1-12, 20'"
@@ -147,7 +147,7 @@ class SCface(FaceDataset):
     def _mugshots(self, root: Path) -> list[dict]:
         folder = require_folder(root / 'mugshot_frontal_cropped_all', 'SCface', LAYOUT)
         found: dict[int, Path] = {}
-        for path in self._pictures(folder):
+        for path in self.list_images(folder):
             name = MUGSHOT.match(path.name)
             if name is None:
                 self.left_out['pictures whose name is not NNN_frontal'].append(path.name)
@@ -217,13 +217,13 @@ class SCface(FaceDataset):
         by_distance = [root / f'surveillance_cameras_distance_{d}' for d in self.distances]
         flat = root / 'surveillance_cameras_all'
         if flat.is_dir() and not any(folder.is_dir() for folder in by_distance):
-            return self._pictures(flat)
+            return self.list_images(flat)
         files = []
         for distance, folder in zip(self.distances, by_distance, strict=True):
             require_folder(folder, 'SCface', LAYOUT)
             for camera in self.cameras:
                 inner = require_folder(folder / f'cam_{camera}', 'SCface', LAYOUT)
-                for path in self._pictures(inner):
+                for path in self.list_images(inner):
                     name = SURVEILLANCE.match(path.name)
                     if name and (int(name[2]), int(name[3])) != (camera, distance):
                         reason = 'pictures whose name contradicts their folder'
@@ -231,13 +231,6 @@ class SCface(FaceDataset):
                     else:
                         files.append(path)
         return files
-
-    def _pictures(self, folder: Path) -> list[Path]:
-        pictures, others = list_pictures(folder)
-        self.left_out['entries that are no pictures'].extend(
-            f'{folder.name}/{entry.name}' for entry in others
-        )
-        return pictures
 
 
 def _subjects(records: list[dict]) -> list[int]:

@@ -1,7 +1,7 @@
 """Align all pictures below a folder: ``python tools/dataset_converters/align.py SRC OUT``.
 
 Names stay the same, so that OUT can be used in the place of SRC: ``TINYFACE_ROOT=OUT``. A killed
-run goes on where it stopped. Exit code 1 if a picture cannot be read.
+run goes on where it stopped. Exit code 3 if some images or folders cannot be read; they are named.
 """
 
 import argparse
@@ -64,7 +64,7 @@ def main(argv: list[str] | None = None) -> int:
     if report.unreadable:
         print(f'{len(report.unreadable):,} pictures cannot be read:', file=sys.stderr)
         print(*(f'  {line}' for line in report.unreadable), sep='\n', file=sys.stderr)
-        return 1
+        return 3
     return 0
 
 
