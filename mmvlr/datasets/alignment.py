@@ -42,6 +42,8 @@ TEMPLATE = np.array(
         (70.7299, 92.2041),
     ]
 )
+#: The same with the center of the mouth instead of its corners.
+FOUR_POINTS = np.vstack([TEMPLATE[:3], TEMPLATE[3:].mean(0)])
 #: Counted up whenever the same recipe gives other pictures than before.
 VERSION = 1
 RECIPE_FILE = 'alignment.json'
@@ -114,6 +116,10 @@ class AlignmentRecipe:
     def name(self) -> str:
         """What the preprocessing contract says under ``alignment``."""
         return f'arcface{self.size}-{self.digest[:12]}'
+
+    def build_aligner(self) -> 'Aligner':
+        """Return what aligns images by this recipe."""
+        return Aligner(self)
 
 
 @dataclass(frozen=True)
@@ -297,7 +303,8 @@ def align_face(picture: np.ndarray, landmarks: np.ndarray, size: int = 112) -> n
 
     Args:
         picture: (H, W, 3) uint8.
-        landmarks: (5, 2) as in :data:`TEMPLATE`, in pixels of the picture.
+        landmarks: (5, 2) as in :data:`TEMPLATE`, or (4, 2) as in :data:`FOUR_POINTS`, in pixels
+            of the picture.
         size: Side of the result in pixels.
 
     Returns:
@@ -306,8 +313,8 @@ def align_face(picture: np.ndarray, landmarks: np.ndarray, size: int = 112) -> n
     Raises:
         ValueError: The landmarks coincide.
     """
-    target = (TEMPLATE + 0.5) * size / 112 - 0.5
     landmarks = np.asarray(landmarks, float)
+    target = ((FOUR_POINTS if len(landmarks) == 4 else TEMPLATE) + 0.5) * size / 112 - 0.5
     matrix = similarity_transform(landmarks, target)
     shrink = int(1 / np.hypot(*matrix[:, 0]))
     if shrink > 1:
@@ -380,8 +387,8 @@ class Aligner:
             recipe.detection_side, recipe.padding, recipe.min_face, recipe.thresholds
         )
 
-    def __call__(self, picture: np.ndarray) -> AlignedFace:
-        """Align one picture, RGB uint8 (H, W, 3)."""
+    def __call__(self, picture: np.ndarray, name: str = '') -> AlignedFace:
+        """Align one picture, RGB uint8 (H, W, 3), whatever its name."""
         found = main_face(self.detector.detect([picture])[0], picture.shape)
         if found is None:
             return AlignedFace(fallback_face(picture, self.recipe.size), None)
@@ -512,12 +519,12 @@ class _AlignFile:
     """Aligns one file of a tree; lives in the working process."""
 
     def __init__(self, src: Path, out: Path, recipe: AlignmentRecipe):
-        self.src, self.out, self.aligner = src, out, Aligner(recipe)
+        self.src, self.out, self.aligner = src, out, recipe.build_aligner()
 
     def __call__(self, name: str) -> dict:
         stamp = stamp_of(self.src / name)
         try:
-            face = self.aligner(read_picture(str(self.src / name)))
+            face = self.aligner(read_picture(str(self.src / name)), name)
         except PictureError as error:
             return dict(file=name, error=str(error))
         # Always PNG, whatever the suffix: decoders look at the content, lists of names go by name.
@@ -617,7 +624,8 @@ def _row(entry: dict) -> dict:
     )
     for index in range(5):
         for axis in (0, 1):
-            value = '' if points is None else f'{points[index][axis]:.3f}'
+            known = points is not None and index < len(points)
+            value = f'{points[index][axis]:.3f}' if known else ''
             row[f'{"xy"[axis]}{index + 1}'] = value
     return dict(row, sha256=entry['sha256'])
 

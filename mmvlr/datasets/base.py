@@ -191,10 +191,8 @@ class FaceDataset(BaseDataset):
             if len(pictures) == 1:
                 self.noticed['people with one picture'].append(folder.name)
             identity = int(folder.name) if numbered else label
-            records.extend(
-                dict(img_path=str(path), identity=identity, gt_label=label, role='train')
-                for path in pictures
-            )
+            person = dict(person=folder.name, identity=identity, gt_label=label, role='train')
+            records.extend(dict(img_path=str(path), **person) for path in pictures)
             label += 1
         if not records:
             raise ValueError(
@@ -283,6 +281,11 @@ def require_folder(folder: Path, dataset: str, layout: str) -> Path:
     if not folder.is_dir():
         raise FileNotFoundError(f'{dataset}: folder {folder} does not exist; expected {layout}')
     return folder
+
+
+def unwrap(root: Path, wrapper: str) -> Path:
+    """Return the folder of an archive in ``root`` if it is there, else ``root``."""
+    return root / wrapper if wrapper and (root / wrapper).is_dir() else root
 
 
 def is_number(name: str) -> bool:

@@ -4,13 +4,15 @@ import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 from mmengine.logging import print_log
 
-from .base import FaceDataset, alike_people, is_number, require_folder
-from .storage import PackPath
+from .base import FaceDataset, alike_people, is_number, require_folder, unwrap
+from .finding import find_images
+from .storage import PackPath, data_path
 from .storage.mat import MAX_BYTES, read_variables
 
 
@@ -117,10 +119,21 @@ def has_prefix(name: str) -> bool:
 class PairsFileDataset(FaceDataset):
     """Base of TinyFace and QMUL-SurvFace: folders of pictures and .mat files with identities.
 
-    A subclass names its ``LAYOUT``, for the messages.
+    A subclass states its layout: the only place where it stands.
+
+    Attributes:
+        LAYOUT: All of it as text, for the messages.
+        WRAPPER: Folder of the archive, which may be named or the one that holds it.
+        TRAIN: Folder of the training people, a folder each.
+        SOURCES: See :meth:`matched`.
+        FOLDERS: Folders that must be there; of several in a line, one is enough.
     """
 
     LAYOUT = ''
+    WRAPPER = ''
+    TRAIN = ''
+    SOURCES: Mapping[str, tuple[str, str, str]] = MappingProxyType({})
+    FOLDERS: tuple[tuple[str, ...], ...] = ()
 
     @property
     def name(self) -> str:
@@ -130,6 +143,19 @@ class PairsFileDataset(FaceDataset):
     def require(self, folder: Path) -> Path:
         """Return ``folder`` if it is one, else raise an error with the expected layout."""
         return require_folder(folder, self.name, self.LAYOUT)
+
+    def find_root(self) -> Path | PackPath:
+        """Return the folder that holds the data set.
+
+        Raises:
+            FileNotFoundError: There is no such folder.
+        """
+        return unwrap(self.require(data_path(self.data_root)), self.WRAPPER)
+
+    def training_images(self) -> list[str]:
+        """See :class:`FaceDataset`."""
+        folder = self.find_root() / self.TRAIN
+        return [str(path) for path in find_images(folder).images] if folder.is_dir() else []
 
     def pictures(self, folder: Path) -> list[Path]:
         """Return the pictures of a folder; count what else is in it.

@@ -7,14 +7,20 @@ from typing import Any
 
 from mmvlr.registry import DATASETS
 
-from .base import FaceDataset, require_folder
+from .base import FaceDataset, require_folder, unwrap
+from .finding import find_images
 from .storage import data_path
 
+WRAPPER = 'SCface_database'
+MUGSHOTS = 'mugshot_frontal_cropped_all'
+BY_DISTANCE = 'surveillance_cameras_distance_{}'
+FLAT = 'surveillance_cameras_all'
 LAYOUT = (
-    'mugshot_frontal_cropped_all/NNN_frontal.JPG and '
-    'surveillance_cameras_distance_{1,2,3}/cam_{1..7}/NNN_camK_D.jpg '
-    '(or surveillance_cameras_all/NNN_camK_D.jpg)'
+    f'{MUGSHOTS}/NNN_frontal.JPG and {BY_DISTANCE.format("{1,2,3}")}/cam_{{1..7}}/'
+    f'NNN_camK_D.jpg (or {FLAT}/NNN_camK_D.jpg)'
 )
+#: Folders that must be there; of several in a line, one is enough.
+FOLDERS = ((MUGSHOTS,), (BY_DISTANCE.format(1), FLAT))
 MUGSHOT = re.compile(r'^(\d+)_frontal\.\w+$', re.IGNORECASE | re.ASCII)
 SURVEILLANCE = re.compile(r'^(\d+)_cam(\d)_(\d)\.\w+$', re.IGNORECASE | re.ASCII)
 VARIABLES = {
@@ -117,9 +123,7 @@ class SCface(FaceDataset):
 
     def load_data_list(self) -> list[dict]:
         """Return the records of the split."""
-        root = require_folder(data_path(self.data_root), 'SCface', LAYOUT)
-        if (root / 'SCface_database').is_dir():
-            root /= 'SCface_database'
+        root = self._root()
         if self.split == 'train':
             records = self._surveillance(root, 'train_subjects', 'train')
             labels = {subject: i for i, subject in enumerate(_subjects(records))}
@@ -132,7 +136,7 @@ class SCface(FaceDataset):
         if without:
             raise ValueError(
                 f'SCface: {len(without)} probed subjects have no mugshot in '
-                f'{root / "mugshot_frontal_cropped_all"}: {_shown(without)}. Restore '
+                f'{root / MUGSHOTS}: {_shown(without)}. Restore '
                 f'{without[0]:03d}_frontal.JPG, or leave the subjects out of test_subjects'
             )
         self.compare_counts(
@@ -141,11 +145,20 @@ class SCface(FaceDataset):
         )
         return mugshots + probes
 
+    def _root(self) -> Path:
+        return unwrap(require_folder(data_path(self.data_root), 'SCface', LAYOUT), WRAPPER)
+
+    def training_images(self) -> list[str]:
+        """See :class:`FaceDataset`."""
+        subjects = set(self.train_subjects)
+        named = ((path, SURVEILLANCE.match(path.name)) for path in find_images(self._root()).images)
+        return [str(path) for path, name in named if name and int(name[1]) in subjects]
+
     def _expected(self, subjects: Sequence[int]) -> int:
         return len(subjects) * len(self.distances) * len(self.cameras)
 
     def _mugshots(self, root: Path) -> list[dict]:
-        folder = require_folder(root / 'mugshot_frontal_cropped_all', 'SCface', LAYOUT)
+        folder = require_folder(root / MUGSHOTS, 'SCface', LAYOUT)
         found: dict[int, Path] = {}
         for path in self.list_images(folder):
             name = MUGSHOT.match(path.name)
@@ -214,8 +227,8 @@ class SCface(FaceDataset):
 
     def _surveillance_files(self, root: Path) -> list[Path]:
         """Return all surveillance pictures, from the folders by distance or the flat folder."""
-        by_distance = [root / f'surveillance_cameras_distance_{d}' for d in self.distances]
-        flat = root / 'surveillance_cameras_all'
+        by_distance = [root / BY_DISTANCE.format(distance) for distance in self.distances]
+        flat = root / FLAT
         if flat.is_dir() and not any(folder.is_dir() for folder in by_distance):
             return self.list_images(flat)
         files = []

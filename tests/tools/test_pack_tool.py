@@ -108,7 +108,7 @@ def test_links(main, people, tmp_path, capsys):
         assert len(PackReader(out)) == 6
         (people / '1' / 'loop').unlink()
     # Nothing in these is in the folder: they are named.
-    for name, target in (('above', people.parent), ('gone', people / 'nobody')):
+    for name, target in (('above', people.parent), ('gone', people / 'absent')):
         (people / name).symlink_to(target)
         assert main([str(people), str(out)]) == 1
         assert f'broken: {people / name} (' in capsys.readouterr().err

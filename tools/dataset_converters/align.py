@@ -9,6 +9,7 @@ import sys
 import time
 
 from mmvlr.datasets.alignment import AlignmentRecipe, align_tree
+from mmvlr.datasets.landmarks import LandmarkRecipe
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -35,6 +36,12 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         '--min-face', type=float, default=0.2, help='smallest face, as a share of the square'
     )
+    parser.add_argument(
+        '--landmarks',
+        metavar='FILE',
+        help='take the landmarks from this list (a name and four or five points in a line, as '
+        "SCface's) instead of seeking faces; images that it does not name are taken as a whole",
+    )
     parser.add_argument('--jobs', type=int, default=1, help='number of processes')
     return parser.parse_args(argv)
 
@@ -44,9 +51,12 @@ def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     start = time.perf_counter()
     try:
-        recipe = AlignmentRecipe(args.size, args.detection_side, args.padding, args.min_face)
+        if args.landmarks:
+            recipe = LandmarkRecipe.read(args.landmarks, args.size)
+        else:
+            recipe = AlignmentRecipe(args.size, args.detection_side, args.padding, args.min_face)
         report = align_tree(args.src, args.out, recipe, args.jobs)
-    except (FileNotFoundError, ImportError, ValueError) as error:
+    except (OSError, ImportError, ValueError) as error:
         print(error, file=sys.stderr)
         return 2
     seconds = time.perf_counter() - start

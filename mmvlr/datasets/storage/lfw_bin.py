@@ -83,7 +83,9 @@ class BinReader:
                 f'{self.path} holds {type(content).__name__}; expected (pictures, same)'
             )
         pictures, same = (list(part) if np.iterable(part) else [part] for part in content)
-        same = [flag.item() if np.size(flag) == 1 and hasattr(flag, 'item') else flag for flag in same]
+        same = [
+            flag.item() if np.size(flag) == 1 and hasattr(flag, 'item') else flag for flag in same
+        ]
         for number, flag in enumerate(same):
             if not isinstance(flag, bool | np.bool_ | int | np.integer) or flag not in (0, 1):
                 raise ValueError(f'{self.path}: same[{number}] is {flag!r}, not true or false')
@@ -97,9 +99,9 @@ class BinReader:
 
     def _bytes(self, number: int, item: Any) -> bytes:
         # insightface's own files hold columns (N, 1); cv2.imdecode takes rows (1, N) too.
-        if isinstance(item, np.ndarray) and item.dtype == np.uint8:
-            if item.ndim and item.size == max(item.shape):
-                return item.tobytes()
+        is_bytes = isinstance(item, np.ndarray) and item.dtype == np.uint8 and item.ndim
+        if is_bytes and item.size == max(item.shape):
+            return item.tobytes()
         if isinstance(item, bytes | bytearray):
             return bytes(item)
         kind = (

@@ -26,12 +26,18 @@ _HEADER = 128
 _MATRIX, _COMPRESSED = 14, 15
 #: Types of data elements.
 _NUMBERS = dict(
-    zip((1, 2, 3, 4, 5, 6, 7, 9, 12, 13), 'i1 u1 i2 u2 i4 u4 f4 f8 i8 u8'.split(), strict=True)
+    zip(
+        (1, 2, 3, 4, 5, 6, 7, 9, 12, 13),
+        ['i1', 'u1', 'i2', 'u2', 'i4', 'u4', 'f4', 'f8', 'i8', 'u8'],
+        strict=True,
+    )
 )
 _UTF = {16: 'utf-8', 17: 'utf-16', 18: 'utf-32'}
 #: Classes of arrays.
 _CELL, _CHAR = 1, 4
-_NUMERIC = dict(zip(range(6, 16), 'f8 f4 i1 u1 i2 u2 i4 u4 i8 u8'.split(), strict=True))
+_NUMERIC = dict(
+    zip(range(6, 16), ['f8', 'f4', 'i1', 'u1', 'i2', 'u2', 'i4', 'u4', 'i8', 'u8'], strict=True)
+)
 _COMPLEX = 0x0800
 
 
@@ -48,11 +54,13 @@ def read_variables(content: bytes, *names: str) -> dict[str, Any]:
         are missing; others in the file have None.
 
     Raises:
-        ValueError: The file is damaged, too large, of another format, or a wanted variable has another
-            type.
+        ValueError: The file is damaged, too large, of another format, or a wanted variable has
+            another type.
     """
     if len(content) > MAX_BYTES:
-        raise ValueError(f'it has {len(content):,} bytes; a list of names has at most {MAX_BYTES:,}')
+        raise ValueError(
+            f'it has {len(content):,} bytes; a list of names has at most {MAX_BYTES:,}'
+        )
     order, version = _check_header(content)
     if version != 0x0100:
         raise ValueError(f'it has version {version:#06x} of the format; save it with -v7')
@@ -206,12 +214,14 @@ def _text(
         text = data.decode(_UTF[kind] + ('' if kind == 16 else {'<': '-le', '>': '-be'}[order]))
     else:
         codes = _numbers(part, order)
-        if codes.dtype.kind == 'f' or (len(codes) and not 0 <= codes.min() <= codes.max() < 1 << 16):
+        if codes.dtype.kind == 'f' or (
+            len(codes) and not 0 <= codes.min() <= codes.max() < 1 << 16
+        ):
             raise ValueError('text holds what is no character')
         text = codes.astype('<u2').tobytes().decode('utf-16-le')
     # MATLAB counts the halves of characters beyond 16 bits.
     if count not in (len(text), len(text.encode('utf-16-le')) // 2):
         raise ValueError(f'text of {count:,} characters has {len(text):,}')
-    if len(shape) == 2 and shape[0] == 1 or not count:
+    if (len(shape) == 2 and shape[0] == 1) or not count:
         return text
     return np.array([text[row :: shape[0]] for row in range(shape[0])], object)
