@@ -2,6 +2,7 @@
 
 from .activation import activation_maps
 from .evaluation import (
+    add_warnings,
     build_metrics,
     compare_faces,
     evaluate_checkpoint,
@@ -18,6 +19,7 @@ __all__ = [
     'FaceResults',
     'VerificationResult',
     'activation_maps',
+    'add_warnings',
     'build_metrics',
     'build_tester',
     'build_trainer',

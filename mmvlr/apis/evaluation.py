@@ -61,6 +61,8 @@ def evaluate_checkpoint(
             faces = FaceTable.load(file)
             print_log(f'{len(faces):,} embeddings taken from {file}', logger='current')
             metrics = build_metrics(evaluators)
+            for metric in metrics:
+                metric.dataset_meta = dict(warnings=meta['warnings'])
             return evaluate_faces(faces, metrics), metrics
         dump = dict(type='EmbeddingDump', out=str(file), root=meta['data_root'], meta=meta)
         config.test_evaluator = [*evaluators, dump]
@@ -108,6 +110,7 @@ def cache_key(config: Config, checkpoint: str) -> tuple[str, dict[str, Any]]:
     )
     text = json.dumps({k: v for k, v in meta.items() if k != 'checkpoint'}, sort_keys=True)
     meta['data_root'] = dataset.data_root
+    meta['warnings'] = dataset.metainfo.get('warnings', [])
     return hashlib.sha256(text.encode()).hexdigest(), meta
 
 
@@ -167,6 +170,22 @@ def evaluate_faces(faces: FaceTable, metrics: Iterable[FaceMetric]) -> dict[str,
             raise ValueError(f'two metrics are called {twice[0]}; give them different prefixes')
         result |= found
     return result
+
+
+def add_warnings(result: Mapping[str, Any], metrics: Iterable[FaceMetric]) -> dict[str, Any]:
+    """Add what is odd about the test set to the numbers of an evaluation.
+
+    Args:
+        result: Metrics by name.
+        metrics: The metrics' objects, evaluated.
+
+    Returns:
+        The same, with ``warnings``, where there are any: what was left out of the test set and what
+        is odd about its images, a line each.
+    """
+    found = [(metric.dataset_meta or {}).get('warnings') for metric in metrics]
+    warnings = next((lines for lines in found if lines), None)
+    return {**result, **({'warnings': warnings} if warnings else {})}
 
 
 def compare_faces(

@@ -1,6 +1,7 @@
 """Whatever a user calls faces, as a stream of named pictures."""
 
 import glob
+import logging
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -8,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from mmengine.logging import print_log
 
-from mmvlr.datasets.base import PICTURE_SUFFIXES
+from mmvlr.datasets.finding import ABOVE, PICTURE_SUFFIXES, find_images, require_readable, walk
 from mmvlr.datasets.transforms import PictureError, read_picture
 
 #: No face has been recognised in fewer pixels, and no quality measure knows such pictures.
@@ -63,6 +65,9 @@ def count_pictures(faces: Any) -> int | None:
 def find_pictures(path: str | Path) -> list[Path]:
     """Return the pictures that a path names: a file, all below a folder, or those of a glob.
 
+    Links are followed. Links that lead nowhere and folders that may not be read are among the
+    result: whoever reads them gets an error that says why.
+
     Raises:
         FileNotFoundError: Nothing has that name.
         ValueError: There is no picture among it.
@@ -72,24 +77,53 @@ def find_pictures(path: str | Path) -> list[Path]:
     if path.is_file():
         return [path]
     if path.is_dir():
-        shown = [
-            entry
-            for entry in path.rglob('*')
-            if not any(part.startswith('.') for part in entry.relative_to(path).parts)
-        ]
-        found = [e for e in shown if e.suffix.lower() in PICTURE_SUFFIXES and e.is_file()]
+        found = _below(path)
         if not found:
             raise ValueError(
                 f'folder {path} holds no picture ({", ".join(sorted(PICTURE_SUFFIXES))})'
             )
-        return sorted(found)
+        return found
     if glob.has_magic(str(path)):
-        found = sorted(Path(name) for name in glob.glob(str(path), recursive=True))
-        found = [entry for entry in found if entry.is_file()]
+        found = sorted(set(_match(path)))
         if not found:
             raise FileNotFoundError(f'no file matches {path}')
         return found
     raise FileNotFoundError(f'{path} does not exist')
+
+
+def _below(folder: Path) -> list[Path]:
+    """Return the images below a folder, and what cannot be read: reading it tells why."""
+    try:
+        tree = find_images(folder)
+    except OSError:
+        return [folder]
+    unread = [entry for entry in tree.unread if entry.reason != ABOVE]
+    for entry in tree.unread:
+        if entry not in unread:
+            print_log(f'{entry}', logger='current', level=logging.WARNING)
+    return sorted([*tree.images, *(entry.path for entry in unread)])
+
+
+def _match(pattern: Path) -> list[Path]:
+    """Return what matches a pattern, folders as what is below them."""
+    parts = pattern.parts
+    if '**' in parts:
+        # glob's own would run through loops of links, and pass over folders it may not read.
+        place = parts.index('**')
+        tops = [top for top in _glob(Path(*parts[:place])) if top.is_dir()]
+        if place + 1 == len(parts):
+            return [path for top in tops for path in _below(top)]
+        found = []
+        for folder in (folder for top in tops for folder in walk(top)):
+            found += [entry.path for entry in folder.unread if entry.reason != ABOVE]
+            found += _match(Path(glob.escape(str(folder.path)), *parts[place + 1 :]))
+        return found
+    entries = _glob(pattern)
+    return [path for e in entries for path in ((_below(e) or [e]) if e.is_dir() else [e])]
+
+
+def _glob(pattern: Path) -> list[Path]:
+    return [Path(name) for name in glob.glob(str(pattern))]
 
 
 def pictures_of(faces: Any) -> Iterator[Picture]:
@@ -143,6 +177,7 @@ def _is_array(faces: Any) -> bool:
 
 def _read(path: Path) -> Picture:
     try:
+        require_readable(path)
         if _is_video(path):
             raise VideoError(
                 f'{path} is a video; take its frames out first '

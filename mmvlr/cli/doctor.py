@@ -35,28 +35,7 @@ DATA = dict(
     MS1M_ROOT=('data/ms1m', 'recordio'),
     WEBFACE4M_ROOT=('data/webface4m', 'recordio'),
 )
-#: Folders (files of ``recordio``) of the official layouts; of several in a line, one is enough.
-LAYOUTS: dict[str, tuple[tuple[str, ...], ...]] = dict(
-    tinyface=(
-        ('Training_Set',),
-        ('Testing_Set/Gallery_Match',),
-        ('Testing_Set/Probe',),
-        ('Testing_Set/Gallery_Distractor',),
-    ),
-    scface=(
-        ('mugshot_frontal_cropped_all',),
-        ('surveillance_cameras_distance_1', 'surveillance_cameras_all'),
-    ),
-    survface=(
-        ('training_set',),
-        ('Face_Identification_Test_Set/gallery',),
-        ('Face_Identification_Test_Set/mated_probe',),
-        ('Face_Identification_Test_Set/unmated_probe',),
-        ('Face_Verification_Test_Set/verification_images',),
-    ),
-    ui=(),
-    recordio=(('train.rec',), ('train.idx',), ('lfw.bin',)),
-)
+RECORDIO_FILES = ('train.rec', 'train.idx', 'lfw.bin')
 
 
 @dataclass(frozen=True)
@@ -493,7 +472,7 @@ def check_data_root(variable: str, value: str | None, default: str, kind: str) -
         variable: Name of the environment variable.
         value: Its value, or None.
         default: Folder that the configs take without it.
-        kind: Key of :data:`LAYOUTS`.
+        kind: What it holds, see :data:`DATA`.
     """
     name = f'{variable}={value}' if value else f'{variable} is not set, {default}'
     # An empty variable is taken as it is by the configs: no folder at all.
@@ -532,22 +511,32 @@ def _folders(root: Path) -> list[Path]:
 
 
 def _missing(root: Path, kind: str) -> list[str]:
-    from mmvlr.datasets.base import PICTURE_SUFFIXES
+    from mmvlr.datasets.base import unwrap
+    from mmvlr.datasets.finding import walk
     from mmvlr.datasets.storage import data_path
 
     if kind == 'recordio':
-        return [name for (name,) in LAYOUTS[kind] if not (root / name).is_file()]
+        return [name for name in RECORDIO_FILES if not (root / name).is_file()]
     path = data_path(root)
-    if kind == 'scface' and (path / 'SCface_database').is_dir():
-        path = path / 'SCface_database'
     if kind == 'ui':
-        pictures = (e for e in path.rglob('*') if Path(e.name).suffix.lower() in PICTURE_SUFFIXES)
-        return [] if next(pictures, None) is not None else ['pictures']
+        return [] if any(folder.images for folder in walk(path)) else ['pictures']
+    wrapper, folders = layout_of(kind)
+    path = unwrap(path, wrapper)
     return [
-        ' or '.join(names)
-        for names in LAYOUTS[kind]
-        if not any((path / name).is_dir() for name in names)
+        ' or '.join(names) for names in folders if not any((path / name).is_dir() for name in names)
     ]
+
+
+def layout_of(kind: str) -> tuple[str, tuple[tuple[str, ...], ...]]:
+    """Return the folder of an archive, and the folders in it: of several in a line, one is enough.
+
+    Args:
+        kind: ``'tinyface'``, ``'scface'`` or ``'survface'``.
+    """
+    from mmvlr.datasets import SurvFace, TinyFace, scface
+
+    source = dict(tinyface=TinyFace, scface=scface, survface=SurvFace)[kind]
+    return source.WRAPPER, source.FOLDERS
 
 
 def check_start_weights(environment: Mapping[str, str], folder: Path) -> list[Finding]:

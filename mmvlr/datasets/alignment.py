@@ -27,7 +27,8 @@ from mmvlr.utils.io import sha256_of, write_atomic, write_csv
 from mmvlr.utils.outputs import OutputFolder
 from mmvlr.utils.work import Journal, in_order, progress_bar, stamp_of
 
-from .base import PICTURE_SUFFIXES, require_folder
+from .base import require_folder
+from .finding import PICTURE_SUFFIXES, find_images
 from .transforms.geometric import resize
 from .transforms.loading import PictureError, read_picture
 
@@ -42,6 +43,8 @@ TEMPLATE = np.array(
         (70.7299, 92.2041),
     ]
 )
+#: The same with the center of the mouth instead of its corners.
+FOUR_POINTS = np.vstack([TEMPLATE[:3], TEMPLATE[3:].mean(0)])
 #: Counted up whenever the same recipe gives other pictures than before.
 VERSION = 1
 RECIPE_FILE = 'alignment.json'
@@ -114,6 +117,10 @@ class AlignmentRecipe:
     def name(self) -> str:
         """What the preprocessing contract says under ``alignment``."""
         return f'arcface{self.size}-{self.digest[:12]}'
+
+    def build_aligner(self) -> 'Aligner':
+        """Return what aligns images by this recipe."""
+        return Aligner(self)
 
 
 @dataclass(frozen=True)
@@ -297,7 +304,8 @@ def align_face(picture: np.ndarray, landmarks: np.ndarray, size: int = 112) -> n
 
     Args:
         picture: (H, W, 3) uint8.
-        landmarks: (5, 2) as in :data:`TEMPLATE`, in pixels of the picture.
+        landmarks: (5, 2) as in :data:`TEMPLATE`, or (4, 2) as in :data:`FOUR_POINTS`, in pixels
+            of the picture.
         size: Side of the result in pixels.
 
     Returns:
@@ -306,8 +314,8 @@ def align_face(picture: np.ndarray, landmarks: np.ndarray, size: int = 112) -> n
     Raises:
         ValueError: The landmarks coincide.
     """
-    target = (TEMPLATE + 0.5) * size / 112 - 0.5
     landmarks = np.asarray(landmarks, float)
+    target = ((FOUR_POINTS if len(landmarks) == 4 else TEMPLATE) + 0.5) * size / 112 - 0.5
     matrix = similarity_transform(landmarks, target)
     shrink = int(1 / np.hypot(*matrix[:, 0]))
     if shrink > 1:
@@ -380,8 +388,8 @@ class Aligner:
             recipe.detection_side, recipe.padding, recipe.min_face, recipe.thresholds
         )
 
-    def __call__(self, picture: np.ndarray) -> AlignedFace:
-        """Align one picture, RGB uint8 (H, W, 3)."""
+    def __call__(self, picture: np.ndarray, name: str = '') -> AlignedFace:
+        """Align one picture, RGB uint8 (H, W, 3), whatever its name."""
         found = main_face(self.detector.detect([picture])[0], picture.shape)
         if found is None:
             return AlignedFace(fallback_face(picture, self.recipe.size), None)
@@ -504,27 +512,20 @@ class TreeReport:
 
 def files_below(root: Path) -> list[str]:
     """Return the files below a folder, relative and in name order; hidden ones are none."""
-    found = []
-    for folder, inner, names in os.walk(root, followlinks=True):
-        inner[:] = [name for name in inner if not name.startswith('.')]
-        found += [
-            (Path(folder) / name).relative_to(root).as_posix()
-            for name in names
-            if not name.startswith('.')
-        ]
-    return sorted(found)
+    tree = find_images(root)
+    return sorted(path.relative_to(root).as_posix() for path in (*tree.images, *tree.others))
 
 
 class _AlignFile:
     """Aligns one file of a tree; lives in the working process."""
 
     def __init__(self, src: Path, out: Path, recipe: AlignmentRecipe):
-        self.src, self.out, self.aligner = src, out, Aligner(recipe)
+        self.src, self.out, self.aligner = src, out, recipe.build_aligner()
 
     def __call__(self, name: str) -> dict:
         stamp = stamp_of(self.src / name)
         try:
-            face = self.aligner(read_picture(str(self.src / name)))
+            face = self.aligner(read_picture(str(self.src / name)), name)
         except PictureError as error:
             return dict(file=name, error=str(error))
         # Always PNG, whatever the suffix: decoders look at the content, lists of names go by name.
@@ -617,6 +618,7 @@ def _align_tree(
                 advance()
     finally:
         journal.close()
+    report.unreadable += map(str, find_images(src).unread)
     report.rows = [_row(journal.found[name]) for name in pictures if name in journal.found]
     known = {row['file'] for row in report.rows} | set(report.copied)
     known |= {JOURNAL_FILE, RECIPE_FILE, TABLE_FILE}
@@ -634,7 +636,8 @@ def _row(entry: dict) -> dict:
     )
     for index in range(5):
         for axis in (0, 1):
-            value = '' if points is None else f'{points[index][axis]:.3f}'
+            known = points is not None and index < len(points)
+            value = f'{points[index][axis]:.3f}' if known else ''
             row[f'{"xy"[axis]}{index + 1}'] = value
     return dict(row, sha256=entry['sha256'])
 

@@ -1,22 +1,28 @@
 """What every face data set shares: labels, counts, and randomness that can be repeated."""
 
 import logging
+import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from mmengine.dataset import BaseDataset
+from mmengine.dist import is_main_process
 from mmengine.logging import print_log
 
 from mmvlr.registry import TRANSFORMS
 
+from .finding import PICTURE_SUFFIXES, list_folder
+from .inspection import find_copies, inspect_images
+from .transforms.geometric import ResizeFace
+
 #: Identity of pictures that belong to nobody in the gallery (TinyFace's convention).
 NO_IDENTITY = -100
-
-PICTURE_SUFFIXES = frozenset({'.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp'})
+#: What is left out because nobody may or can read it.
+UNREAD = 'entries that cannot be read'
 
 
 class SharedNumber:
@@ -60,6 +66,8 @@ class FaceDataset(BaseDataset):
     """
 
     METAINFO: dict = dict(dataset_type='face')
+    #: Whether the images are looked at while loading; not where another set has done so.
+    inspects = True
 
     def __init__(
         self,
@@ -83,9 +91,38 @@ class FaceDataset(BaseDataset):
         """Load the list of pictures and print what was found and what was left out."""
         if not self._fully_initialized:
             super().full_init()
-            odd = any(self.left_out.values()) or any(self.noticed.values())
-            level = logging.WARNING if odd else logging.INFO
+            findings = self.findings()
+            if findings and self.test_mode:
+                # Metrics get it with the meta information, and tools/test.py its result file.
+                self._metainfo['warnings'] = findings
+            level = logging.WARNING if findings else logging.INFO
             print_log(self.describe(), logger='current', level=level)
+
+    def filter_data(self) -> list[dict]:
+        """Look at the records and a sample of their images, and note what is odd.
+
+        Images that are byte for byte the same are sought in test sets only.
+        """
+        records = super().filter_data()
+        identities = {record.get('identity', NO_IDENTITY) for record in records}
+        if any(abs(identity) >= 2**63 for identity in identities):
+            # Arrays and tensors hold 64 bits.
+            known = sorted(identities - {NO_IDENTITY})
+            number = {identity: index for index, identity in enumerate(known)}
+            for record in records:
+                record['identity'] = number.get(record['identity'], NO_IDENTITY)
+        if self.inspects and is_main_process():
+            steps = self.pipeline.transforms
+            sizes = [step.size for step in steps if isinstance(step, ResizeFace)]
+            odd = inspect_images(records, *(sizes[:1] or [(112, 112)]), self.data_root)
+            if self.test_mode:
+                odd |= find_copies(records, self.training_images(), self.data_root)
+            self.noticed.update(odd)
+        return records
+
+    def training_images(self) -> Iterable[str]:
+        """Return the images of the training set that a test set belongs to."""
+        return ()
 
     @property
     def seed(self) -> int:
@@ -129,30 +166,33 @@ class FaceDataset(BaseDataset):
         Raises:
             ValueError: No person with a picture was found.
         """
-        records: list[dict] = []
-        folders = sorted(
-            (entry for entry in root.iterdir() if not entry.name.startswith('.')),
-            key=lambda entry: person_key(entry.name),
+        listing = list_folder(root)
+        outside = [entry.name for entry in (*listing.images, *listing.others)]
+        self.left_out['files outside the folder of a person'].extend(sorted(outside))
+        self.left_out[UNREAD].extend(f'{e.path.name} ({e.reason})' for e in listing.unread)
+        folders = sorted(listing.folders, key=lambda entry: person_key(entry.name))
+        names = [folder.name for folder in folders]
+        self.noticed['folders that some readers take for one person, and are two here'].extend(
+            alike_people(names)
         )
-        numbered = all(entry.name.isdecimal() for entry in folders if entry.is_dir())
+        # With 1 and 01 two people would share a number.
+        numbered = all(map(is_number, names)) and len({*map(int, names)}) == len(names)
+        records: list[dict] = []
         label = 0
         for folder in folders:
-            if not folder.is_dir():
-                self.left_out['files outside the folder of a person'].append(folder.name)
+            try:
+                pictures = self.list_images(folder)
+            except OSError as error:
+                self.left_out[UNREAD].append(f'{folder.name} ({error.strerror})')
                 continue
-            pictures, others = list_pictures(folder)
-            names = [f'{folder.name}/{entry.name}' for entry in others]
-            self.left_out['entries that are no pictures'].extend(names)
             if not pictures:
                 self.left_out['people without a picture'].append(folder.name)
                 continue
             if len(pictures) == 1:
                 self.noticed['people with one picture'].append(folder.name)
             identity = int(folder.name) if numbered else label
-            records.extend(
-                dict(img_path=str(path), identity=identity, gt_label=label, role='train')
-                for path in pictures
-            )
+            person = dict(person=folder.name, identity=identity, gt_label=label, role='train')
+            records.extend(dict(img_path=str(path), **person) for path in pictures)
             label += 1
         if not records:
             raise ValueError(
@@ -160,6 +200,22 @@ class FaceDataset(BaseDataset):
                 f'folder a person with pictures ({", ".join(sorted(PICTURE_SUFFIXES))}) in it'
             )
         return records
+
+    def list_images(self, folder: Path) -> list[Path]:
+        """Return the images of a folder in name order; count what else is in it.
+
+        Raises:
+            OSError: The folder cannot be read.
+        """
+        listing = list_folder(folder)
+        others = sorted(entry.name for entry in (*listing.others, *listing.folders))
+        self.left_out['entries that are no pictures'].extend(
+            f'{folder.name}/{name}' for name in others
+        )
+        self.left_out[UNREAD].extend(
+            f'{folder.name}/{entry.path.name} ({entry.reason})' for entry in listing.unread
+        )
+        return listing.images
 
     def compare_counts(self, official: dict[str, int], found: dict[str, int]) -> None:
         """Warn where the counts differ from the official ones; never an error."""
@@ -176,6 +232,16 @@ class FaceDataset(BaseDataset):
                 level=logging.WARNING,
             )
 
+    def findings(self) -> list[str]:
+        """Return what was left out and what is odd, a line each."""
+        return [
+            f'{verb}: {len(names):,} {reason} ({", ".join(names[:3])}'
+            + (', ...)' if len(names) > 3 else ')')
+            for verb, counts in (('left out', self.left_out), ('noticed', self.noticed))
+            for reason, names in counts.items()
+            if names
+        ]
+
     def describe(self) -> str:
         """Return one line a role with people and pictures, and what was left out."""
         pictures: Counter[str] = Counter()
@@ -190,11 +256,7 @@ class FaceDataset(BaseDataset):
             for role in pictures
         )
         lines = [f'{type(self).__name__} ({self.data_root or "no folder"}): {summary}']
-        for verb, counts in (('left out', self.left_out), ('noticed', self.noticed)):
-            for reason, names in counts.items():
-                if names:
-                    shown = ', '.join(names[:3]) + (', ...' if len(names) > 3 else '')
-                    lines.append(f'  {verb}: {len(names):,} {reason} ({shown})')
+        lines += [f'  {finding}' for finding in self.findings()]
         # Here, not above: alignment needs this module.
         from .alignment import alignment_of
 
@@ -221,16 +283,25 @@ def require_folder(folder: Path, dataset: str, layout: str) -> Path:
     return folder
 
 
-def list_pictures(folder: Path) -> tuple[list[Path], list[Path]]:
-    """Return the pictures of a folder in name order, and what else lies in it.
-
-    Hidden files are neither: archives made on a Mac hold a ``._1.jpg`` beside every picture.
-    """
-    entries = sorted(entry for entry in folder.iterdir() if not entry.name.startswith('.'))
-    pictures = [e for e in entries if e.suffix.lower() in PICTURE_SUFFIXES and e.is_file()]
-    return pictures, sorted(set(entries) - set(pictures))
+def unwrap(root: Path, wrapper: str) -> Path:
+    """Return the folder of an archive in ``root`` if it is there, else ``root``."""
+    return root / wrapper if wrapper and (root / wrapper).is_dir() else root
 
 
-def person_key(name: str) -> tuple[int, int | str]:
+def is_number(name: str) -> bool:
+    """Say whether a name is a number in the digits 0 to 9: others are names, not numbers."""
+    return name.isascii() and name.isdecimal()
+
+
+def person_key(name: str) -> tuple[int, int, str]:
     """Return a sort key that puts numbered people in numeric order, named ones after them."""
-    return (0, int(name)) if name.isdecimal() else (1, name)
+    return (0, int(name), name) if is_number(name) else (1, 0, name)
+
+
+def alike_people(names: Sequence[str]) -> list[str]:
+    """Return the names that differ only in zeros, digits or the form of Unicode, side by side."""
+    groups: dict[Any, list[str]] = defaultdict(list)
+    for name in names:
+        key = int(name) if name.isdecimal() else unicodedata.normalize('NFC', name)
+        groups[key].append(name)
+    return [' and '.join(group) for group in groups.values() if len(group) > 1]

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from .base import list_pictures
+from .finding import Tree, find_images
 from .transforms.degradation import VLRDegradation, to_uint8
 from .transforms.geometric import resize
 
@@ -24,27 +24,19 @@ SPECTRUM_SIDE = 112
 QUANTILES = (0.1, 0.5, 0.9)
 
 
-def find_pictures(root: Path) -> tuple[list[Path], list[Path]]:
-    """Return the pictures in a folder and the folders in it, and the other files, in name order.
-
-    What is hidden, and what lies in a hidden folder, is neither.
+def find_pictures(root: Path) -> Tree:
+    """Find the images below a folder, see :func:`find_images`.
 
     Raises:
         FileNotFoundError: There is no such folder.
-        ValueError: It holds no picture.
+        ValueError: It holds no image.
     """
     if not root.is_dir():
-        raise FileNotFoundError(f'{root}: no such folder; expected a folder of pictures')
-    pictures: list[Path] = []
-    others: list[Path] = []
-    for folder in [root, *sorted(entry for entry in root.rglob('*') if entry.is_dir())]:
-        if not any(part.startswith('.') for part in folder.relative_to(root).parts):
-            found, rest = list_pictures(folder)
-            pictures += found
-            others += [entry for entry in rest if not entry.is_dir()]
-    if not pictures:
+        raise FileNotFoundError(f'{root}: no such folder; expected a folder of images')
+    found = find_images(root)
+    if not found.images:
         raise ValueError(f'{root}: no picture in this folder or the folders in it')
-    return pictures, others
+    return found
 
 
 def luminance(image: np.ndarray) -> np.ndarray:

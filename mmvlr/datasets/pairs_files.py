@@ -1,53 +1,71 @@
 """Data sets whose labels stand in MATLAB files beside folders of pictures."""
 
-import io
 import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 from mmengine.logging import print_log
-from scipy.io import loadmat
 
-from .base import FaceDataset, list_pictures, require_folder
+from .base import FaceDataset, alike_people, is_number, require_folder, unwrap
+from .finding import find_images
+from .storage import PackPath, data_path
+from .storage.mat import MAX_BYTES, read_variables
 
 
-def read_mat(path: Path, *keys: str) -> list[Any]:
-    """Return variables of a .mat file.
+def read_mat(path: Path | PackPath, *keys: str) -> list[Any]:
+    """Return variables of a .mat file, see :func:`read_variables`.
 
     Raises:
         ValueError: The file is no .mat file or lacks a variable.
     """
     try:
-        content = loadmat(io.BytesIO(path.read_bytes()))
-    except Exception as error:  # scipy raises a dozen types for damaged files
-        raise ValueError(
-            f'{path} is not a readable .mat file ({error}); unpack it again'
-        ) from error
+        content = read_variables(_read(path), *keys)
+    except ValueError as error:
+        raise ValueError(f'{path} is not a readable .mat file: {error}; unpack it again') from error
     for key in keys:
         if key not in content:
-            found = sorted(name for name in content if not name.startswith('__'))
-            raise ValueError(f'{path} has no variable {key}; it has {found}')
+            raise ValueError(f'{path} has no variable {key}; it has {sorted(content)}')
     return [content[key] for key in keys]
 
 
-def read_pairs(path: Path, names_key: str, ids_key: str) -> dict[str, int]:
+def _read(path: Path | PackPath) -> bytes:
+    if isinstance(path, PackPath):
+        return path.read_bytes()
+    with path.open('rb') as file:
+        # One byte more says that it is too large.
+        return file.read(MAX_BYTES + 1)
+
+
+def read_pairs(path: Path | PackPath, names_key: str, ids_key: str) -> dict[str, int]:
     """Read an ``*_img_ID_pairs.mat`` file: file name -> identity.
 
     Args:
         path: The file.
         names_key: Variable with an (N, 1) cell of file names.
-        ids_key: Variable with N numbers.
+        ids_key: Variable with N whole numbers.
 
     Raises:
-        ValueError: The file is no .mat file, lacks a variable, the lengths differ, or a picture
-            has two identities.
+        ValueError: The file is no .mat file, lacks a variable, names nothing, an identity is no
+            whole number, the lengths differ, or a picture has two identities.
     """
     cells, numbers = read_mat(path, names_key, ids_key)
-    names = [_text(cell, path, names_key) for cell in cells.ravel()]
-    ids = [int(value) for value in np.ravel(numbers)]
+    names = [_text(cell, path, names_key) for cell in np.ravel(cells)]
+    if not names:
+        raise ValueError(f'{path}: {names_key} is empty; expected file names; unpack it again')
+    if not isinstance(numbers, np.ndarray) or numbers.dtype.kind not in 'iuf':
+        raise ValueError(f'{path}: {ids_key} holds no numbers; unpack it again')
+    values = np.ravel(numbers).tolist()
+    for place, value in enumerate(values):
+        # Double precision counts one by one up to 2^53.
+        if not abs(value) <= 2**53 or value != int(value):
+            raise ValueError(
+                f'{path}: entry {place + 1} of {ids_key} is {value}; an identity is a whole number'
+            )
+    ids = [int(value) for value in values]
     if len(names) != len(ids):
         raise ValueError(f'{path}: {len(names)} {names_key} but {len(ids)} {ids_key}')
     pairs: dict[str, int] = {}
@@ -68,16 +86,18 @@ def read_name_pairs(path: Path, key: str) -> list[tuple[str, str]]:
         ValueError: The file is no .mat file, lacks the variable, or it has another shape.
     """
     (cells,) = read_mat(path, key)
+    cells = np.asarray(cells, object)
     if cells.ndim != 2 or cells.shape[1] != 2 or not len(cells):
         raise ValueError(f'{path}: {key} has shape {cells.shape}; expected (N, 2) file names')
     return [(_text(first, path, key), _text(second, path, key)) for first, second in cells]
 
 
-def _text(cell: Any, path: Path, key: str) -> str:
-    value = np.squeeze(cell)
-    if value.size != 1 or value.dtype.kind not in 'UO':
+def _text(cell: Any, path: Path | PackPath, key: str) -> str:
+    while isinstance(cell, np.ndarray) and cell.size == 1:
+        cell = cell.item()
+    if not isinstance(cell, str) or not cell:
         raise ValueError(f'{path}: {key} holds {cell!r} where a file name is expected')
-    return str(value.item())
+    return cell
 
 
 def prefix_identity(name: str) -> int:
@@ -86,24 +106,34 @@ def prefix_identity(name: str) -> int:
     Raises:
         ValueError: The name does not start with a number and ``_``.
     """
-    prefix = name.split('_')[0]
-    if not prefix.isdecimal():
+    if not has_prefix(name):
         raise ValueError(f'no identity in the file name {name!r}; expected <identity>_<n>.jpg')
-    return int(prefix)
+    return int(name.split('_')[0])
 
 
 def has_prefix(name: str) -> bool:
     """Say whether :func:`prefix_identity` finds an identity in a file name."""
-    return name.split('_')[0].isdecimal()
+    return is_number(name.split('_')[0])
 
 
 class PairsFileDataset(FaceDataset):
     """Base of TinyFace and QMUL-SurvFace: folders of pictures and .mat files with identities.
 
-    A subclass names its ``LAYOUT``, for the messages.
+    A subclass states its layout: the only place where it stands.
+
+    Attributes:
+        LAYOUT: All of it as text, for the messages.
+        WRAPPER: Folder of the archive, which may be named or the one that holds it.
+        TRAIN: Folder of the training people, a folder each.
+        SOURCES: See :meth:`matched`.
+        FOLDERS: Folders that must be there; of several in a line, one is enough.
     """
 
     LAYOUT = ''
+    WRAPPER = ''
+    TRAIN = ''
+    SOURCES: Mapping[str, tuple[str, str, str]] = MappingProxyType({})
+    FOLDERS: tuple[tuple[str, ...], ...] = ()
 
     @property
     def name(self) -> str:
@@ -114,6 +144,19 @@ class PairsFileDataset(FaceDataset):
         """Return ``folder`` if it is one, else raise an error with the expected layout."""
         return require_folder(folder, self.name, self.LAYOUT)
 
+    def find_root(self) -> Path | PackPath:
+        """Return the folder that holds the data set.
+
+        Raises:
+            FileNotFoundError: There is no such folder.
+        """
+        return unwrap(self.require(data_path(self.data_root)), self.WRAPPER)
+
+    def training_images(self) -> list[str]:
+        """See :class:`FaceDataset`."""
+        folder = self.find_root() / self.TRAIN
+        return [str(path) for path in find_images(folder).images] if folder.is_dir() else []
+
     def pictures(self, folder: Path) -> list[Path]:
         """Return the pictures of a folder; count what else is in it.
 
@@ -121,12 +164,9 @@ class PairsFileDataset(FaceDataset):
             FileNotFoundError: There is no such folder.
             ValueError: It holds no picture.
         """
-        pictures, others = list_pictures(self.require(folder))
+        pictures = self.list_images(self.require(folder))
         if not pictures:
             raise ValueError(f'{self.name}: no picture in {folder}; expected {self.LAYOUT}')
-        self.left_out['entries that are no pictures'].extend(
-            f'{folder.name}/{entry.name}' for entry in others
-        )
         return pictures
 
     def matched(self, root: Path, sources: Mapping[str, tuple[str, str, str]]) -> list[dict]:
@@ -158,6 +198,11 @@ class PairsFileDataset(FaceDataset):
             pictures = {picture.name: picture for picture in self.pictures(root / folder)}
             if absent:
                 pairs = {name: prefix_identity(name) for name in pictures}
+                # 1_a.jpg and 01_b.jpg: the numbers are one, whatever the names mean.
+                prefixes = dict.fromkeys(name.split('_')[0] for name in pictures)
+                self.noticed['numbers in file names that are one person here'].extend(
+                    alike_people([*prefixes])
+                )
             else:
                 pairs = read_pairs(root / file, f'{stem}_set', f'{stem}_ids')
                 named.extend(pairs.items())

@@ -23,9 +23,11 @@ from mmvlr.utils.io import write_csv
 from mmvlr.utils.work import in_order, progress_bar
 
 from .alignment import RECIPE_FILE, TABLE_FILE
-from .base import PICTURE_SUFFIXES, person_key
+from .base import alike_people, person_key
+from .finding import PICTURE_SUFFIXES
+from .inspection import Entry, inspect_images, name_copies
 from .pairs_files import PairsFileDataset, prefix_identity, read_name_pairs, read_pairs
-from .scface import MUGSHOT, SURVEILLANCE, SCface
+from .scface import BY_DISTANCE, FLAT, MUGSHOT, MUGSHOTS, SURVEILLANCE, WRAPPER, SCface
 from .storage.decoding import JPEG_END
 from .survface import SurvFace
 from .tinyface import TinyFace
@@ -33,6 +35,8 @@ from .transforms.loading import PictureError, read_picture
 
 MANIFEST = 'manifest.csv'
 COLUMNS = ['file', 'part', 'person', 'width', 'height', 'bytes', 'sha256']
+#: What an operating system leaves in folders.
+LITTER = frozenset({'thumbs.db', 'ehthumbs.db', 'desktop.ini', 'icon\r'})
 #: What archives hold beside the data: readme files and evaluation code.
 TEXT_SUFFIXES = frozenset({'.txt', '.md', '.pdf', '.doc', '.docx', '.html', '.m'})
 SUFFIXES = dict(
@@ -304,6 +308,9 @@ class Archive:
 
     def unexpected(self, path: Path) -> None:
         """Note an entry that the layout does not have."""
+        if path.name.lower() in LITTER and path.is_file():
+            self.note('files of the operating system, which are not read', path)
+            return
         self.problem(f'unexpected {"folders" if path.is_dir() else "files"}', path)
 
     def is_extra(self, path: Path) -> bool:
@@ -356,9 +363,12 @@ class Archive:
     def people(self, folder: Path | None) -> None:
         """Take the training pictures, one folder a person."""
         entries = self.entries(folder) if folder else {}
-        for name in sorted(entries, key=_folder_key):
+        folders = sorted((n for n in entries if entries[n].is_dir()), key=person_key)
+        for names in alike_people(folders):
+            self.problem('folders of people with the same number', folder, names)
+        for name in sorted(entries, key=person_key):
             path = entries[name]
-            if not path.is_dir() or _folder_key(name)[0]:
+            if not path.is_dir() or person_key(name)[0]:
                 self.unexpected(path)
                 continue
             person = int(name)
@@ -419,19 +429,18 @@ class Archive:
     def matched(
         self,
         test: Path | None,
-        sources: Mapping[str, tuple[str, str, str]],
         dataset: PairsFileDataset,
     ) -> None:
         """Take folders whose people stand in .mat files, and compare them with each other.
 
         Args:
             test: Folder that holds folders and files.
-            sources: As in :meth:`PairsFileDataset.matched`, with parts for roles.
-            dataset: Compares the .mat files with the file names.
+            dataset: States the sources, see :meth:`PairsFileDataset.matched`; the stems of their
+                variables name the parts. Compares the .mat files with the file names.
         """
         named: list[tuple[str, int]] = []
-        for part, (folder, file, stem) in sources.items():
-            pictures = self.numbered(self.find(test, folder), part)
+        for folder, file, stem in dataset.SOURCES.values():
+            pictures = self.numbered(self.find(test, folder), stem)
             path = self.find(test, file, is_file=True)
             pairs = self.labels(
                 path, lambda p, stem=stem: read_pairs(p, f'{stem}_set', f'{stem}_ids'), None
@@ -510,31 +519,29 @@ class Archive:
                 who = '' if person is None else person
                 self.report.rows.append(dict(file=self._name(path), part=part, person=who, **facts))
         self.report.rows.sort(key=lambda row: row['file'])
-
-
-def _folder_key(name: str) -> tuple[int, Any]:
-    """Return a sort key; its first number is 0 for a person's number."""
-    # str.isdigit takes superscripts, of which int makes nothing.
-    return person_key(name) if name.isascii() else (1, name)
+        entries = [
+            Entry(row['sha256'], row['part'], row['person'], row['file'])
+            for row in sorted(self.report.rows, key=lambda row: row['part'] != 'train')
+        ]
+        harm, harmless = name_copies(entries)
+        self.report.problems.update(harm)
+        records = [dict(img_path=str(path), role=part) for path, part, _ in self.todo]
+        self.report.notes.update(harmless | inspect_images(records, root=str(self.root)))
 
 
 class TinyFaceArchive(Archive):
     """The layout of :class:`TinyFace`."""
 
     KEY = 'tinyface'
-    TOP = ('Training_Set', 'Testing_Set')
-    SOURCES = dict(
-        gallery=('Gallery_Match', 'gallery_match_img_ID_pairs.mat', 'gallery'),
-        probe=('Probe', 'probe_img_ID_pairs.mat', 'probe'),
-    )
+    TOP = (TinyFace.TRAIN, TinyFace.TEST)
 
     def check(self) -> None:
         """See :class:`Archive`."""
-        self.people(self.find(self.base, 'Training_Set'))
-        test = self.find(self.base, 'Testing_Set')
-        self.matched(test, self.SOURCES, TinyFace(lazy_init=True))
+        self.people(self.find(self.base, TinyFace.TRAIN))
+        test = self.find(self.base, TinyFace.TEST)
+        self.matched(test, TinyFace(lazy_init=True))
         self.mated('probe')
-        distractors = self.find(test, 'Gallery_Distractor')
+        distractors = self.find(test, TinyFace.DISTRACTORS)
         self.pictures(distractors, 'distractor', lambda name: None)
         self.rest(test)
         train = dict(people=len(self.persons('train')), pictures=self.counts('train'))
@@ -547,19 +554,15 @@ class SurvFaceArchive(Archive):
     """The layout of :class:`SurvFace`."""
 
     KEY = 'survface'
-    TOP = ('training_set', 'Face_Identification_Test_Set', 'Face_Verification_Test_Set')
-    WRAPPER = 'QMUL-SurvFace'
-    SOURCES = dict(
-        gallery=('gallery', 'gallery_img_ID_pairs.mat', 'gallery'),
-        mated_probe=('mated_probe', 'mated_probe_img_ID_pairs.mat', 'mated_probe'),
-    )
+    TOP = (SurvFace.TRAIN, SurvFace.IDENTIFICATION, SurvFace.VERIFICATION)
+    WRAPPER = SurvFace.WRAPPER
 
     def check(self) -> None:
         """See :class:`Archive`."""
-        self.people(self.find(self.base, 'training_set'))
-        test = self.find(self.base, 'Face_Identification_Test_Set')
-        self.matched(test, self.SOURCES, SurvFace(lazy_init=True))
-        self.pictures(self.find(test, 'unmated_probe'), 'unmated_probe', number_of)
+        self.people(self.find(self.base, SurvFace.TRAIN))
+        test = self.find(self.base, SurvFace.IDENTIFICATION)
+        self.matched(test, SurvFace(lazy_init=True))
+        self.pictures(self.find(test, SurvFace.UNMATED), 'unmated_probe', number_of)
         self.rest(test)
         self.mated('mated_probe')
         self._verification()
@@ -572,10 +575,10 @@ class SurvFaceArchive(Archive):
         self.official(SurvFace.OFFICIAL['identification'], found)
 
     def _verification(self) -> None:
-        test = self.find(self.base, 'Face_Verification_Test_Set')
-        folder = self.find(test, 'verification_images')
+        test = self.find(self.base, SurvFace.VERIFICATION)
+        folder = self.find(test, SurvFace.IMAGES)
         pictures = self.pictures(folder, 'verification', number_of)
-        elsewhere = self.find(self.base, 'Face_Verification_Evaluation', required=False)
+        elsewhere = self.find(self.base, SurvFace.EVALUATION, required=False)
         unnamed, listed_all = set(pictures or ()), True
         for kind in ('positive', 'negative'):
             key = f'{kind}_pairs_names'
@@ -589,7 +592,7 @@ class SurvFaceArchive(Archive):
                 listed_all = False
                 continue
             names = [name for pair in pairs for name in pair]
-            where = (test or self.base / 'Face_Verification_Test_Set') / 'verification_images'
+            where = (test or self.base / SurvFace.VERIFICATION) / SurvFace.IMAGES
             unnamed &= self.compare(names, pictures, where, path)
             for first, second in pairs:
                 numbers = number_of(first), number_of(second)
@@ -606,18 +609,16 @@ class SCfaceArchive(Archive):
     """The layout of :class:`SCface`, by distance or flat."""
 
     KEY = 'scface'
-    MUGSHOTS = 'mugshot_frontal_cropped_all'
-    FLAT = 'surveillance_cameras_all'
-    BY_DISTANCE = tuple(f'surveillance_cameras_distance_{d}' for d in (1, 2, 3))
+    BY_DISTANCE = tuple(map(BY_DISTANCE.format, (1, 2, 3)))
     TOP = (MUGSHOTS, FLAT, *BY_DISTANCE)
-    WRAPPER = 'SCface_database'
+    WRAPPER = WRAPPER
 
     def check(self) -> None:
         """See :class:`Archive`."""
         #: (subject, distance, camera) of the surveillance pictures, subject of the mugshots.
         self._seen: dict[tuple[int, ...], Path] = {}
         official = SCface(lazy_init=True)
-        mugshots = self.find(self.base, self.MUGSHOTS)
+        mugshots = self.find(self.base, MUGSHOTS)
         self._take(mugshots, 'mugshot', MUGSHOT, 'NNN_frontal', lambda found: (int(found[1]),))
         folders = self._surveillance(official.distances, official.cameras)
         subjects = {key[0] for key in self._seen}
@@ -653,8 +654,8 @@ class SCfaceArchive(Archive):
         """
         names = {alike(name) for name in self.entries(self.base)}
         by_distance = any(alike(name) in names for name in self.BY_DISTANCE)
-        if not by_distance and alike(self.FLAT) in names:
-            flat = self.find(self.base, self.FLAT)
+        if not by_distance and alike(FLAT) in names:
+            flat = self.find(self.base, FLAT)
             self._take(flat, 'surveillance', SURVEILLANCE, 'NNN_camK_D', _surveillance_key)
             return {(d, c): flat for d in distances for c in cameras if flat}
         folders = {}

@@ -7,16 +7,22 @@ from typing import Any
 
 from mmvlr.registry import DATASETS
 
-from .base import FaceDataset, list_pictures, require_folder
+from .base import FaceDataset, require_folder, unwrap
+from .finding import find_images
 from .storage import data_path
 
+WRAPPER = 'SCface_database'
+MUGSHOTS = 'mugshot_frontal_cropped_all'
+BY_DISTANCE = 'surveillance_cameras_distance_{}'
+FLAT = 'surveillance_cameras_all'
 LAYOUT = (
-    'mugshot_frontal_cropped_all/NNN_frontal.JPG and '
-    'surveillance_cameras_distance_{1,2,3}/cam_{1..7}/NNN_camK_D.jpg '
-    '(or surveillance_cameras_all/NNN_camK_D.jpg)'
+    f'{MUGSHOTS}/NNN_frontal.JPG and {BY_DISTANCE.format("{1,2,3}")}/cam_{{1..7}}/'
+    f'NNN_camK_D.jpg (or {FLAT}/NNN_camK_D.jpg)'
 )
-MUGSHOT = re.compile(r'^(\d+)_frontal\.\w+$', re.IGNORECASE)
-SURVEILLANCE = re.compile(r'^(\d+)_cam(\d)_(\d)\.\w+$', re.IGNORECASE)
+#: Folders that must be there; of several in a line, one is enough.
+FOLDERS = ((MUGSHOTS,), (BY_DISTANCE.format(1), FLAT))
+MUGSHOT = re.compile(r'^(\d+)_frontal\.\w+$', re.IGNORECASE | re.ASCII)
+SURVEILLANCE = re.compile(r'^(\d+)_cam(\d)_(\d)\.\w+$', re.IGNORECASE | re.ASCII)
 VARIABLES = {
     'train_subjects': 'SCFACE_TRAIN_SUBJECTS',
     'test_subjects': 'SCFACE_TEST_SUBJECTS',
@@ -37,7 +43,7 @@ def parse_subjects(subjects: str | int | Sequence[int]) -> tuple[int, ...]:
     numbers: set[int] = set()
     parts = str(subjects).split(',') if isinstance(subjects, str | int) else subjects
     for part in parts:
-        found = re.fullmatch(r'\s*(\d+)(?:\s*-\s*(\d+))?\s*', str(part))
+        found = re.fullmatch(r'\s*(\d+)(?:\s*-\s*(\d+))?\s*', str(part), re.ASCII)
         if found is None:
             raise ValueError(
                 f"subjects {subjects!r}: expected numbers such as '1-50' or '1-12, 20'"
@@ -117,9 +123,7 @@ class SCface(FaceDataset):
 
     def load_data_list(self) -> list[dict]:
         """Return the records of the split."""
-        root = require_folder(data_path(self.data_root), 'SCface', LAYOUT)
-        if (root / 'SCface_database').is_dir():
-            root /= 'SCface_database'
+        root = self._root()
         if self.split == 'train':
             records = self._surveillance(root, 'train_subjects', 'train')
             labels = {subject: i for i, subject in enumerate(_subjects(records))}
@@ -132,7 +136,7 @@ class SCface(FaceDataset):
         if without:
             raise ValueError(
                 f'SCface: {len(without)} probed subjects have no mugshot in '
-                f'{root / "mugshot_frontal_cropped_all"}: {_shown(without)}. Restore '
+                f'{root / MUGSHOTS}: {_shown(without)}. Restore '
                 f'{without[0]:03d}_frontal.JPG, or leave the subjects out of test_subjects'
             )
         self.compare_counts(
@@ -141,13 +145,22 @@ class SCface(FaceDataset):
         )
         return mugshots + probes
 
+    def _root(self) -> Path:
+        return unwrap(require_folder(data_path(self.data_root), 'SCface', LAYOUT), WRAPPER)
+
+    def training_images(self) -> list[str]:
+        """See :class:`FaceDataset`."""
+        subjects = set(self.train_subjects)
+        named = ((path, SURVEILLANCE.match(path.name)) for path in find_images(self._root()).images)
+        return [str(path) for path, name in named if name and int(name[1]) in subjects]
+
     def _expected(self, subjects: Sequence[int]) -> int:
         return len(subjects) * len(self.distances) * len(self.cameras)
 
     def _mugshots(self, root: Path) -> list[dict]:
-        folder = require_folder(root / 'mugshot_frontal_cropped_all', 'SCface', LAYOUT)
+        folder = require_folder(root / MUGSHOTS, 'SCface', LAYOUT)
         found: dict[int, Path] = {}
-        for path in self._pictures(folder):
+        for path in self.list_images(folder):
             name = MUGSHOT.match(path.name)
             if name is None:
                 self.left_out['pictures whose name is not NNN_frontal'].append(path.name)
@@ -214,16 +227,16 @@ class SCface(FaceDataset):
 
     def _surveillance_files(self, root: Path) -> list[Path]:
         """Return all surveillance pictures, from the folders by distance or the flat folder."""
-        by_distance = [root / f'surveillance_cameras_distance_{d}' for d in self.distances]
-        flat = root / 'surveillance_cameras_all'
+        by_distance = [root / BY_DISTANCE.format(distance) for distance in self.distances]
+        flat = root / FLAT
         if flat.is_dir() and not any(folder.is_dir() for folder in by_distance):
-            return self._pictures(flat)
+            return self.list_images(flat)
         files = []
         for distance, folder in zip(self.distances, by_distance, strict=True):
             require_folder(folder, 'SCface', LAYOUT)
             for camera in self.cameras:
                 inner = require_folder(folder / f'cam_{camera}', 'SCface', LAYOUT)
-                for path in self._pictures(inner):
+                for path in self.list_images(inner):
                     name = SURVEILLANCE.match(path.name)
                     if name and (int(name[2]), int(name[3])) != (camera, distance):
                         reason = 'pictures whose name contradicts their folder'
@@ -231,13 +244,6 @@ class SCface(FaceDataset):
                     else:
                         files.append(path)
         return files
-
-    def _pictures(self, folder: Path) -> list[Path]:
-        pictures, others = list_pictures(folder)
-        self.left_out['entries that are no pictures'].extend(
-            f'{folder.name}/{entry.name}' for entry in others
-        )
-        return pictures
 
 
 def _subjects(records: list[dict]) -> list[int]:

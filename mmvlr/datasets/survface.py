@@ -10,7 +10,6 @@ from mmvlr.registry import DATASETS
 
 from .base import NO_IDENTITY
 from .pairs_files import PairsFileDataset, has_prefix, prefix_identity, read_name_pairs
-from .storage import data_path
 from .transforms import read_picture
 
 SPLITS = ('train', 'test', 'identification', 'verification')
@@ -40,10 +39,26 @@ class SurvFace(PairsFileDataset):
     """
 
     METAINFO = dict(dataset_type='SurvFace')
+    WRAPPER = 'QMUL-SurvFace'
+    TRAIN = 'training_set'
+    IDENTIFICATION, UNMATED = 'Face_Identification_Test_Set', 'unmated_probe'
+    VERIFICATION, IMAGES = 'Face_Verification_Test_Set', 'verification_images'
+    #: Where some copies keep the lists of pairs.
+    EVALUATION = 'Face_Verification_Evaluation'
+    SOURCES = dict(
+        gallery=('gallery', 'gallery_img_ID_pairs.mat', 'gallery'),
+        probe=('mated_probe', 'mated_probe_img_ID_pairs.mat', 'mated_probe'),
+    )
+    FOLDERS = (
+        (TRAIN,),
+        (f'{IDENTIFICATION}/gallery',),
+        (f'{IDENTIFICATION}/mated_probe',),
+        (f'{IDENTIFICATION}/{UNMATED}',),
+        (f'{VERIFICATION}/{IMAGES}',),
+    )
     LAYOUT = (
-        'training_set/<person>/*.jpg, Face_Identification_Test_Set/{gallery, mated_probe, '
-        'unmated_probe}/*.jpg with two .mat files, Face_Verification_Test_Set/'
-        'verification_images/*.jpg with {positive,negative}_pairs_names.mat'
+        f'{TRAIN}/<person>/*.jpg, {IDENTIFICATION}/{{gallery, mated_probe, {UNMATED}}}/*.jpg with '
+        f'two .mat files, {VERIFICATION}/{IMAGES}/*.jpg with {{positive,negative}}_pairs_names.mat'
     )
     OFFICIAL = dict(
         train={'people': 5319, 'pictures': 220890},
@@ -59,11 +74,9 @@ class SurvFace(PairsFileDataset):
 
     def load_data_list(self) -> list[dict]:
         """Return the records of the split."""
-        root = self.require(data_path(self.data_root))
-        if (root / 'QMUL-SurvFace').is_dir():
-            root /= 'QMUL-SurvFace'
+        root = self.find_root()
         if self.split == 'train':
-            records = self.scan_people(self.require(root / 'training_set'))
+            records = self.scan_people(self.require(root / self.TRAIN))
             people = len({record['gt_label'] for record in records})
             self.compare_counts(
                 self.OFFICIAL['train'], {'people': people, 'pictures': len(records)}
@@ -71,19 +84,13 @@ class SurvFace(PairsFileDataset):
             return records
         records = []
         if self.split in ('test', 'identification'):
-            records += self._identification(root / 'Face_Identification_Test_Set')
+            records += self._identification(root / self.IDENTIFICATION)
         if self.split in ('test', 'verification'):
             records += self._verification(root, first_index=len(records))
         return records
 
     def _identification(self, folder: Path) -> list[dict]:
-        records = self.matched(
-            self.require(folder),
-            dict(
-                gallery=('gallery', 'gallery_img_ID_pairs.mat', 'gallery'),
-                probe=('mated_probe', 'mated_probe_img_ID_pairs.mat', 'mated_probe'),
-            ),
-        )
+        records = self.matched(self.require(folder), self.SOURCES)
         gallery = {r['identity'] for r in records if r['role'] == 'gallery'}
         mated = [r for r in records if r['role'] == 'probe']
         without = [Path(r['img_path']).name for r in mated if r['identity'] not in gallery]
@@ -111,7 +118,7 @@ class SurvFace(PairsFileDataset):
         mated_people = set(identity_of)
         unused = max(r['identity'] for r in matched) + 1
         records = []
-        for path in self.pictures(folder / 'unmated_probe'):
+        for path in self.pictures(folder / self.UNMATED):
             if any(
                 np.array_equal(read_picture(str(same)), read_picture(str(path)))
                 for same in files[path.name]
@@ -140,14 +147,14 @@ class SurvFace(PairsFileDataset):
 
     def _verification(self, root: Path, first_index: int) -> list[dict]:
         """Return the records of the pictures that pairs name; put the pairs into metainfo."""
-        folder = root / 'Face_Verification_Test_Set'
-        images = folder / 'verification_images'
+        folder = root / self.VERIFICATION
+        images = folder / self.IMAGES
         pictures = {picture.name: picture for picture in self.pictures(images)}
         pairs: list[tuple[str, str]] = []
         same: list[bool] = []
         for kind in ('positive', 'negative'):
             file = folder / f'{kind}_pairs_names.mat'
-            elsewhere = root / 'Face_Verification_Evaluation' / file.name
+            elsewhere = root / self.EVALUATION / file.name
             if not file.is_file() and elsewhere.is_file():
                 file = elsewhere
             if not file.is_file():

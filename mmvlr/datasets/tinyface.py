@@ -6,7 +6,6 @@ from mmvlr.registry import DATASETS
 
 from .base import NO_IDENTITY
 from .pairs_files import PairsFileDataset
-from .storage import data_path
 
 
 @DATASETS.register_module()
@@ -29,9 +28,20 @@ class TinyFace(PairsFileDataset):
     """
 
     METAINFO = dict(dataset_type='TinyFace')
+    TRAIN, TEST, DISTRACTORS = 'Training_Set', 'Testing_Set', 'Gallery_Distractor'
+    SOURCES = dict(
+        gallery=('Gallery_Match', 'gallery_match_img_ID_pairs.mat', 'gallery'),
+        probe=('Probe', 'probe_img_ID_pairs.mat', 'probe'),
+    )
+    FOLDERS = (
+        (TRAIN,),
+        (f'{TEST}/Gallery_Match',),
+        (f'{TEST}/Probe',),
+        (f'{TEST}/{DISTRACTORS}',),
+    )
     LAYOUT = (
-        'Training_Set/<person>/*.jpg, Testing_Set/{Gallery_Match, Probe, Gallery_Distractor}/*.jpg '
-        'and two .mat files in Testing_Set'
+        f'{TRAIN}/<person>/*.jpg, {TEST}/{{Gallery_Match, Probe, {DISTRACTORS}}}/*.jpg '
+        f'and two .mat files in {TEST}'
     )
     OFFICIAL = dict(
         train={'people': 2570, 'pictures': 7804},
@@ -54,26 +64,20 @@ class TinyFace(PairsFileDataset):
 
     def load_data_list(self) -> list[dict]:
         """Return the records of the split."""
-        root = self.require(data_path(self.data_root))
+        root = self.find_root()
         if self.split == 'train':
-            records = self.scan_people(self.require(root / 'Training_Set'))
+            records = self.scan_people(self.require(root / self.TRAIN))
             people = len({record['gt_label'] for record in records})
             self.compare_counts(
                 self.OFFICIAL['train'], {'people': people, 'pictures': len(records)}
             )
             return records
-        root = self.require(root / 'Testing_Set')
-        records = self.matched(
-            root,
-            dict(
-                gallery=('Gallery_Match', 'gallery_match_img_ID_pairs.mat', 'gallery'),
-                probe=('Probe', 'probe_img_ID_pairs.mat', 'probe'),
-            ),
-        )
+        root = self.require(root / self.TEST)
+        records = self.matched(root, self.SOURCES)
         if self.with_distractors:
             records += [
                 dict(img_path=str(path), identity=NO_IDENTITY, role='distractor')
-                for path in self.pictures(root / 'Gallery_Distractor')
+                for path in self.pictures(root / self.DISTRACTORS)
             ]
         found = {role: sum(r['role'] == role for r in records) for role in self.OFFICIAL['test']}
         expected = dict(self.OFFICIAL['test'])

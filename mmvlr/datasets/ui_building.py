@@ -32,7 +32,8 @@ from mmvlr.utils.vectors import unit_rows
 from mmvlr.utils.work import Journal, in_order, progress_bar, stamp_of
 
 from .alignment import FaceDetector, detector_version, files_below
-from .base import PICTURE_SUFFIXES, require_folder
+from .base import require_folder
+from .finding import PICTURE_SUFFIXES, find_images
 from .transforms.loading import PictureError, read_picture
 
 JOURNAL_FILE = '.detections.jsonl'
@@ -378,6 +379,7 @@ def _build(
 ) -> UISet:
     result = UISet()
     result.left_out.update(left_out)
+    result.unreadable += map(str, find_images(src).unread)
     tracks, skipped = every_nth(tracks, keep.every)
     result.left_out['pictures between those searched in a track'].extend(skipped)
     result.pictures = len(tracks)

@@ -1,11 +1,11 @@
 """Faces of unrecognizable identities (UI)."""
 
-from pathlib import Path
 from typing import Any
 
 from mmvlr.registry import DATASETS
 
-from .base import NO_IDENTITY, FaceDataset, list_pictures, require_folder
+from .base import NO_IDENTITY, UNREAD, FaceDataset, require_folder
+from .finding import find_images
 from .storage import data_path
 
 LAYOUT = 'a folder of pictures, or folders of pictures inside it'
@@ -38,19 +38,10 @@ class UIFaces(FaceDataset):
     def load_data_list(self) -> list[dict]:
         """Return one record a picture."""
         root = require_folder(data_path(self.data_root), 'UIFaces', LAYOUT)
-        pictures: list[Path] = []
-        inside = sorted(entry for entry in root.rglob('*') if entry.is_dir())
-        hidden = {
-            folder
-            for folder in inside
-            if any(part.startswith('.') for part in folder.relative_to(root).parts)
-        }
-        for folder in [root, *(folder for folder in inside if folder not in hidden)]:
-            found, others = list_pictures(folder)
-            pictures += found
-            self.left_out['entries that are no pictures'].extend(
-                entry.name for entry in others if not entry.is_dir()
-            )
+        tree = find_images(root)
+        pictures = tree.images
+        self.left_out['entries that are no pictures'].extend(e.name for e in tree.others)
+        self.left_out[UNREAD].extend(map(str, tree.unread))
         if not pictures:
             raise ValueError(
                 f'UIFaces: no picture under {root}; expected {LAYOUT}. Set UI_ROOT to a folder of '

@@ -20,6 +20,8 @@ class DerivedDataset(FaceDataset):
         **kwargs: See :class:`FaceDataset`.
     """
 
+    inspects = False
+
     def __init__(self, dataset: Any, pipeline: Sequence[Any] = (), **kwargs: Any):
         self.source = DATASETS.build(dataset) if isinstance(dataset, dict) else dataset
         super().__init__(data_root=self.source.data_root, pipeline=pipeline, **kwargs)

@@ -280,7 +280,7 @@ def make(root, *folders):
 
 
 def first_of(kind):
-    return [names[0] for names in doctor.LAYOUTS[kind]]
+    return [names[0] for names in doctor.layout_of(kind)[1]]
 
 
 @pytest.mark.parametrize('kind', ['tinyface', 'scface', 'survface'])

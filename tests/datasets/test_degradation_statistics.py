@@ -297,9 +297,10 @@ def test_pictures_of_a_tree(tmp_path):
     for name in ('b.png', 'a/2.JPG', 'a/1.jpg', 'a/notes.txt', '.hidden/3.png', 'a/._1.jpg'):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
-    pictures, others = find_pictures(tmp_path)
-    assert [str(path.relative_to(tmp_path)) for path in pictures] == ['b.png', 'a/1.jpg', 'a/2.JPG']
-    assert [path.name for path in others] == ['notes.txt']
+    tree = find_pictures(tmp_path)
+    names = [str(path.relative_to(tmp_path)) for path in tree.images]
+    assert names == ['b.png', 'a/1.jpg', 'a/2.JPG']
+    assert [path.name for path in tree.others] == ['notes.txt']
     with pytest.raises(FileNotFoundError, match='absent: no such folder'):
         find_pictures(tmp_path / 'absent')
     (tmp_path / 'empty').mkdir()

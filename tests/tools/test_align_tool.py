@@ -164,7 +164,7 @@ def test_broken_pictures_are_named_and_tried_again(copied, tmp_path, tool, capsy
     content = good.read_bytes()
     good.write_bytes(content[: len(content) // 2])
     (copied / 'Testing_Set' / 'empty.jpg').write_bytes(b'')
-    assert main([str(copied), str(out)]) == 1
+    assert main([str(copied), str(out)]) == 3
     error = capsys.readouterr().err
     assert '2 pictures cannot be read' in error
     assert str(good) in error and 'empty.jpg' in error

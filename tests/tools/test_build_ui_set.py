@@ -45,7 +45,7 @@ def running(pid):
 def test_killed_and_started_again_it_gives_the_same(people, tmp_path, root, tool, capsys):
     whole, out = tmp_path / 'whole', tmp_path / 'out'
     main = tool(TOOL).main
-    assert main([str(people), str(whole), '--layout', 'lpw']) == 1
+    assert main([str(people), str(whole), '--layout', 'lpw']) == 3
     printed = capsys.readouterr()
     assert '1 pictures cannot be read' in printed.err
     assert '0000/00001.jpg' in printed.err
@@ -66,7 +66,7 @@ def test_killed_and_started_again_it_gives_the_same(people, tmp_path, root, tool
     while any(running(pid) for pid in workers) and time.monotonic() < end:
         time.sleep(0.1)
     assert not any(running(pid) for pid in workers)
-    assert main([str(people), str(out), '--layout', 'lpw']) == 1
+    assert main([str(people), str(out), '--layout', 'lpw']) == 3
     assert '12 pictures, 5 of them searched before' in capsys.readouterr().out
     assert contents(out) == contents(whole)
 

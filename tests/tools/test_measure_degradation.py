@@ -45,7 +45,7 @@ def test_statistics(run, target, tmp_path):
     (target / 'notes.txt').write_text('no picture')
     (target / 'b' / 'torn.png').write_bytes((target / 'b' / '0.png').read_bytes()[:200])
     code, out, _ = run(target, '--out', tmp_path / 'new' / 'stats.json')
-    assert code == 0
+    assert code == 3
     record = json.loads((tmp_path / 'new' / 'stats.json').read_text())
     assert record['sizes'] == [[20, 16, 4], [24, 18, 2]]
     assert [len(record[key]) for key in ('damaged', 'no_pictures')] == [1, 1]

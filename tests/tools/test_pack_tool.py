@@ -77,7 +77,7 @@ def test_broken_pictures_stop_it(main, people, tmp_path, capsys):
 def test_skip_broken(main, people, tmp_path, capsys):
     break_two(people)
     out = tmp_path / 'people.pack'
-    assert main([str(people), str(out), '--skip-broken']) == 0
+    assert main([str(people), str(out), '--skip-broken']) == 3
     assert PackReader(out).names == ['0/0.png', '1/0.png', '1/1.png', '2/1.png']
     found = capsys.readouterr()
     assert '2 broken pictures left out' in found.out
@@ -96,17 +96,25 @@ def test_pack_inside_the_folder_and_large_files(people, tool, capsys, monkeypatc
         assert 'left out: 1 large files that are no pictures (' in capsys.readouterr().out
 
 
-def test_links(main, people, tmp_path):
+def test_links(main, people, tmp_path, capsys):
     (tmp_path / 'root').mkdir()
     (tmp_path / 'root' / 'set').symlink_to(people)
     out = tmp_path / 'x.pack'
     assert main([str(tmp_path / 'root'), str(out)]) == 0
     assert 'set/2/1.png' in PackReader(out)
-    for above in (people, people / '1'):
-        (people / '1' / 'up').symlink_to(above)
-        with pytest.raises(ValueError, match=r'1/up is a link to a folder above it'):
-            main([str(people), str(out)])
-        (people / '1' / 'up').unlink()
+    for inside in (people, people / '1'):
+        (people / '1' / 'loop').symlink_to(inside)
+        assert main([str(people), str(out)]) == 0
+        assert len(PackReader(out)) == 6
+        (people / '1' / 'loop').unlink()
+    # Nothing in these is in the folder: they are named.
+    for name, target in (('above', people.parent), ('gone', people / 'absent')):
+        (people / name).symlink_to(target)
+        assert main([str(people), str(out)]) == 1
+        assert f'broken: {people / name} (' in capsys.readouterr().err
+        assert main([str(people), str(out), '--skip-broken']) == 3
+        assert len(PackReader(out)) == 6 and name not in PackReader(out).tree
+        (people / name).unlink()
 
 
 def test_recordio(main, tmp_path):
@@ -139,7 +147,7 @@ def test_broken_recordio(main, tmp_path, capsys):
 def test_label_that_is_no_person(main, tmp_path, capsys):
     good = insightface_records([0, 0])[1][24:]
     rec = write_records(tmp_path, {n: header(v) + good for n, v in enumerate([0, 0.5, -1])})
-    assert main([str(rec), str(tmp_path / 'x.pack'), '--skip-broken']) == 0
+    assert main([str(rec), str(tmp_path / 'x.pack'), '--skip-broken']) == 3
     assert PackReader(tmp_path / 'x.pack').names == ['0/0.jpg']
     found = capsys.readouterr().err
     assert 'record 1 has the label 0.5' in found

@@ -76,7 +76,8 @@ class Faces:
 
     def __init__(self, folder: Path):
         self.folder = folder
-        self.paths, self.others = find_pictures(folder)
+        tree = find_pictures(folder)
+        self.paths, self.others, self.unread = tree.images, tree.others, tree.unread
         self.damaged: list[str] = []
 
     def __iter__(self) -> Iterator[np.ndarray]:
@@ -92,6 +93,9 @@ class Faces:
         lines = [f'{self.folder}: {len(self.paths) - len(self.damaged):,} pictures']
         if self.others:
             lines.append(f'  left out: {len(self.others):,} files that are no pictures')
+        if self.unread:
+            lines.append(f'  left out: {len(self.unread):,} folders and links that cannot be read')
+            lines += [f'    {entry}' for entry in self.unread]
         if self.damaged:
             lines.append(f'  left out: {len(self.damaged):,} damaged pictures')
             lines += [f'    {message}' for message in self.damaged]
@@ -234,8 +238,8 @@ def draw(sets: dict[str, tuple[list[np.ndarray], DegradationStatistics]], path: 
     print(write_atomic(path, lambda file: figure.savefig(file, format='png')))
 
 
-def run(args: argparse.Namespace) -> None:
-    """Measure, and if asked fit and draw."""
+def run(args: argparse.Namespace) -> bool:
+    """Measure, and if asked fit and draw; say whether everything in the folder could be read."""
     faces = Faces(args.folder)
     statistics = measure(faces)
     print(faces.describe())
@@ -244,6 +248,7 @@ def run(args: argparse.Namespace) -> None:
         folder=str(args.folder),
         damaged=faces.damaged,
         no_pictures=[str(path) for path in faces.others],
+        unread=[str(entry) for entry in faces.unread],
         **statistics.summary(),
     )
     write_json(args.out, record)
@@ -256,17 +261,17 @@ def run(args: argparse.Namespace) -> None:
             except PictureError:
                 continue
         draw({'measured': (shown, statistics), **fitted}, args.figure)
+    return not faces.damaged and not faces.unread
 
 
 def main(argv: list[str] | None = None) -> int:
     """Measure a folder; return the exit code."""
     args = parse_args(argv)
     try:
-        run(args)
+        return 0 if run(args) else 3
     except (OSError, ValueError, ImportError) as error:
         print(f'measure_degradation.py: {error}', file=sys.stderr)
         return 1
-    return 0
 
 
 if __name__ == '__main__':

@@ -48,7 +48,16 @@ def cell(values: list[float], rate: bool, ends: tuple[list[float], list[float]] 
 
 def table(groups: list[tuple[str, list[dict[str, float]]]], metrics: list[str] | None) -> str:
     """Return a Markdown table, a row for each metric and a column for each group."""
-    found = list(dict.fromkeys(key for _, results in groups for r in results for key in r))
+    # Warnings about the test set stand among the numbers.
+    found = list(
+        dict.fromkeys(
+            key
+            for _, results in groups
+            for result in results
+            for key, value in result.items()
+            if isinstance(value, int | float)
+        )
+    )
     of_intervals = {f'{name}_{end}' for name in found for end in ('low', 'high')}
     names = metrics or [name for name in found if name not in of_intervals]
     rows = [

@@ -1,7 +1,7 @@
 """Align all pictures below a folder: ``python tools/dataset_converters/align.py SRC OUT``.
 
 Names stay the same, so that OUT can be used in the place of SRC: ``TINYFACE_ROOT=OUT``. A killed
-run goes on where it stopped. Exit code 1 if a picture cannot be read.
+run goes on where it stopped. Exit code 3 if some images or folders cannot be read; they are named.
 """
 
 import argparse
@@ -9,6 +9,7 @@ import sys
 import time
 
 from mmvlr.datasets.alignment import AlignmentRecipe, align_tree
+from mmvlr.datasets.landmarks import LandmarkRecipe
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -35,6 +36,12 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         '--min-face', type=float, default=0.2, help='smallest face, as a share of the square'
     )
+    parser.add_argument(
+        '--landmarks',
+        metavar='FILE',
+        help='take the landmarks from this list (a name and four or five points in a line, as '
+        "SCface's) instead of seeking faces; images that it does not name are taken as a whole",
+    )
     parser.add_argument('--jobs', type=int, default=1, help='number of processes')
     return parser.parse_args(argv)
 
@@ -44,7 +51,10 @@ def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     start = time.perf_counter()
     try:
-        recipe = AlignmentRecipe(args.size, args.detection_side, args.padding, args.min_face)
+        if args.landmarks:
+            recipe = LandmarkRecipe.read(args.landmarks, args.size)
+        else:
+            recipe = AlignmentRecipe(args.size, args.detection_side, args.padding, args.min_face)
         report = align_tree(args.src, args.out, recipe, args.jobs)
     except (OSError, ImportError, ValueError) as error:
         print(error, file=sys.stderr)
@@ -65,7 +75,7 @@ def main(argv: list[str] | None = None) -> int:
     if report.unreadable:
         print(f'{len(report.unreadable):,} pictures cannot be read:', file=sys.stderr)
         print(*(f'  {line}' for line in report.unreadable), sep='\n', file=sys.stderr)
-        return 1
+        return 3
     return 0
 
 

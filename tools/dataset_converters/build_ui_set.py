@@ -6,7 +6,7 @@ what was left out and why. A killed run goes on where it stopped; with other lim
 confidence or correlation no face is sought again. Look at the contact sheet before you train.
 
 With ``--config`` and ``--checkpoint`` only the largest cluster of the embeddings is kept. Exit code
-1 if a picture cannot be read or no face is left.
+1 if no face is left, 3 if some images or folders cannot be read; they are named.
 """
 
 import argparse
@@ -210,7 +210,7 @@ def main(argv: list[str] | None = None) -> int:
     if result.unreadable:
         print(f'{len(result.unreadable):,} pictures cannot be read:', file=sys.stderr)
         print(*(f'  {line}' for line in result.unreadable), sep='\n', file=sys.stderr)
-        code = 1
+        code = code or 3
     return code
 
 

@@ -4,7 +4,8 @@
 
 Folders and names are kept. A picture depends on (preset, seed, its name below SRC, copy) alone, not
 on the others or their order. A run that was stopped goes on where it was: finished pictures are
-kept. ``OUT/degradation.json`` records the settings, and a run with others is refused.
+kept. ``OUT/degradation.json`` records the settings, and a run with others is refused. Exit code 3
+if some images or folders cannot be read; they are named.
 """
 
 import argparse
@@ -119,8 +120,11 @@ def record_settings(output: OutputFolder, settings: dict[str, Any]) -> None:
     write_atomic(record, lambda file: file.write_text(text, encoding='utf-8'))
 
 
-def degrade_folder(args: argparse.Namespace) -> None:
+def degrade_folder(args: argparse.Namespace) -> int:
     """Degrade all pictures of a folder; print what was done and left out.
+
+    Returns:
+        The number of images and folders that cannot be read.
 
     Raises:
         FileNotFoundError: Source folder or preset is missing.
@@ -132,7 +136,8 @@ def degrade_folder(args: argparse.Namespace) -> None:
     if src == out or src in out.parents or out in src.parents:
         raise ValueError(f'SRC {src} and OUT {out} must not lie in one another')
     degrade = VLRDegradation(args.preset)
-    pictures, others = find_pictures(src)
+    tree = find_pictures(src)
+    pictures, others = tree.images, tree.others
     outputs = plan(src, pictures, args.copies, args.suffix)
     settings = dict(
         source=str(src),
@@ -189,8 +194,12 @@ def _degrade(
     if damaged:
         print(f'  left out: {len(damaged):,} damaged pictures')
         print('\n'.join(f'    {message}' for message in damaged.values()))
+    if tree.unread:
+        print(f'  left out: {len(tree.unread):,} folders and links that cannot be read')
+        print('\n'.join(f'    {entry}' for entry in tree.unread))
     if not counts['written'] + counts['kept']:
         raise ValueError(f'{src}: all pictures are damaged')
+    return len(damaged) + len(tree.unread)
 
 
 def names(paths: list[Path]) -> str:
@@ -202,11 +211,10 @@ def main(argv: list[str] | None = None) -> int:
     """Degrade a folder; return the exit code."""
     args = parse_args(argv)
     try:
-        degrade_folder(args)
+        return 3 if degrade_folder(args) else 0
     except (OSError, ValueError) as error:
         print(f'degrade.py: {error}', file=sys.stderr)
         return 1
-    return 0
 
 
 if __name__ == '__main__':

@@ -6,15 +6,14 @@ Usage::
     python tools/dataset_converters/pack.py --verify PACK
 
 SRC is a folder, of which all pictures, label files and folders are packed, or a .rec file of
-insightface with its .idx beside it, whose pictures become ``<label>/<record>.jpg``, the layout of
-``FaceFolder``. Pictures are decoded once and stored as raw pixels in native size. Pictures that
-cannot be read are named and counted, and nothing is written unless ``--skip-broken`` leaves them
-out. ``--verify`` compares the checksum of everything in a pack. The exit code is 1 where something
-is broken.
+insightface with its .idx beside it (or the folder with ``train.rec``), whose pictures become
+``<label>/<record>.jpg``, the layout of ``FaceFolder``. Links are followed. Pictures are decoded once
+and stored as raw pixels in native size. Pictures that cannot be read are named and counted, and
+nothing is written unless ``--skip-broken`` leaves them out. ``--verify`` compares the checksum of
+everything in a pack. The exit code is 1 where something is broken, and 3 where that was left out.
 """
 
 import argparse
-import os
 import sys
 from collections import defaultdict
 from collections.abc import Iterator
@@ -24,8 +23,9 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
-from mmvlr.datasets.base import PICTURE_SUFFIXES
+from mmvlr.datasets.finding import PICTURE_SUFFIXES, walk
 from mmvlr.datasets.storage import PackReader, PictureError, RecordIOReader, write_pack
+from mmvlr.datasets.storage.recordio import RECORDS
 from mmvlr.datasets.transforms import read_picture
 from mmvlr.utils.io import output_file
 from mmvlr.utils.locks import locked
@@ -83,33 +83,24 @@ class FolderSource(Source):
         self.root = root
         self.files: list[str] = []
         folders = []
-        for where, inside, files in os.walk(root, followlinks=True):
-            self._refuse_loop(Path(where))
-            inside[:] = self._visible(where, sorted(inside))
-            folders += [self._name(where, name) for name in inside]
-            for name in self._visible(where, sorted(files)):
-                path = Path(where, name)
+        for folder in walk(root):
+            self.broken += map(str, folder.unread)
+            hidden = [str(folder.path / name) for name in folder.hidden]
+            self.left_out['hidden files and folders'].extend(hidden)
+            if folder.path not in [entry.path for entry in folder.unread]:
+                folders.append(self._name(folder.path))
+            for path in sorted((*folder.images, *folder.others)):
                 if path.resolve() == out.resolve():
                     continue
                 picture = path.suffix.lower() in PICTURE_SUFFIXES
                 if not picture and path.stat().st_size > MAX_FILE_BYTES:
                     self.left_out['large files that are no pictures'].append(str(path))
                 else:
-                    self.files.append(self._name(where, name))
+                    self.files.append(self._name(path))
         self.folders = tuple(folders)
 
-    def _refuse_loop(self, folder: Path) -> None:
-        above = folder.parent.resolve()
-        if folder.is_symlink() and folder.resolve() in (above, *above.parents):
-            raise ValueError(f'{folder} is a link to a folder above it; remove the link')
-
-    def _visible(self, where: str, names: list[str]) -> list[str]:
-        hidden = [name for name in names if name.startswith('.')]
-        self.left_out['hidden files and folders'].extend(os.path.join(where, n) for n in hidden)
-        return [name for name in names if not name.startswith('.')]
-
-    def _name(self, where: str, name: str) -> str:
-        return Path(where, name).relative_to(self.root).as_posix()
+    def _name(self, path: Path) -> str:
+        return path.relative_to(self.root).as_posix()
 
     def __len__(self) -> int:
         return len(self.files)
@@ -199,10 +190,11 @@ def main(argv: list[str] | None = None) -> int:
         parser.error('SRC and OUT.pack are needed, or --verify PACK')
     if args.out.suffix != '.pack':
         parser.error(f'{args.out}: the name of a pack must end in .pack')
-    if args.src.is_dir():
-        source: Source = FolderSource(args.src, args.out, args.skip_broken)
-    elif args.src.suffix == '.rec' and args.src.is_file():
-        source = RecordIOSource(args.src, args.skip_broken)
+    records = [args.src, args.src / RECORDS] if args.src.is_dir() else [args.src]
+    if records[-1].suffix == '.rec' and records[-1].is_file():
+        source: Source = RecordIOSource(records[-1], args.skip_broken)
+    elif args.src.is_dir():
+        source = FolderSource(args.src, args.out, args.skip_broken)
     else:
         parser.error(f'{args.src} is neither a folder nor a .rec file')
     if not len(source):
@@ -225,7 +217,9 @@ def main(argv: list[str] | None = None) -> int:
         for problem in source.broken:
             print(f'broken: {problem}', file=sys.stderr)
         print(f'{len(source.broken):,} broken pictures{"" if pack is None else " left out"}')
-    return int(pack is None)
+    if pack is None:
+        return 1
+    return 3 if source.broken else 0
 
 
 if __name__ == '__main__':

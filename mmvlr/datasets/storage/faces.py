@@ -21,7 +21,7 @@ class RecordIOFaces(FaceDataset):
     renumbered in their order, with a warning; ``identity`` keeps the number of the file.
 
     Args:
-        data_root: Folder with the two files.
+        data_root: Folder with the two files, or the .rec file itself.
         rec: Name of the .rec file; its index has the same name and ends in ``.idx``.
         **kwargs: See :class:`FaceDataset`.
 
@@ -38,7 +38,8 @@ class RecordIOFaces(FaceDataset):
 
     def load_data_list(self) -> list[dict]:
         """Return one record a picture."""
-        file = Path(self.data_root) / self.rec
+        file = Path(self.data_root)
+        file = file if file.is_file() else file / self.rec
         if file.suffix != '.rec' or not file.is_file():
             raise FileNotFoundError(
                 f'RecordIOFaces: no .rec file {file}; expected train.rec and train.idx, as '

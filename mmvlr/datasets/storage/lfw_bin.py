@@ -83,6 +83,9 @@ class BinReader:
                 f'{self.path} holds {type(content).__name__}; expected (pictures, same)'
             )
         pictures, same = (list(part) if np.iterable(part) else [part] for part in content)
+        same = [
+            flag.item() if np.size(flag) == 1 and hasattr(flag, 'item') else flag for flag in same
+        ]
         for number, flag in enumerate(same):
             if not isinstance(flag, bool | np.bool_ | int | np.integer) or flag not in (0, 1):
                 raise ValueError(f'{self.path}: same[{number}] is {flag!r}, not true or false')
@@ -95,7 +98,9 @@ class BinReader:
         self.same = np.array(same, bool)
 
     def _bytes(self, number: int, item: Any) -> bytes:
-        if isinstance(item, np.ndarray) and item.dtype == np.uint8 and item.ndim == 1:
+        # insightface's own files hold columns (N, 1); cv2.imdecode takes rows (1, N) too.
+        is_bytes = isinstance(item, np.ndarray) and item.dtype == np.uint8 and item.ndim
+        if is_bytes and item.size == max(item.shape):
             return item.tobytes()
         if isinstance(item, bytes | bytearray):
             return bytes(item)
@@ -114,6 +119,14 @@ class BinReader:
     def __len__(self) -> int:
         return len(self.encoded)
 
+    def content(self, name: str) -> bytes:
+        """Return an encoded image."""
+        return self.encoded[int(name)]
+
+    def size_key(self, name: str) -> int:
+        """Return what is equal for equal images."""
+        return len(self.content(name))
+
     def picture(self, name: str) -> np.ndarray:
         """Return picture number ``name``, RGB uint8 (h, w, 3).
 
@@ -121,6 +134,6 @@ class BinReader:
             KeyError: There is no such picture.
             PictureError: It is damaged.
         """
-        if not (name.isdigit() and int(name) < len(self)):
+        if not (name.isascii() and name.isdecimal() and int(name) < len(self)):
             raise KeyError(f'{self.path} has no picture {name}')
         return decode_picture(self.encoded[int(name)], f'{self.path}: picture {name}')

@@ -239,6 +239,15 @@ class PackReader:
     #: All readers of stored pictures have this method.
     picture = __getitem__
 
+    def size_key(self, name: str) -> tuple:
+        """Return what is equal for equal images, without reading them."""
+        row = self._row[name]
+        return self._shape[row], self._crc[row]
+
+    def content(self, name: str) -> bytes:
+        """Return what is stored of an image."""
+        return self[name].tobytes()
+
     def read_file(self, name: str) -> bytes:
         """Return the bytes of another file than a picture.
 

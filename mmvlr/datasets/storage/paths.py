@@ -6,7 +6,7 @@ file in front of it once. A folder that has one of the endings stays a folder.
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from pathlib import Path, PurePath
 from typing import Protocol
 
@@ -27,6 +27,12 @@ class Reader(Protocol):
 
     def picture(self, name: str) -> np.ndarray:
         """Return a picture, RGB uint8 (h, w, 3); KeyError if there is none of this name."""
+
+    def content(self, name: str) -> bytes:
+        """Return what is stored of an image."""
+
+    def size_key(self, name: str) -> Hashable:
+        """Return what is equal for images of equal content, at little cost."""
 
 
 _readers: dict[str, Reader] = {}

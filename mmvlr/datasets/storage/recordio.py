@@ -25,6 +25,8 @@ import numpy as np
 from .decoding import PictureError, decode_picture
 
 SUFFIX = '.rec'
+#: Name of the file in insightface's folders.
+RECORDS = 'train.rec'
 MAGIC = 0xCED7230A
 _PART = struct.Struct('<II')
 _HEADER = struct.Struct('<IfQQ')
@@ -56,7 +58,7 @@ class RecordIOReader:
     A pickled reader opens the files again.
 
     Args:
-        rec: The .rec file.
+        rec: The .rec file, or the folder with ``train.rec``.
         idx: Its index; by default the file of the same name that ends in ``.idx``.
 
     Raises:
@@ -65,8 +67,8 @@ class RecordIOReader:
     """
 
     def __init__(self, rec: str | Path, idx: str | Path | None = None):
-        self.path = Path(rec)
-        self.idx = Path(rec).with_suffix('.idx') if idx is None else Path(idx)
+        self.path = Path(rec) / RECORDS if Path(rec).is_dir() else Path(rec)
+        self.idx = self.path.with_suffix('.idx') if idx is None else Path(idx)
         if not self.idx.is_file():
             raise FileNotFoundError(
                 f'{self.idx} is missing; {self.path} cannot be read without its index'
@@ -169,9 +171,17 @@ class RecordIOReader:
             KeyError: There is no such record.
             PictureError: The record or its picture is damaged.
         """
-        if not name.isdecimal():
+        if not (name.isascii() and name.isdecimal()):
             raise KeyError(f'{self.path} has no record {name}')
         return decode_picture(self[int(name)].content, f'{self.path}: record {name}')
+
+    def content(self, name: str) -> bytes:
+        """Return the encoded image of a record."""
+        return self[int(name)].content
+
+    def size_key(self, name: str) -> int:
+        """Return what is equal for equal images."""
+        return len(self.content(name))
 
     def picture_keys(self) -> np.ndarray:
         """Return the numbers of the records that hold pictures, ascending.
@@ -179,7 +189,7 @@ class RecordIOReader:
         Raises:
             ValueError: Record 0 is a header, and the index lacks records that it tells of.
         """
-        if self.keys[0] != 0 or not self._has_label_array(0):
+        if self.keys[0] != 0 or not self._is_header(0):
             return self.keys
         labels = self[0].labels
         if len(labels) < 2 or not 1 < labels[0] <= labels[1]:
@@ -196,9 +206,13 @@ class RecordIOReader:
             )
         return wanted
 
-    def _has_label_array(self, key: int) -> bool:
+    def _is_header(self, key: int) -> bool:
+        """Say whether a record has an array of labels and no image."""
         data = self.raw(key)
-        return len(data) >= _HEADER.size and _HEADER.unpack_from(data)[0] > 0
+        if len(data) < _HEADER.size:
+            return False
+        count = _HEADER.unpack_from(data)[0]
+        return count > 0 and len(data) == _HEADER.size + 4 * count
 
     def first_labels(self, keys: np.ndarray) -> np.ndarray:
         """Return the first label of records, float32 (N,), without reading their pictures.

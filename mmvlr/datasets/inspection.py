@@ -1,0 +1,277 @@
+"""What is wrong with the images of a set although each of them can be read.
+
+:func:`inspect_images` compares a sample with what a network is fed with: shape, size, color.
+:func:`find_copies` finds images that are byte for byte the same.
+"""
+
+import hashlib
+import os
+from collections import defaultdict
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from .storage import locate
+from .transforms.loading import read_picture
+
+#: Images of a role that are looked at, evenly spread.
+SAMPLE = 64
+#: A sample is decoded up to so many pixels: the colors of large images need not all be known.
+DECODED_PIXELS = 1 << 24
+#: Fewer images say nothing about the colors of a set.
+FEWEST = 8
+#: Crops of detectors are up to 4 : 5, whole portraits 3 : 4; a crop of few pixels lies in between
+#: by rounding alone, so that half a pixel is allowed for on each side.
+MAX_SQUEEZE = 1.26
+#: Shorter side in pixels from which an image is a frame or a portrait rather than a face crop.
+FRAME_SIDE = 480
+#: Channels of a gray image differ by compression at most.
+GRAY_SPREAD = 2
+#: Skin is redder than blue under any light that faces were measured in: by 25 grey levels in the
+#: median of the worst set, so that the opposite means that the channels are swapped.
+SWAPPED = -10
+REMEDY = 'align them (tools/dataset_converters/align.py)'
+
+
+def spread(count: int, limit: int = SAMPLE) -> list[int]:
+    """Return at most ``limit`` indices below ``count``, evenly spread."""
+    return np.linspace(0, count - 1, min(count, limit)).round().astype(int).tolist()
+
+
+def inspect_images(
+    records: Sequence[Mapping[str, Any]], size: Sequence[int] = (112, 112), root: str = ''
+) -> dict[str, list[str]]:
+    """Compare a sample of each role with what the network is fed with.
+
+    Args:
+        records: Records of a data set.
+        size: (height, width) that images are resized to.
+        root: Folder that names start from.
+
+    Returns:
+        What is odd -> names of the images.
+    """
+    by_role: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
+    for record in records:
+        by_role[record['role']].append(record)
+    found: dict[str, list[str]] = {}
+    for role, members in by_role.items():
+        sample = [members[index] for index in spread(len(members))]
+        found |= _inspect(role, sample, size, root)
+    return found
+
+
+def _inspect(
+    role: str, sample: Sequence[Mapping[str, Any]], size: Sequence[int], root: str
+) -> dict[str, list[str]]:
+    names, shapes = [], []
+    gray, swapped = [], []
+    left = DECODED_PIXELS
+    for record in sample:
+        try:
+            shape = read_shape(record)
+            left -= shape[0] * shape[1]
+            pixels = _read(record).astype(np.int16) if left >= 0 else None
+        except Exception:  # the error belongs to whoever needs the image
+            continue
+        names.append(_name(record.get('img_path', ''), root))
+        shapes.append(shape)
+        if pixels is not None:
+            gray.append(int(np.ptp(pixels, axis=2).max()) <= GRAY_SPREAD)
+            h, w = shape[0] // 4, shape[1] // 4
+            middle = pixels[h : shape[0] - h, w : shape[1] - w].mean((0, 1))
+            swapped.append(middle[0] - middle[2])
+    if not shapes:
+        return {}
+    found: dict[str, list[str]] = {}
+    of = f'of {len(shapes)} sampled {role} images'
+
+    def note(marks: Sequence[bool], text: str) -> None:
+        chosen = [name for name, mark in zip(names, marks, strict=False) if mark]
+        found[f'{of} {text}'] = chosen
+
+    height, width = np.median(shapes, axis=0).astype(int)
+    large = [min(shape) >= FRAME_SIDE for shape in shapes]
+    squeezed = [squeeze(shape, size) > MAX_SQUEEZE for shape in shapes]
+    target = f'{size[0]} x {size[1]} (height x width)'
+    if np.mean(large) > 0.5:
+        note(
+            large,
+            f'are frames or portraits, {height} x {width} in the median, where face crops are '
+            f'expected; resized to {target} they are recognized badly: {REMEDY}',
+        )
+    elif np.mean(squeezed) > 0.5:
+        note(
+            squeezed,
+            f'have another shape, {height} x {width} in the median, and are squeezed to {target}, '
+            f'which is recognized badly: {REMEDY}',
+        )
+    if len(gray) < FEWEST:
+        return found
+    if all(gray):
+        note(gray, 'are gray, where color is expected: figures are not those of color images')
+    elif np.median(swapped) < SWAPPED and np.mean(np.array(swapped) < 0) > 0.8:
+        note(
+            [difference < 0 for difference in swapped],
+            'show faces that are bluer than red: red and blue are probably swapped; write the '
+            'images as RGB',
+        )
+    return found
+
+
+def _name(path: str, root: str) -> str:
+    return os.path.relpath(path, root) if path and root else str(path)
+
+
+def squeeze(shape: Sequence[int], size: Sequence[int]) -> float:
+    """Return by what factor one side is shortened against the other, give or take half a pixel.
+
+    Args:
+        shape: (height, width) of an image.
+        size: (height, width) that it is resized to.
+
+    Returns:
+        1 for an image whose shape is that of ``size``, otherwise more.
+    """
+    height, width = shape
+    target = size[1] / size[0]
+    low, high = (width - 0.5) / (height + 0.5) / target, (width + 0.5) / (height - 0.5) / target
+    return max(low, 1 / high, 1.0)
+
+
+def read_shape(record: Mapping[str, Any]) -> tuple[int, int]:
+    """Return (height, width) of an image, of a file from its header alone."""
+    if 'img' in record or locate(record['img_path']) is not None:
+        return _read(record).shape[:2]
+    with Image.open(record['img_path']) as image:
+        return image.height, image.width
+
+
+def _read(record: Mapping[str, Any]) -> np.ndarray:
+    return record['img'] if 'img' in record else read_picture(record['img_path'])
+
+
+# ----------------------------------------------------------------------------------------------
+# Copies
+
+
+class Entry(NamedTuple):
+    """An image among which copies are sought.
+
+    Attributes:
+        content: Equal for images that are byte for byte the same.
+        part: Its role, or the part of the archive.
+        person: Who is on it; None where nobody knows.
+        name: Its name, for the message.
+    """
+
+    content: Hashable
+    part: str
+    person: Hashable | None
+    name: str
+
+
+#: Verification shows the people of the identification test, in the same images: no copy.
+_APART = ('pair', 'verification')
+
+
+def name_copies(entries: Iterable[Entry]) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
+    """Name images that are byte for byte the same.
+
+    Args:
+        entries: The images, those of the parts that others are compared with first.
+
+    Returns:
+        What does harm -> names, and what does none (twice in one part, of one person) -> names.
+    """
+    groups: dict[Hashable, list[Entry]] = defaultdict(list)
+    for entry in entries:
+        groups[entry.content].append(entry)
+    harm: dict[str, list[str]] = defaultdict(list)
+    harmless: dict[str, list[str]] = defaultdict(list)
+    for group in groups.values():
+        seen: dict[str, Entry] = {}
+        for entry in group:
+            for part, other in seen.items():
+                told = f'{entry.name} = {other.name}'
+                if part != entry.part:
+                    apart = {part, entry.part} & {*_APART} and 'train' not in (part, entry.part)
+                    if not apart:
+                        reason = f'{entry.part} images that are byte for byte in {part} too'
+                        harm[reason].append(told)
+                elif entry.person != other.person:
+                    harm[f'{part} images that are there under two people'].append(told)
+                else:
+                    harmless[f'{part} images that are there twice'].append(told)
+            seen.setdefault(entry.part, entry)
+    return dict(harm), dict(harmless)
+
+
+def find_copies(
+    records: Sequence[Mapping[str, Any]], training: Iterable[str] = (), root: str = ''
+) -> dict[str, list[str]]:
+    """Find images of a test set that are byte for byte the same, also in its training set.
+
+    Only files of equal size are read.
+
+    Args:
+        records: Records of the test set.
+        training: Images of the training set.
+        root: Folder that names start from.
+
+    Returns:
+        What is odd -> names of the images.
+    """
+    images = [(path, 'train', None) for path in training]
+    images += [
+        (record['img_path'], record['role'], record['identity'])
+        for record in records
+        if 'img_path' in record
+    ]
+    alike: dict[Hashable, list[int]] = defaultdict(list)
+    for index, (path, _, _) in enumerate(images):
+        alike[_cheap_key(path)].append(index)
+    chosen = sorted(index for group in alike.values() if len(group) > 1 for index in group)
+    paths = [images[index][0] for index in chosen]
+    entries = (
+        Entry(content, *images[index][1:], _name(images[index][0], root))
+        for index, content in zip(chosen, _digests(paths), strict=True)
+        if content is not None
+    )
+    harm, harmless = name_copies(entries)
+    return harm | harmless
+
+
+def _cheap_key(path: str) -> Hashable:
+    """Return what is equal for equal images and costs little."""
+    stored = locate(path)
+    if stored is not None:
+        reader, name = stored
+        return reader.size_key(name)
+    try:
+        # Empty files are no copies of each other.
+        return os.stat(path).st_size or path
+    except OSError:
+        # Read by nobody here, and an error when it is loaded.
+        return path
+
+
+def _digests(paths: Sequence[str], chunk: int = 500) -> Iterator[bytes | None]:
+    """Return digests of contents. Threads wait for a slow disk side by side."""
+    parts = [paths[start : start + chunk] for start in range(0, len(paths), chunk)]
+    with ThreadPoolExecutor(8) as pool:
+        for part in pool.map(lambda part: [_digest(path) for path in part], parts):
+            yield from part
+
+
+def _digest(path: str) -> bytes | None:
+    try:
+        stored = locate(path)
+        content = Path(path).read_bytes() if stored is None else stored[0].content(stored[1])
+    except (OSError, ValueError):
+        return None
+    return hashlib.blake2b(content, digest_size=16).digest()
