@@ -12,6 +12,7 @@ from mmengine.dataset import BaseDataset
 from mmengine.logging import print_log
 
 from mmvlr.registry import TRANSFORMS
+from mmvlr.utils.loading import prepare_worker
 
 #: Identity of pictures that belong to nobody in the gallery (TinyFace's convention).
 NO_IDENTITY = -100
@@ -101,6 +102,11 @@ class FaceDataset(BaseDataset):
     def rng(self, idx: int) -> np.random.Generator:
         """Return the random generator of picture ``idx`` in the current epoch."""
         return np.random.default_rng((self.seed, self._epoch.value, idx))
+
+    def __getitem__(self, idx: int) -> Any:
+        """Return picture ``idx`` as the pipeline makes it."""
+        prepare_worker()
+        return super().__getitem__(idx)
 
     def prepare_data(self, idx: int) -> Any:
         """Run the pipeline on picture ``idx`` with its own random generator."""

@@ -22,6 +22,7 @@ from mmengine.logging import HistoryBuffer
 from mmengine.runner import CheckpointLoader
 
 from .io import write_atomic
+from .loading import watch_workers
 
 #: Folders whose files may be unpickled in full, separated by ``os.pathsep``.
 TRUSTED_VARIABLE = 'MMVLR_TRUSTED'
@@ -164,6 +165,10 @@ class AtomicLocalBackend(LocalBackend):
 
 
 def apply() -> None:
-    """Register the safe checkpoint loader and the atomic file backend; safe to call again."""
+    """Register the safe checkpoint loader and the atomic file backend, watch workers of loaders.
+
+    It is safe to call again.
+    """
+    watch_workers()
     register_backend('atomic_local', AtomicLocalBackend, force=True)
     CheckpointLoader.register_scheme(prefixes='', force=True, loader=load_checkpoint_file)
