@@ -3,6 +3,7 @@
 ``make demo`` runs this. Nothing is downloaded; everything goes into ``work_dirs/demo``.
 """
 
+import mmvlr  # noqa: F401  # isort: skip
 import argparse
 import shutil
 import sys

@@ -9,6 +9,7 @@ With ``--config`` and ``--checkpoint`` only the largest cluster of the embedding
 1 if a picture cannot be read or no face is left.
 """
 
+import mmvlr  # noqa: F401  # isort: skip
 import argparse
 import sys
 import time
