@@ -4,6 +4,7 @@
 earlier demo wrote there is replaced; other files stay.
 """
 
+import mmvlr  # noqa: F401  # isort: skip
 import argparse
 import sys
 import time

@@ -6,6 +6,7 @@
 Started again it goes on where it stopped. ``--dry-run`` prints the plan.
 """
 
+import mmvlr  # noqa: F401  # isort: skip
 import argparse
 import contextlib
 import shlex

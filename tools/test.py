@@ -1,5 +1,6 @@
 """Test a checkpoint: ``python tools/test.py CONFIG CHECKPOINT --out result.json``."""
 
+import mmvlr  # noqa: F401  # isort: skip
 import argparse
 import json
 import sys

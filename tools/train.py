@@ -1,5 +1,6 @@
 """Train a model: ``python tools/train.py configs/riface/r50_tinyface.py``."""
 
+import mmvlr  # noqa: F401  # isort: skip
 import argparse
 import os
 import resource

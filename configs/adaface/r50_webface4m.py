@@ -4,7 +4,7 @@
 # out.
 _base_ = ['../arcface/r50_ms1m.py']
 
-rec_root = '{{$WEBFACE4M_ROOT:data/webface4m}}'
+rec_root = __import__('os').environ.get('WEBFACE4M_ROOT') or 'data/webface4m'
 train_dataloader = dict(dataset=dict(data_root=rec_root))
 val_dataloader = dict(dataset=dict(data_root=rec_root + '/lfw.bin'))
 test_dataloader = dict(dataset=dict(data_root=rec_root + '/lfw.bin'))

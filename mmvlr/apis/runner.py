@@ -31,6 +31,7 @@ def load_config(path: str | Path, options: dict[str, Any] | None = None) -> Conf
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f'config {path} does not exist; see the files under configs/')
+    compat.apply()
     config = Config.fromfile(path)
     if options:
         config.merge_from_dict(options)

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mmvlr.utils.threads import count_cores
+
 GIB = 1 << 30
 #: Modules of packages that setup.py names and that are known to break.
 _MODULES = ('numpy', 'scipy', 'cv2', 'PIL', 'torch', 'torchvision', 'mmengine', 'mmcv', 'sklearn')
@@ -378,12 +380,7 @@ def check_gpu(
 def _cpu() -> list[Finding]:
     import torch
 
-    affinity = getattr(os, 'sched_getaffinity', None)
-    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
-    limit = Path('/sys/fs/cgroup/cpu.max')
-    quota = limit.read_text().split() if limit.is_file() else ['max']
-    if quota[0] != 'max':
-        cores = max(1, min(cores, round(int(quota[0]) / int(quota[1]))))
+    _, cores = count_cores()
     return check_threads(cores, torch.get_num_threads(), os.environ.get('OMP_NUM_THREADS'))
 
 
@@ -410,17 +407,17 @@ def _size_of(folder: str) -> int | None:
 
 
 def check_shared_memory(size: int | None) -> list[Finding]:
-    """Check the memory through which data loader workers hand over pictures.
+    """Check the memory that processes need to wait for each other.
 
     Args:
         size: Bytes of /dev/shm; None where there is none.
     """
     if size is None:
         return []
-    told = f'/dev/shm has {size / GIB:.1f} GiB'
-    if size < GIB:
-        told += '; data loader workers die with "Bus error" when it is full'
-        remedy = 'docker run --shm-size=8g (or --ipc=host), or num_workers=0 in the data loaders'
+    told = f'/dev/shm has {size >> 20:,} MiB'
+    if size < 1 << 20:
+        told += '; data loaders cannot start their workers'
+        remedy = 'docker run --shm-size=64m (or --ipc=host), or num_workers=0 in the data loaders'
         return [Finding('memory', 'warning', told, remedy)]
     return [Finding('memory', 'ok', told)]
 
@@ -475,9 +472,6 @@ def check_data_root(variable: str, value: str | None, default: str, kind: str) -
         kind: What it holds, see :data:`DATA`.
     """
     name = f'{variable}={value}' if value else f'{variable} is not set, {default}'
-    # An empty variable is taken as it is by the configs: no folder at all.
-    if value == '':
-        return Finding('data', 'error', f'{variable} is empty', f'unset {variable}, or set it')
     root = Path(value or default)
     if value and value.startswith('~'):
         told = f'{name}: configs do not expand ~'

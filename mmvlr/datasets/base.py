@@ -14,6 +14,7 @@ from mmengine.dist import is_main_process
 from mmengine.logging import print_log
 
 from mmvlr.registry import TRANSFORMS
+from mmvlr.utils.loading import prepare_worker
 
 from .finding import PICTURE_SUFFIXES, list_folder
 from .inspection import find_copies, inspect_images
@@ -138,6 +139,11 @@ class FaceDataset(BaseDataset):
     def rng(self, idx: int) -> np.random.Generator:
         """Return the random generator of picture ``idx`` in the current epoch."""
         return np.random.default_rng((self.seed, self._epoch.value, idx))
+
+    def __getitem__(self, idx: int) -> Any:
+        """Return picture ``idx`` as the pipeline makes it."""
+        prepare_worker()
+        return super().__getitem__(idx)
 
     def prepare_data(self, idx: int) -> Any:
         """Run the pipeline on picture ``idx`` with its own random generator."""

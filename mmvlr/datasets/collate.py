@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 
 from mmvlr.registry import FUNCTIONS
+from mmvlr.utils.loading import prepare_worker
 
 
 @FUNCTIONS.register_module()
@@ -14,6 +15,7 @@ def face_collate(batch: Sequence[dict]) -> dict:
     mmengine's default (``pseudo_collate``) would leave a list of pictures to be stacked on the
     main process; stacking here happens in the workers.
     """
+    prepare_worker()
     return dict(
         inputs=torch.stack([face['inputs'] for face in batch]),
         data_samples=[face['data_samples'] for face in batch],

@@ -5,23 +5,27 @@ and goes when the cause does. :func:`apply` is called by ``mmvlr.apis`` and the 
 Runner is built; importing mmvlr alone changes nothing.
 """
 
+import ast
 import ctypes
 import datetime
 import io
 import os
 import pickle
 import platform
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import torch.distributed as dist
+from mmengine.config import Config
 from mmengine.fileio import LocalBackend, register_backend
 from mmengine.logging import HistoryBuffer, print_log
 from mmengine.runner import CheckpointLoader
 
 from .io import write_atomic
+from .loading import watch_workers
 from .outputs import is_own, note_written
 
 #: Folders whose files may be unpickled in full, separated by ``os.pathsep``.
@@ -120,6 +124,65 @@ def load_checkpoint_file(path: str, map_location: Any = 'cpu') -> Any:
     return torch.load(path, map_location=map_location, weights_only=False)
 
 
+#: mmengine's way to take a value from the environment: ``'{{$NAME:default}}'`` in a config.
+_VARIABLE = re.compile(r'\{\{\s*\$(\w+)\s*:\s*(\S*?)\s*\}\}')
+
+
+def fill_in(text: str) -> str:
+    """Replace ``{{$NAME:default}}`` by the values of environment variables.
+
+    Raises:
+        KeyError: A variable is neither set nor has a default.
+    """
+
+    def look_up(found: re.Match) -> str:
+        value = os.environ.get(found[1]) or found[2]
+        if not value:
+            raise KeyError(f'a config asks for the environment variable {found[1]}: set it')
+        return value
+
+    return _VARIABLE.sub(look_up, text)
+
+
+class _LookUpLater(ast.NodeTransformer):
+    """Let a config call :func:`fill_in` where mmengine would paste a value into its source."""
+
+    CALL = "__import__('mmvlr.utils.compat', fromlist=['']).fill_in({!r})"
+
+    def visit_Constant(self, node: ast.Constant) -> ast.expr:
+        if not isinstance(node.value, str) or not _VARIABLE.search(node.value):
+            return node
+        return ast.parse(self.CALL.format(node.value), mode='eval').body
+
+    def visit_Set(self, node: ast.Set) -> ast.expr:
+        match node:
+            # {{'$NAME:default'}}, which stands for a number or another literal.
+            case ast.Set([ast.Set([ast.Constant(str(text))])]) if text.lstrip().startswith('$'):
+                call = self.CALL.format(f'{{{{{text}}}}}')
+                return ast.parse(f"__import__('ast').literal_eval({call})", mode='eval').body
+        return self.generic_visit(node)
+
+
+_paste_environment = Config._substitute_env_variables
+
+
+def _substitute_env_variables(filename: str, temp_config_name: str) -> dict[str, str]:
+    """Stand in for mmengine's function: a quote in a value ends no string, no value is code."""
+    source = Path(filename).read_text(encoding='utf-8')
+    asked = re.findall(r'\{\{.?\s*\$(\w+)\s*:', source)
+    if asked and filename.endswith('.py'):
+        tree = ast.fix_missing_locations(_LookUpLater().visit(ast.parse(source)))
+        Path(temp_config_name).write_text(ast.unparse(tree), encoding='utf-8')
+        return {}
+    for name in asked:
+        if not re.fullmatch(r'[\w ./:@+=,~-]*', os.environ.get(name, '')):
+            raise ValueError(
+                f'{name} holds characters that mean something in YAML or JSON; write the config '
+                'that asks for it in Python'
+            )
+    return _paste_environment(filename, temp_config_name)
+
+
 def use_cpu_process_group(timeout: float | None = None) -> None:
     """Start a gloo process group before mmengine would try to set a GPU.
 
@@ -177,6 +240,8 @@ class AtomicLocalBackend(LocalBackend):
 
 
 def apply() -> None:
-    """Register the safe checkpoint loader and the atomic file backend; safe to call again."""
+    """Put every workaround in place that is not asked for by name; safe to call again."""
+    Config._substitute_env_variables = staticmethod(_substitute_env_variables)
+    watch_workers()
     register_backend('atomic_local', AtomicLocalBackend, force=True)
     CheckpointLoader.register_scheme(prefixes='', force=True, loader=load_checkpoint_file)

@@ -129,16 +129,23 @@ def stamp_of(path: Path) -> list[int]:
 _work: Callable | None = None
 
 
-def _start_worker(make: Callable[[], Callable]) -> None:
+def leave_with_parent() -> None:
+    """End this process when its parent has ended.
+
+    A parent that was killed cannot stop its workers, and they would wait for ever.
+    """
     parent = os.getppid()
 
-    def leave_with_parent() -> None:
-        # A parent that was killed cannot stop its workers, and they would wait for ever.
+    def watch() -> None:
         while os.getppid() == parent:
             time.sleep(0.5)
         os._exit(1)
 
-    threading.Thread(target=leave_with_parent, daemon=True).start()
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _start_worker(make: Callable[[], Callable]) -> None:
+    leave_with_parent()
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     global _work

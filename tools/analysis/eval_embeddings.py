@@ -10,6 +10,7 @@ Further fields: the quality measures ``ri``, ``ers``, ``norm``, and ``distance``
 metrics are those of the config, or follow from the roles.
 """
 
+import mmvlr  # noqa: F401  # isort: skip
 import argparse
 import json
 import sys

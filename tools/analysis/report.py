@@ -1,5 +1,6 @@
 """Write the HTML report of a training run: ``python tools/analysis/report.py WORK_DIR``."""
 
+import mmvlr  # noqa: F401  # isort: skip
 import argparse
 import sys
 

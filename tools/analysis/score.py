@@ -5,6 +5,7 @@ and identity, and what every quality measure says of it: RI, ERS, norm and CR-FI
 model gives them, SER-FIQ, native size and sharpness. ``mmvlr.evaluation.FaceTable.load`` reads it.
 """
 
+import mmvlr  # noqa: F401  # isort: skip
 import argparse
 import sys
 

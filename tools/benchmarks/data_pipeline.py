@@ -23,6 +23,7 @@ The table gives medians and ranges over the rounds. The last line is one JSON ob
 are microseconds a picture. Needs Linux, whose clocks tell the processor time of workers.
 """
 
+import mmvlr  # noqa: F401  # isort: skip
 import argparse
 import json
 import resource

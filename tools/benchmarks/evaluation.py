@@ -13,6 +13,7 @@ memory above that of the inputs, and that of the whole process. The last line is
 worst size. ``--trace`` profiles one more, untimed turn of the engine.
 """
 
+import mmvlr  # noqa: F401  # isort: skip
 import argparse
 import json
 import statistics

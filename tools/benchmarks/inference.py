@@ -16,6 +16,7 @@ The last line is one JSON object; its ``speedup`` is that of ``exported`` at the
 it gains least (of ``folded`` where nothing is exported).
 """
 
+import mmvlr  # noqa: F401  # isort: skip
 import argparse
 import json
 import statistics

@@ -6,6 +6,7 @@ the gallery, memory hardly: what grows are the identities and the order of the r
 a picture. The last line is one JSON object.
 """
 
+import mmvlr  # noqa: F401  # isort: skip
 import argparse
 import json
 import subprocess

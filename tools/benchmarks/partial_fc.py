@@ -7,6 +7,7 @@ CPU the ranks share the cores, so time a step does not fall with their number; a
 used with ``--ranks 1`` alone, where there is one. The last line is one JSON object.
 """
 
+import mmvlr  # noqa: F401  # isort: skip
 import argparse
 import json
 import os

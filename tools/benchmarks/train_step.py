@@ -14,6 +14,7 @@ memory of the bare loop as it is, with gradient checkpointing, with bfloat16 and
 processes of their own. The last line is one JSON object; ``overhead`` is runner / bare.
 """
 
+import mmvlr  # noqa: F401  # isort: skip
 import argparse
 import copy
 import json

@@ -9,6 +9,7 @@ With ``--config`` and ``--checkpoint`` only the largest cluster of the embedding
 1 if no face is left, 3 if some images or folders cannot be read; they are named.
 """
 
+import mmvlr  # noqa: F401  # isort: skip
 import argparse
 import sys
 import time

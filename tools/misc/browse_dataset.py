@@ -9,6 +9,7 @@ feeds to the network, mapped back to grey levels. With --repeat a face is drawn 
 time as in another epoch.
 """
 
+import mmvlr  # noqa: F401  # isort: skip
 import argparse
 import sys
 from collections.abc import Callable

@@ -16,6 +16,7 @@ FAMILY says who published SRC; it decides the names of the weights and the prepr
 SRC is read without running code that may be hidden in it.
 """
 
+import mmvlr  # noqa: F401  # isort: skip
 import argparse
 import re
 import sys

@@ -6,6 +6,7 @@ The source is ``mobilefacenet.json`` with ``mobilefacenet.bin`` beside it, of th
     python tools/model_converters/tfjs_mobilefacenet.py MODEL.json OUT.pth
 """
 
+import mmvlr  # noqa: F401  # isort: skip
 import argparse
 import json
 import sys

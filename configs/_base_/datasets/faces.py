@@ -1,6 +1,6 @@
 # What all data sets share: the paper's augmentation, loaders, the UI set, hooks that need data.
 # The file of a data set fills in the data.
-ui_root = '{{$UI_ROOT:data/ui}}'
+ui_root = __import__('os').environ.get('UI_ROOT') or 'data/ui'
 
 load = dict(type='LoadFace')
 resize = dict(type='ResizeFace', size=(112, 112), interpolation='bicubic')

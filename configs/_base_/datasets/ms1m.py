@@ -1,6 +1,6 @@
 # insightface's training sets as RecordIO, already aligned to 112 x 112: MS1M-RetinaFace (MS1MV3),
 # MS1MV2, WebFace, Glint360K. LFW of the same folder is validated and tested on.
-rec_root = '{{$MS1M_ROOT:data/ms1m}}'
+rec_root = __import__('os').environ.get('MS1M_ROOT') or 'data/ms1m'
 
 load = dict(type='LoadFace')
 resize = dict(type='ResizeFace', size=(112, 112), interpolation='bicubic')

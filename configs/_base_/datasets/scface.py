@@ -2,11 +2,11 @@ _base_ = './faces.py'
 
 scface = dict(
     type='SCface',
-    data_root='{{$SCFACE_ROOT:data/scface}}',
+    data_root=__import__('os').environ.get('SCFACE_ROOT') or 'data/scface',
     # The paper's split: 50 subjects train, 80 are probed against all 130 mugshots.
-    train_subjects='{{$SCFACE_TRAIN_SUBJECTS:1-50}}',
-    test_subjects='{{$SCFACE_TEST_SUBJECTS:51-130}}',
-    gallery_subjects='{{$SCFACE_GALLERY_SUBJECTS:1-130}}',
+    train_subjects=__import__('os').environ.get('SCFACE_TRAIN_SUBJECTS') or '1-50',
+    test_subjects=__import__('os').environ.get('SCFACE_TEST_SUBJECTS') or '51-130',
+    gallery_subjects=__import__('os').environ.get('SCFACE_GALLERY_SUBJECTS') or '1-130',
 )
 train_set = dict(**scface, split='train')
 

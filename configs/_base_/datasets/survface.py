@@ -1,6 +1,6 @@
 _base_ = './faces.py'
 
-survface_root = '{{$SURVFACE_ROOT:data/survface}}'
+survface_root = __import__('os').environ.get('SURVFACE_ROOT') or 'data/survface'
 train_set = dict(type='SurvFace', data_root=survface_root, split='train')
 
 train_dataloader = dict(batch_size=100, dataset=train_set)

@@ -1,6 +1,6 @@
 _base_ = './faces.py'
 
-tinyface_root = '{{$TINYFACE_ROOT:data/tinyface}}'
+tinyface_root = __import__('os').environ.get('TINYFACE_ROOT') or 'data/tinyface'
 train_set = dict(type='TinyFace', data_root=tinyface_root, split='train')
 
 train_dataloader = dict(dataset=train_set)

@@ -10,4 +10,4 @@ network = dict(
         std=128.0,
     ),
 )
-load_from = '{{$PRETRAINED:checkpoints/mobilefacenet_tfjs.pth}}'
+load_from = __import__('os').environ.get('PRETRAINED') or 'checkpoints/mobilefacenet_tfjs.pth'

@@ -10,4 +10,4 @@ network = dict(
         std=127.5,
     ),
 )
-load_from = '{{$PRETRAINED:checkpoints/ir50.pth}}'
+load_from = __import__('os').environ.get('PRETRAINED') or 'checkpoints/ir50.pth'
