@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -13,13 +14,36 @@ from mmvlr.apis import evaluate_checkpoint, load_config
 from mmvlr.utils.io import write_atomic
 
 
+def output_file(text: str) -> Path:
+    """Return the path of a file that is to be written, if it can be: before the work is done."""
+    path = Path(text)
+    if path.is_dir():
+        raise argparse.ArgumentTypeError(f'{path} is a folder; name a file')
+    output_folder(path.absolute().parent)
+    return path
+
+
+def output_folder(text: str | Path) -> Path:
+    """Return the path of a folder that is to be filled, if it can be."""
+    place = Path(text).absolute()
+    while not place.exists():
+        place = place.parent
+    if not place.is_dir():
+        raise argparse.ArgumentTypeError(f'{place} is a file, not a folder')
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise argparse.ArgumentTypeError(f'there is no right to write to {place}')
+    return Path(text)
+
+
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Return the command line's values."""
     parser = argparse.ArgumentParser(description=__doc__.split(':')[0])
     parser.add_argument('config', help='config file')
     parser.add_argument('checkpoint', help='checkpoint file')
-    parser.add_argument('--out', type=Path, metavar='result.json', help='write all metrics here')
-    parser.add_argument('--work-dir', help='folder of the log')
+    parser.add_argument(
+        '--out', type=output_file, metavar='result.json', help='write all metrics here'
+    )
+    parser.add_argument('--work-dir', type=output_folder, help='folder of the log')
     parser.add_argument(
         '--intervals',
         action='store_true',
@@ -27,13 +51,13 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument(
         '--curves',
-        type=Path,
+        type=output_folder,
         metavar='DIR',
         help='write the curves with their bands here, as pictures and for TensorBoard',
     )
     parser.add_argument(
         '--cache',
-        type=Path,
+        type=output_folder,
         metavar='DIR',
         help='keep the embeddings here, and reuse them where checkpoint, model, preprocessing and '
         'pictures are the same',
@@ -60,7 +84,7 @@ def main(argv: list[str] | None = None) -> int:
     config = load_config(args.config, args.cfg_options)
     config.launcher = args.launcher
     if args.work_dir:
-        config.work_dir = args.work_dir
+        config.work_dir = str(args.work_dir)
     if args.flip_fusion:
         config.model.flip_fusion = args.flip_fusion
     options = dict(intervals=args.intervals, curves=args.curves is not None)

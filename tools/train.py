@@ -14,6 +14,13 @@ from torch.distributed.elastic.multiprocessing.errors import record
 from mmvlr.apis import build_trainer, load_config
 
 
+def positive(text: str) -> int:
+    """Return a whole number above 0."""
+    if not (text.isdecimal() and int(text)):
+        raise argparse.ArgumentTypeError(f'expected a whole number above 0, not {text!r}')
+    return int(text)
+
+
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Return the command line's values."""
     parser = argparse.ArgumentParser(description=__doc__.split(':')[0])
@@ -28,7 +35,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument('--seed', type=int, help='random seed (default: that of the config)')
     parser.add_argument(
-        '--max-iters', type=int, help='stop after so many iterations: a quick check of a set-up'
+        '--max-iters',
+        type=positive,
+        help='stop after so many iterations: a quick check of a set-up',
     )
     parser.add_argument(
         '--cfg-options',

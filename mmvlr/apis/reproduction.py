@@ -21,6 +21,7 @@ from typing import Any
 
 from mmengine.config import Config
 
+from mmvlr.utils.config_keys import check_options
 from mmvlr.utils.io import sha256_of, write_atomic
 from mmvlr.version import __version__
 
@@ -216,6 +217,7 @@ def plan(
             loaded[path] = load_config(path)
         config = Config(loaded[path].to_dict(), filename=loaded[path].filename)
         for change in changes:
+            check_options(config, change, loaded[path].text)
             config.merge_from_dict(dict(change))
         return config
 

@@ -45,7 +45,8 @@ class FaceDataset(BaseDataset):
     """Base of all face data sets.
 
     A subclass implements ``load_data_list`` and returns one dict a picture: ``img_path`` (or
-    ``img``, a uint8 RGB array), ``role``, ``identity`` and, for training, ``gt_label``.
+    ``img``, a uint8 RGB array), ``role``, ``identity`` and, for training, ``gt_label``; and
+    ``person``, a name, where the identity alone does not say who it is.
 
     The randomness of a picture's augmentation is a function of (seed, epoch, index) alone. It
     depends neither on the number of workers nor of ranks, nor on what ran before, which makes a
@@ -114,9 +115,19 @@ class FaceDataset(BaseDataset):
         return (self.get_data_info(index) for index in range(len(self)))
 
     @property
+    def class_names(self) -> list[str]:
+        """Name of each class's person, in the order of the labels: ``person``, or the identity."""
+        names: dict[int, str] = {}
+        for info in self.infos():
+            label = info.get('gt_label')
+            if label is not None and label not in names:
+                names[label] = str(info.get('person', info.get('identity', label)))
+        return [names[label] for label in sorted(names)]
+
+    @property
     def num_classes(self) -> int:
         """Number of people with a class label."""
-        return len({info['gt_label'] for info in self.infos() if 'gt_label' in info})
+        return len(self.class_names)
 
     def scan_people(self, root: Path) -> list[dict]:
         """Read one folder a person into training records; count what is left out.
@@ -134,7 +145,7 @@ class FaceDataset(BaseDataset):
             (entry for entry in root.iterdir() if not entry.name.startswith('.')),
             key=lambda entry: person_key(entry.name),
         )
-        numbered = all(entry.name.isdecimal() for entry in folders if entry.is_dir())
+        numbered = all(fits_identity(entry.name) for entry in folders if entry.is_dir())
         label = 0
         for folder in folders:
             if not folder.is_dir():
@@ -149,10 +160,8 @@ class FaceDataset(BaseDataset):
             if len(pictures) == 1:
                 self.noticed['people with one picture'].append(folder.name)
             identity = int(folder.name) if numbered else label
-            records.extend(
-                dict(img_path=str(path), identity=identity, gt_label=label, role='train')
-                for path in pictures
-            )
+            person = dict(person=folder.name, identity=identity, gt_label=label, role='train')
+            records.extend(dict(img_path=str(path), **person) for path in pictures)
             label += 1
         if not records:
             raise ValueError(
@@ -214,6 +223,14 @@ def set_epoch(dataset: Any, epoch: int, seed: int | None = None) -> None:
             set_epoch(inner, epoch, seed)
 
 
+def find_class_names(dataset: Any) -> list[str] | None:
+    """Return ``class_names`` of a data set, also inside mmengine's wrappers; None without."""
+    names = getattr(dataset, 'class_names', None)
+    if names is None and hasattr(dataset, 'dataset'):
+        return find_class_names(dataset.dataset)
+    return names
+
+
 def require_folder(folder: Path, dataset: str, layout: str) -> Path:
     """Return ``folder`` if it is one, else raise an error that states the expected layout."""
     if not folder.is_dir():
@@ -229,6 +246,11 @@ def list_pictures(folder: Path) -> tuple[list[Path], list[Path]]:
     entries = sorted(entry for entry in folder.iterdir() if not entry.name.startswith('.'))
     pictures = [e for e in entries if e.suffix.lower() in PICTURE_SUFFIXES and e.is_file()]
     return pictures, sorted(set(entries) - set(pictures))
+
+
+def fits_identity(name: str) -> bool:
+    """Say whether a name is a number that an identity, an int64, can hold."""
+    return name.isdecimal() and int(name) < 2**63
 
 
 def person_key(name: str) -> tuple[int, int | str]:

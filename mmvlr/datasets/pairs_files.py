@@ -11,7 +11,7 @@ import numpy as np
 from mmengine.logging import print_log
 from scipy.io import loadmat
 
-from .base import FaceDataset, list_pictures, require_folder
+from .base import FaceDataset, fits_identity, list_pictures, require_folder
 
 
 def read_mat(path: Path, *keys: str) -> list[Any]:
@@ -52,6 +52,8 @@ def read_pairs(path: Path, names_key: str, ids_key: str) -> dict[str, int]:
         raise ValueError(f'{path}: {len(names)} {names_key} but {len(ids)} {ids_key}')
     pairs: dict[str, int] = {}
     for name, identity in zip(names, ids, strict=True):
+        if abs(identity) >= 2**63:
+            raise ValueError(f'{path}: {ids_key} of {name} is {identity}, beyond 64 bits')
         if pairs.setdefault(name, identity) != identity:
             raise ValueError(f'{path} gives {name} two identities, {pairs[name]} and {identity}')
     return pairs
@@ -86,15 +88,17 @@ def prefix_identity(name: str) -> int:
     Raises:
         ValueError: The name does not start with a number and ``_``.
     """
-    prefix = name.split('_')[0]
-    if not prefix.isdecimal():
-        raise ValueError(f'no identity in the file name {name!r}; expected <identity>_<n>.jpg')
-    return int(prefix)
+    if not has_prefix(name):
+        raise ValueError(
+            f'no identity in the file name {name!r}; expected <identity>_<n>.jpg, the identity '
+            'a number below 2^63'
+        )
+    return int(name.split('_')[0])
 
 
 def has_prefix(name: str) -> bool:
     """Say whether :func:`prefix_identity` finds an identity in a file name."""
-    return name.split('_')[0].isdecimal()
+    return fits_identity(name.split('_')[0])
 
 
 class PairsFileDataset(FaceDataset):

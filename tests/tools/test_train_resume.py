@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from mmengine.runner import ValLoop
 
 from mmvlr.utils.compat import load_checkpoint_file
 
@@ -97,6 +99,117 @@ def test_killed_and_resumed_is_the_unbroken_run(project, config_file, trained, t
     assert not differences(state(folder, 3), state(trained, 3))
     # The third epoch really happened: nothing of this compares a state with itself.
     assert len(differences(state(trained, 2), state(trained, 3))) > 50
+
+
+@pytest.fixture(scope='module')
+def named(trained):
+    """Name of the best checkpoint of the unbroken run, and its epoch."""
+    (best,) = trained.glob('best_val_mAP_epoch_*.pth')
+    return best.name, int(best.stem.rsplit('_', 1)[1])
+
+
+@pytest.mark.parametrize('which', ['best', 'last'])
+def test_killed_between_checkpoint_and_validation(
+    project, config_file, trained, tool, named, monkeypatch, which
+):
+    """The epoch is validated when the run goes on, and becomes the best one if it is."""
+    best, epoch = named
+    epoch = epoch if which == 'best' else 3
+    folder = project / f'unvalidated_{which}'
+    run = ValLoop.run
+
+    def killed(loop):
+        if loop.runner.epoch == epoch:
+            raise KeyboardInterrupt
+        return run(loop)
+
+    arguments = [config_file, '--work-dir', str(folder)]
+    monkeypatch.setattr(ValLoop, 'run', killed)
+    with pytest.raises(KeyboardInterrupt):
+        tool('train.py').main(arguments)
+    assert (folder / 'last_checkpoint').read_text().endswith(f'epoch_{epoch}.pth')
+    monkeypatch.setattr(ValLoop, 'run', run)
+    assert tool('train.py').main([*arguments, '--resume']) == 0
+    for name in ('epoch_2.pth', 'epoch_3.pth', best):
+        found, expected = (load_checkpoint_file(str(p / name)) for p in (folder, trained))
+        assert not differences(tensors(found['state_dict']), tensors(expected['state_dict']))
+        info, wanted = (c['message_hub']['runtime_info'] for c in (found, expected))
+        assert info.get('best_score') == wanted.get('best_score')
+        histories, others = (c['message_hub']['log_scalars'] for c in (found, expected))
+        assert histories.keys() == others.keys()
+        assert all(
+            histories[key].data[0].shape == others[key].data[0].shape for key in histories
+        )
+    assert sorted(p.name for p in folder.glob('*.pth')) == sorted(
+        p.name for p in trained.glob('*.pth')
+    )
+
+
+def test_failure_behind_the_last_epoch_loses_nothing(
+    project, config_file, trained, tool, monkeypatch
+):
+    """The read-out is fitted behind the last checkpoint: a run goes on from there, and is whole."""
+    folder = project / 'unfitted'
+    arguments = [config_file, '--work-dir', str(folder)]
+
+    def fail(hook, runner):
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr('mmvlr.engine.RegressionFitHook.fit', fail)
+        with pytest.raises(MemoryError):
+            tool('train.py').main(arguments)
+    assert (folder / 'last_checkpoint').read_text().endswith('epoch_3.pth')
+    name = 'state_dict.regression.layers.0.weight'
+    assert name in differences(state(folder, 3), state(trained, 3))
+    assert tool('train.py').main([*arguments, '--resume']) == 0
+    assert not differences(state(folder, 3), state(trained, 3))
+
+
+def test_resume_of_a_finished_run(project, config_file, trained, tool, tmp_path):
+    """Nothing is left to do, which is no failure; with fewer epochs than are done it is one."""
+    before = state(trained, 3)
+    folder = tmp_path / 'again'
+    shutil.copytree(trained, folder)
+    best = {path: path.stat().st_mtime_ns for path in trained.glob('*.pth')}
+    arguments = [config_file, '--work-dir', str(folder), '--resume', str(folder / 'epoch_3.pth')]
+    assert tool('train.py').main(arguments) == 0
+    assert not differences(before, state(folder, 3))
+    logs = ''.join(path.read_text() for path in folder.glob('*/*.log'))
+    assert 'all 3 epochs were trained already' in logs
+    with pytest.raises(ValueError, match='training of 3 epochs, the config wants 2'):
+        tool('train.py').main([*arguments, '--cfg-options', 'train_cfg.max_epochs=2'])
+    # The folder that the checkpoints came from is left as it was.
+    assert best == {path: path.stat().st_mtime_ns for path in trained.glob('*.pth')}
+
+
+def test_a_better_epoch_elsewhere_leaves_the_best_one_of_its_run(
+    config_file, trained, tool, named, tmp_path
+):
+    start = load_checkpoint_file(str(trained / 'epoch_2.pth'))
+    info = start['message_hub']['runtime_info']
+    info.update(best_score=-1.0, best_ckpt=str(trained / named[0]))
+    torch.save(start, tmp_path / 'epoch_2.pth')
+    arguments = ['--work-dir', str(tmp_path / 'new'), '--resume', str(tmp_path / 'epoch_2.pth')]
+    assert tool('train.py').main([config_file, *arguments]) == 0
+    assert (trained / named[0]).is_file()
+    assert list((tmp_path / 'new').glob('best_*.pth'))
+
+
+PEOPLE = 'train_dataloader.dataset.{}={}'
+
+
+@pytest.mark.parametrize('head', ['RecognitionModule', 'PartialRecognitionModule'])
+def test_fine_tuning_on_other_people(project, config_file, trained, tool, head):
+    """More people, or as many others: the network is taken and the prototypes are not."""
+    for change in (PEOPLE.format('num_people', 7), PEOPLE.format('first_person', 50)):
+        folder = project / f'fine_{change[-8:]}_{head}'
+        options = [f'load_from={trained / "epoch_3.pth"}', 'custom_hooks=[]', change]
+        options += ['model.type=FaceRecognizer', f'model.head.type={head}']
+        options += [f'model.{part}._delete_=True' for part in ('attention', 'regression')]
+        options += ['model.loss_diversion=None']
+        options += ['optim_wrapper.optimizer.lr=0', 'optim_wrapper.paramwise_cfg._delete_=True']
+        found, log = one_iteration(tool, config_file, folder, '--cfg-options', *options)
 
 
 def test_another_seed_is_another_run(project, config_file, trained, tool):
