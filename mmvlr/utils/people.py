@@ -92,7 +92,9 @@ class People:
         for label, (one, other) in enumerate(zip_longest(self.names, here.names)):
             if one != other:
                 shown = ['nobody' if name is None else repr(name) for name in (one, other)]
-                return f'{told}; the first difference is class {label}: {" there, ".join(shown)} here'
+                return (
+                    f'{told}; the first difference is class {label}: {" there, ".join(shown)} here'
+                )
         return told
 
 

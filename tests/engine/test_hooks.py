@@ -393,9 +393,7 @@ def test_guard_and_people(make_model, make_runner, messages, head, type, there, 
 
     old = build(there)
     checkpoint = dict(state_dict=dict(old.state_dict()), meta=dict(epoch=1, iter=1))
-    CheckpointGuardHook().before_save_checkpoint(
-        with_people(make_runner, old, there), checkpoint
-    )
+    CheckpointGuardHook().before_save_checkpoint(with_people(make_runner, old, there), checkpoint)
     assert ('people' in checkpoint['meta']) == (there is not None)
     for resume in (False, True):
         taken = dict(checkpoint, state_dict=dict(checkpoint['state_dict']))

@@ -2,7 +2,6 @@
 
 import logging
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -12,7 +11,9 @@ import pytest
 import torch
 from mmengine.runner import ValLoop
 
+from mmvlr.apis import build_trainer, load_config
 from mmvlr.utils.compat import load_checkpoint_file
+from mmvlr.utils.people import PeopleMismatchError
 
 # mmengine names its loggers by the second; several runs in one process may share a name.
 pytestmark = pytest.mark.filterwarnings('ignore:.*has been created:UserWarning')
@@ -137,9 +138,7 @@ def test_killed_between_checkpoint_and_validation(
         assert info.get('best_score') == wanted.get('best_score')
         histories, others = (c['message_hub']['log_scalars'] for c in (found, expected))
         assert histories.keys() == others.keys()
-        assert all(
-            histories[key].data[0].shape == others[key].data[0].shape for key in histories
-        )
+        assert all(histories[key].data[0].shape == others[key].data[0].shape for key in histories)
     assert sorted(p.name for p in folder.glob('*.pth')) == sorted(
         p.name for p in trained.glob('*.pth')
     )
@@ -160,56 +159,118 @@ def test_failure_behind_the_last_epoch_loses_nothing(
         with pytest.raises(MemoryError):
             tool('train.py').main(arguments)
     assert (folder / 'last_checkpoint').read_text().endswith('epoch_3.pth')
-    name = 'state_dict.regression.layers.0.weight'
+    name = '.state_dict.regression.layers.0.weight'
     assert name in differences(state(folder, 3), state(trained, 3))
     assert tool('train.py').main([*arguments, '--resume']) == 0
     assert not differences(state(folder, 3), state(trained, 3))
 
 
-def test_resume_of_a_finished_run(project, config_file, trained, tool, tmp_path):
-    """Nothing is left to do, which is no failure; with fewer epochs than are done it is one."""
-    before = state(trained, 3)
-    folder = tmp_path / 'again'
-    shutil.copytree(trained, folder)
-    best = {path: path.stat().st_mtime_ns for path in trained.glob('*.pth')}
-    arguments = [config_file, '--work-dir', str(folder), '--resume', str(folder / 'epoch_3.pth')]
+def test_resume_of_a_finished_run_elsewhere(config_file, trained, tool, named, tmp_path):
+    """Nothing is left to train, which is no failure; the run that it comes from stays as it is."""
+    start = load_checkpoint_file(str(trained / 'epoch_3.pth'))
+    # Validated again, this epoch would take the place of the best one.
+    start['meta']['validated'] = False
+    start['message_hub']['runtime_info'].update(best_score=-1.0, best_ckpt=str(trained / named[0]))
+    torch.save(start, tmp_path / 'epoch_3.pth')
+    folder = tmp_path / 'new'
+    arguments = [config_file, '--work-dir', str(folder)]
+    arguments += ['--resume', str(tmp_path / 'epoch_3.pth')]
     assert tool('train.py').main(arguments) == 0
-    assert not differences(before, state(folder, 3))
-    logs = ''.join(path.read_text() for path in folder.glob('*/*.log'))
-    assert 'all 3 epochs were trained already' in logs
+    (log,) = folder.glob('*/*.log')
+    assert 'all 3 epochs were trained already' in log.read_text()
+    assert not differences(state(folder, 3), state(trained, 3))
+    assert list(folder.glob('best_val_mAP_epoch_3.pth'))
+    assert (trained / named[0]).is_file()
     with pytest.raises(ValueError, match='training of 3 epochs, the config wants 2'):
         tool('train.py').main([*arguments, '--cfg-options', 'train_cfg.max_epochs=2'])
-    # The folder that the checkpoints came from is left as it was.
-    assert best == {path: path.stat().st_mtime_ns for path in trained.glob('*.pth')}
 
 
-def test_a_better_epoch_elsewhere_leaves_the_best_one_of_its_run(
-    config_file, trained, tool, named, tmp_path
-):
-    start = load_checkpoint_file(str(trained / 'epoch_2.pth'))
-    info = start['message_hub']['runtime_info']
-    info.update(best_score=-1.0, best_ckpt=str(trained / named[0]))
-    torch.save(start, tmp_path / 'epoch_2.pth')
-    arguments = ['--work-dir', str(tmp_path / 'new'), '--resume', str(tmp_path / 'epoch_2.pth')]
-    assert tool('train.py').main([config_file, *arguments]) == 0
-    assert (trained / named[0]).is_file()
-    assert list((tmp_path / 'new').glob('best_*.pth'))
-
-
-PEOPLE = 'train_dataloader.dataset.{}={}'
+#: More people, and as many others.
+OTHERS = [('num_people', 7), ('first_person', 50)]
 
 
 @pytest.mark.parametrize('head', ['RecognitionModule', 'PartialRecognitionModule'])
-def test_fine_tuning_on_other_people(project, config_file, trained, tool, head):
-    """More people, or as many others: the network is taken and the prototypes are not."""
-    for change in (PEOPLE.format('num_people', 7), PEOPLE.format('first_person', 50)):
-        folder = project / f'fine_{change[-8:]}_{head}'
-        options = [f'load_from={trained / "epoch_3.pth"}', 'custom_hooks=[]', change]
-        options += ['model.type=FaceRecognizer', f'model.head.type={head}']
-        options += [f'model.{part}._delete_=True' for part in ('attention', 'regression')]
-        options += ['model.loss_diversion=None']
-        options += ['optim_wrapper.optimizer.lr=0', 'optim_wrapper.paramwise_cfg._delete_=True']
-        found, log = one_iteration(tool, config_file, folder, '--cfg-options', *options)
+@pytest.mark.parametrize(('key', 'value'), [*OTHERS, ('num_people', 6)])
+def test_fine_tuning_on_other_people(project, config_file, trained, head, key, value):
+    """The network is taken; the prototypes only if the people are the same."""
+    start = load_checkpoint_file(str(trained / 'epoch_3.pth'))['state_dict']
+    config = load_config(
+        config_file,
+        {
+            'load_from': str(trained / 'epoch_3.pth'),
+            'work_dir': str(project / 'fine'),
+            'experiment_name': f'fine_{head}_{key}_{value}',
+            'custom_hooks': [],
+            'model.head.type': head,
+            f'train_dataloader.dataset.{key}': value,
+        },
+    )
+    runner = build_trainer(config)
+    first = runner.model.head.weight.clone()
+    runner.load_or_resume()
+    found = runner.model.state_dict()
+    assert found['head.weight'].shape == (7 if value == 7 else 6, 16)
+    same = (key, value) not in OTHERS
+    assert torch.equal(found['head.weight'], start['head.weight'] if same else first)
+    assert not differences(
+        *({k: v for k, v in s.items() if not k.startswith('head.')} for s in (found, start))
+    )
+
+
+@pytest.mark.parametrize(('key', 'value'), OTHERS)
+def test_resume_with_other_people(project, config_file, trained, tool, key, value):
+    before = {path: path.stat().st_mtime_ns for path in trained.glob('*.pth')}
+    with pytest.raises(PeopleMismatchError) as error:
+        tool('train.py').main(
+            [
+                config_file,
+                *('--work-dir', str(trained), '--resume'),
+                *('--cfg-options', f'train_dataloader.dataset.{key}={value}', 'custom_hooks=[]'),
+            ]
+        )
+    told = f'6 people there, {7 if value == 7 else 6} here'
+    first = "class 6: nobody there, '0/6' here" if value == 7 else "class 0: '0/0' there, '0/50'"
+    assert 'epoch_3.pth' in str(error.value)
+    assert told in str(error.value)
+    assert first in str(error.value)
+    assert before == {path: path.stat().st_mtime_ns for path in trained.glob('*.pth')}
+
+
+@pytest.mark.parametrize(
+    ('option', 'told'),
+    [
+        ('train_dataloader.batch_size=64', ['36 images', 'batch_size=64', 'drop_last']),
+        ('train_cfg.max_epochs=0', ['max_epochs is 0']),
+        ('val_dataloader.drop_last=True', [r'val_dataloader\.drop_last']),
+    ],
+)
+def test_training_without_a_step(project, config_file, tool, option, told):
+    folder = project / 'empty'
+    with pytest.raises(ValueError, match='.*'.join(told)):
+        tool('train.py').main([config_file, '--work-dir', str(folder), '--cfg-options', option])
+    assert not list(folder.glob('*.pth'))
+
+
+@pytest.mark.parametrize('value', ['0', '-3', 'x'])
+def test_max_iters_that_train_nothing(config_file, tool, value, capsys):
+    with pytest.raises(SystemExit) as error:
+        tool('train.py').main([config_file, '--max-iters', value])
+    assert error.value.code == 2
+    assert '--max-iters' in capsys.readouterr().err
+
+
+def test_one_image_a_person_is_told_before_training(project, config_file, tool):
+    """RI-Face compares an image with others of its person."""
+    folder = project / 'single'
+    loaders = ['train_dataloader', 'custom_hooks.0.dataloader', 'custom_hooks.2.dataloader']
+    loaders.append('custom_hooks.2.degraded_dataloader')
+    options = [f'{loader}.dataset.pictures_per_person=1' for loader in loaders]
+    options.append('train_dataloader.batch_size=6')
+    with pytest.raises(ValueError, match='0 people have two or more images'):
+        tool('train.py').main([config_file, '--work-dir', str(folder), '--cfg-options', *options])
+    assert not (folder / 'last_checkpoint').exists()
+    (log,) = folder.glob('*/*.log')
+    assert 'Epoch(train)' not in log.read_text()
 
 
 def test_another_seed_is_another_run(project, config_file, trained, tool):
