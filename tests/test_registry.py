@@ -66,6 +66,7 @@ BUILD = {
         'FaceEMAHook': dict(),
         'PrototypeInitHook': dict(dataloader=LOADER),
         'RegressionFitHook': dict(dataloader=LOADER, degraded_dataloader=LOADER),
+        'ResumeHook': dict(),
         'ShardCheckpointHook': dict(),
         'UICenterHook': dict(dataloader=LOADER),
     },

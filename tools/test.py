@@ -21,7 +21,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         '--out', type=output_file, metavar='result.json', help='write all metrics here'
     )
-    parser.add_argument('--work-dir', help='folder of the log')
+    parser.add_argument('--work-dir', type=output_folder, help='folder of the log')
     parser.add_argument(
         '--intervals',
         action='store_true',
@@ -62,7 +62,7 @@ def main(argv: list[str] | None = None) -> int:
     config = load_config(args.config, args.cfg_options)
     config.launcher = args.launcher
     if args.work_dir:
-        config.work_dir = args.work_dir
+        config.work_dir = str(args.work_dir)
     if args.flip_fusion:
         config.model.flip_fusion = args.flip_fusion
     options = dict(intervals=args.intervals, curves=args.curves is not None)

@@ -17,6 +17,13 @@ from mmvlr.apis.runner import hold_work_dir
 from mmvlr.utils.locks import LockedError
 
 
+def positive(text: str) -> int:
+    """Return a whole number above 0."""
+    if not (text.isdecimal() and int(text)):
+        raise argparse.ArgumentTypeError(f'expected a whole number above 0, not {text!r}')
+    return int(text)
+
+
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Return the command line's values."""
     parser = argparse.ArgumentParser(description=__doc__.split(':')[0])
@@ -31,7 +38,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument('--seed', type=int, help='random seed (default: that of the config)')
     parser.add_argument(
-        '--max-iters', type=int, help='stop after so many iterations: a quick check of a set-up'
+        '--max-iters',
+        type=positive,
+        help='stop after so many iterations: a quick check of a set-up',
     )
     parser.add_argument(
         '--cfg-options',

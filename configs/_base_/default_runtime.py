@@ -20,6 +20,7 @@ default_hooks = dict(
     guard=dict(type='CheckpointGuardHook'),
     collapse=dict(type='CollapseGuardHook'),
     epoch_seed=dict(type='EpochSeedHook'),
+    resume=dict(type='ResumeHook'),
     # Several ranks: one set of batch norm statistics.
     sync_buffers=dict(type='SyncBuffersHook'),
 )

@@ -1,5 +1,6 @@
 """Evaluate a checkpoint, with or without a cache of its embeddings, or embeddings of any model."""
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
@@ -98,7 +99,8 @@ def cache_key(config: Config, checkpoint: str) -> tuple[str, dict[str, Any]]:
                 if hook['type'] == 'UICenterHook':
                     loader = hook['dataloader']
                     loader = config[loader] if isinstance(loader, str) else loader
-                    pictures['ui'] = fingerprint(DATASETS.build(loader['dataset']))
+                    with contextlib.suppress(FileNotFoundError):  # then there is no ERS
+                        pictures['ui'] = fingerprint(DATASETS.build(loader['dataset']))
     meta = dict(
         checkpoint=Path(checkpoint).name,
         checkpoint_sha256=sha256_of(checkpoint),

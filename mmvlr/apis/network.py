@@ -12,7 +12,7 @@ from mmengine.registry import DefaultScope
 
 from mmvlr.models.recognizers import FaceRecognizer
 from mmvlr.registry import MODELS, check_registered
-from mmvlr.utils.checkpoint import CheckpointMismatchError, state_dict_of
+from mmvlr.utils.checkpoint import CheckpointMismatchError, check_values, state_dict_of
 from mmvlr.utils.compat import load_checkpoint_file
 from mmvlr.utils.contract import CONTRACT_KEY, check_contract, contract_of_checkpoint
 
@@ -256,6 +256,7 @@ def _load(model: FaceRecognizer, state: Mapping[str, torch.Tensor], path: Path) 
             raise CheckpointMismatchError(
                 f'{path} does not fit its config: {len(names)} {problem}, such as {names[0]}'
             )
+    check_values(state, wanted, str(path))
     model.load_state_dict(state, strict=False)
 
 

@@ -21,6 +21,7 @@ from typing import Any
 
 from mmengine.config import Config
 
+from mmvlr.utils.config_keys import check_options
 from mmvlr.utils.io import sha256_of, write_atomic
 from mmvlr.utils.locks import LOCK_FILE, held_file
 from mmvlr.version import __version__
@@ -218,6 +219,7 @@ def plan(
             loaded[path] = load_config(path)
         config = Config(loaded[path].to_dict(), filename=loaded[path].filename)
         for change in changes:
+            check_options(config, change, loaded[path].text)
             config.merge_from_dict(dict(change))
         return config
 

@@ -1,14 +1,19 @@
 """From a config file to a Runner that is ready to train or test."""
 
+import atexit
 import contextlib
+import logging
 import os
 import re
+import shutil
+import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from mmengine.config import Config
+from mmengine.dataset import InfiniteSampler
 from mmengine.logging import print_log
 from mmengine.runner import CheckpointLoader, Runner
 
@@ -16,6 +21,7 @@ from mmvlr.datasets import alignment_of
 from mmvlr.registry import DATASETS, MODELS
 from mmvlr.utils import compat
 from mmvlr.utils.checkpoint import state_dict_of
+from mmvlr.utils.config_keys import check_file_keys, check_options
 from mmvlr.utils.outputs import OutputFolder, is_own
 
 
@@ -28,12 +34,15 @@ def load_config(path: str | Path, options: dict[str, Any] | None = None) -> Conf
 
     Raises:
         FileNotFoundError: There is no such file.
+        ValueError: File or options hold a key that nobody reads, a misspelled one.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f'config {path} does not exist; see the files under configs/')
     compat.apply()
     config = Config.fromfile(path)
+    check_file_keys(config, config.text, str(path))
     if options:
+        check_options(config, options, config.text)
         config.merge_from_dict(options)
     config.setdefault('default_scope', 'mmvlr')
     if config.get('work_dir') is None:
@@ -132,7 +141,8 @@ def build_trainer(config: Config) -> Runner:
     The training set is built first: it says how many classes the head has.
 
     Raises:
-        ValueError: ``num_classes`` of the config contradicts the training set.
+        ValueError: ``num_classes`` of the config contradicts the training set, or the training
+            would not make a single step.
     """
     prepare(config)
     state_alignment(config, config.train_dataloader.dataset)
@@ -140,7 +150,35 @@ def build_trainer(config: Config) -> Runner:
     resolve_num_classes(config, getattr(dataset, 'num_classes', None))
     name_compile_hook(config)
     name_shard_hook(config)
-    return _Runner.from_cfg(config)
+    runner = _Runner.from_cfg(config)
+    require_steps(runner)
+    return runner
+
+
+def require_steps(runner: Runner) -> None:
+    """Raise :class:`ValueError` if a training would end without having done its work."""
+    config = runner.cfg
+    for name in ('max_epochs', 'max_iters'):
+        if config.train_cfg.get(name, 1) < 1:
+            raise ValueError(f'train_cfg.{name} is {config.train_cfg[name]}: nothing to train')
+    loader = runner.train_dataloader
+    # An infinite sampler begins again where a batch is not full yet.
+    if len(loader) == 0 and not isinstance(loader.sampler, InfiniteSampler):
+        count = len(loader.sampler)
+        ranks = f' ({count} on each of {runner.world_size} ranks)' if runner.world_size > 1 else ''
+        raise ValueError(
+            f'not a single step: the training set has {len(loader.dataset)} images{ranks}, fewer '
+            f'than train_dataloader.batch_size={loader.batch_size}, and drop_last leaves an '
+            f'incomplete batch out. Set train_dataloader.batch_size to at most {count}, or '
+            'train_dataloader.drop_last=False'
+        )
+    refuse_drop_last(config, 'val_dataloader')
+
+
+def refuse_drop_last(config: Config, name: str) -> None:
+    """Raise :class:`ValueError` if a loader of an evaluation would leave images out."""
+    if (config.get(name) or {}).get('drop_last'):
+        raise ValueError(f'{name}.drop_last leaves images out of the evaluation: remove it')
 
 
 def build_tester(config: Config, checkpoint: str) -> Runner:
@@ -151,6 +189,7 @@ def build_tester(config: Config, checkpoint: str) -> Runner:
         CheckpointMismatchError, ContractMismatchError: It does not fit the config.
     """
     prepare(config)
+    refuse_drop_last(config, 'test_dataloader')
     state = state_dict_of(CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu'))
     state_alignment(config, config.test_dataloader.dataset)
     weight = state.get('head.weight')
@@ -159,6 +198,7 @@ def build_tester(config: Config, checkpoint: str) -> Runner:
         config.model.head = None
     else:
         resolve_num_classes(config, len(weight), str(checkpoint))
+    keep_work_dir_writable(config)
     config.load_from, config.resume = checkpoint, False
     for key in ('train_dataloader', 'train_cfg', 'optim_wrapper', 'param_scheduler'):
         config[key] = None
@@ -172,6 +212,29 @@ def build_tester(config: Config, checkpoint: str) -> Runner:
         if hook['type'].split('.')[-1] not in training_only
     ]
     return _Runner.from_cfg(config)
+
+
+def keep_work_dir_writable(config: Config) -> None:
+    """Put a temporary folder in the place of a work dir that cannot be written to.
+
+    A test writes nothing there but its log.
+
+    Args:
+        config: Changed in place.
+    """
+    folder = Path(config.work_dir).absolute()
+    while not folder.exists():
+        folder = folder.parent
+    if folder.is_dir() and os.access(folder, os.W_OK | os.X_OK):
+        return
+    temporary = tempfile.mkdtemp(prefix='mmvlr-test-')
+    atexit.register(shutil.rmtree, temporary, ignore_errors=True)
+    print_log(
+        f'no right to write to {folder}: the log of this test is not kept (set --work-dir)',
+        logger='current',
+        level=logging.WARNING,
+    )
+    config.work_dir = temporary
 
 
 def name_compile_hook(config: Config) -> None:

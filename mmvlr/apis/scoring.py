@@ -1,5 +1,6 @@
 """Score the faces of a test set: embeddings, and what every quality measure says of each face."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from mmengine.config import Config
+from mmengine.logging import print_log
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
@@ -28,8 +30,8 @@ def score_faces(
 ) -> FaceTable:
     """Embed the config's test set and its UI faces, and measure the quality of each face.
 
-    The UI faces are those of the config's ``ui_dataloader``; a test set that has some of its own
-    (role ``ui``) is left as it is.
+    The UI faces are those of the config's ``ui_dataloader``, where they are there; a test set that
+    has some of its own (role ``ui``) is left as it is.
 
     Args:
         config: Config with model and test set; changed.
@@ -49,7 +51,12 @@ def score_faces(
     loader = Runner.build_dataloader(config.test_dataloader)
     faces = _score(model, loader, measures)
     if not faces.has('ui') and 'ui_dataloader' in config:
-        faces = join(faces, _score(model, build_loader(config, 'ui_dataloader'), measures))
+        try:
+            ui_loader = build_loader(config, 'ui_dataloader')
+        except FileNotFoundError as error:
+            print_log(f'{error}. No UI faces are scored', 'current', logging.WARNING)
+        else:
+            faces = join(faces, _score(model, ui_loader, measures))
     return faces
 
 

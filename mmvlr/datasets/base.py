@@ -52,7 +52,8 @@ class FaceDataset(BaseDataset):
     """Base of all face data sets.
 
     A subclass implements ``load_data_list`` and returns one dict a picture: ``img_path`` (or
-    ``img``, a uint8 RGB array), ``role``, ``identity`` and, for training, ``gt_label``.
+    ``img``, a uint8 RGB array), ``role``, ``identity`` and, for training, ``gt_label``; and
+    ``person``, a name, where the identity alone does not say who it is.
 
     The randomness of a picture's augmentation is a function of (seed, epoch, index) alone. It
     depends neither on the number of workers nor of ranks, nor on what ran before, which makes a
@@ -157,9 +158,19 @@ class FaceDataset(BaseDataset):
         return (self.get_data_info(index) for index in range(len(self)))
 
     @property
+    def class_names(self) -> list[str]:
+        """Name of each class's person, in the order of the labels: ``person``, or the identity."""
+        names: dict[int, str] = {}
+        for info in self.infos():
+            label = info.get('gt_label')
+            if label is not None and label not in names:
+                names[label] = str(info.get('person', info.get('identity', label)))
+        return [names[label] for label in sorted(names)]
+
+    @property
     def num_classes(self) -> int:
         """Number of people with a class label."""
-        return len({info['gt_label'] for info in self.infos() if 'gt_label' in info})
+        return len(self.class_names)
 
     def scan_people(self, root: Path) -> list[dict]:
         """Read one folder a person into training records; count what is left out.
@@ -282,6 +293,14 @@ def set_epoch(dataset: Any, epoch: int, seed: int | None = None) -> None:
             set_epoch(inner, epoch, seed)
 
 
+def find_class_names(dataset: Any) -> list[str] | None:
+    """Return ``class_names`` of a data set, also inside mmengine's wrappers; None without."""
+    names = getattr(dataset, 'class_names', None)
+    if names is None and hasattr(dataset, 'dataset'):
+        return find_class_names(dataset.dataset)
+    return names
+
+
 def require_folder(folder: Path, dataset: str, layout: str) -> Path:
     """Return ``folder`` if it is one, else raise an error that states the expected layout."""
     if not folder.is_dir():
@@ -295,8 +314,8 @@ def unwrap(root: Path, wrapper: str) -> Path:
 
 
 def is_number(name: str) -> bool:
-    """Say whether a name is a number in the digits 0 to 9: others are names, not numbers."""
-    return name.isascii() and name.isdecimal()
+    """Say whether a name is a number in the digits 0 to 9 that an identity, an int64, can hold."""
+    return name.isascii() and name.isdecimal() and int(name) < 2**63
 
 
 def person_key(name: str) -> tuple[int, int, str]:

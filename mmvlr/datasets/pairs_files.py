@@ -70,6 +70,8 @@ def read_pairs(path: Path | PackPath, names_key: str, ids_key: str) -> dict[str,
         raise ValueError(f'{path}: {len(names)} {names_key} but {len(ids)} {ids_key}')
     pairs: dict[str, int] = {}
     for name, identity in zip(names, ids, strict=True):
+        if abs(identity) >= 2**63:
+            raise ValueError(f'{path}: {ids_key} of {name} is {identity}, beyond 64 bits')
         if pairs.setdefault(name, identity) != identity:
             raise ValueError(f'{path} gives {name} two identities, {pairs[name]} and {identity}')
     return pairs
@@ -107,7 +109,10 @@ def prefix_identity(name: str) -> int:
         ValueError: The name does not start with a number and ``_``.
     """
     if not has_prefix(name):
-        raise ValueError(f'no identity in the file name {name!r}; expected <identity>_<n>.jpg')
+        raise ValueError(
+            f'no identity in the file name {name!r}; expected <identity>_<n>.jpg, the identity '
+            'a number below 2^63'
+        )
     return int(name.split('_')[0])
 
 

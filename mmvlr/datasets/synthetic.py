@@ -111,7 +111,7 @@ def synthetic_record(person: int, picture: int, population: int, ui: bool = Fals
     """Return the record of one synthetic face."""
     face = synthesize_face(person, picture, seed=population, unrecognizable=ui)
     name = f'synthetic:{population}/{person}/{picture}'
-    return dict(img=face.image, img_path=name, identity=person)
+    return dict(img=face.image, img_path=name, identity=person, person=f'{population}/{person}')
 
 
 def ui_records(count: int, population: int, first: int) -> list[dict]:

@@ -80,6 +80,12 @@ def extract_predictions(
     samples = [sample for batch, _ in parts for sample in batch]
     place = {sample.sample_idx: row for row, sample in enumerate(samples)}
     indices = sorted(place)
+    wanted = len(getattr(dataloader, 'dataset', indices))
+    if len(indices) != wanted:
+        raise ValueError(
+            f'{len(indices)} of {wanted} images were embedded; the loader must run over all of '
+            'them: remove its drop_last'
+        )
     rows = [place[index] for index in indices]
     return dict(
         sample_idx=torch.tensor(indices),

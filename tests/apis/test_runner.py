@@ -1,6 +1,7 @@
 """From a config file to a Runner."""
 
 import json
+import re
 from dataclasses import asdict
 from pathlib import Path
 
@@ -43,6 +44,66 @@ def test_options_override(config_file):
 def test_missing_config(tmp_path):
     with pytest.raises(FileNotFoundError, match=r'none\.py does not exist; see the files under'):
         load_config(tmp_path / 'none.py')
+
+
+@pytest.mark.parametrize(
+    ('option', 'told'),
+    [
+        ('train_dataloder.batch_size', "'train_dataloder'; did you mean 'train_dataloader'"),
+        ('default_hook.logger.interval', "'default_hooks'"),
+        ('param_schedulers', "'param_scheduler'"),
+        ('prototype_dataloder.batch_size', "'prototype_dataloader'"),
+        ('entirely_unknown', "no key 'entirely_unknown'"),
+        ('train_dataloader.batchsize', "'batchsize'; did you mean 'batch_size'"),
+        ('model.head.loss.margn', "'margin'"),
+        ('default_hooks.chekpoint.interval', "'checkpoint'"),
+    ],
+)
+def test_misspelled_option(option, told):
+    with pytest.raises(ValueError, match=rf'{re.escape(option)}.*{told}'):
+        load_config(ROOT / 'configs/riface/mobilefacenet_tinyface.py', {option: 1})
+
+
+def test_options_that_add_something(messages):
+    """New keys below known ones, elements of lists, and what only mmengine knows."""
+    options = {
+        'model.backbone.with_cp': True,
+        'model.diversion_moves_backbone': False,
+        'optim_wrapper.paramwise_cfg.rates.attention': None,
+        'custom_hooks.1.diversion_begin': 0,
+        'ui_dataloader.dataset.max_pictures': 9,
+        'default_hooks.early': dict(type='EarlyStoppingHook', monitor='val/mAP'),
+        'experiment_name': 'mine',
+        'auto_scale_lr.enable': True,
+    }
+    config = load_config(ROOT / 'configs/riface/mobilefacenet_tinyface.py', options)
+    assert config.model.backbone.with_cp
+    assert config.custom_hooks[1].diversion_begin == 0
+    assert not messages
+    # This was used already when the file was read.
+    load_config(ROOT / 'configs/riface/mobilefacenet_tinyface.py', {'tinyface_root': 'data/mine'})
+    assert 'tinyface_root is a variable' in messages[0][1]
+
+
+@pytest.mark.parametrize(
+    ('text', 'near'),
+    [
+        ('train_dataloder = dict(batch_size=8)', 'train_dataloader'),
+        ('param_schedulers = []  # the param_schedulers', 'param_scheduler'),
+        ('default_hook = dict(logger=dict(interval=1))', 'default_hooks'),
+        # Variables of one's own.
+        ('eval_dataloader = 1\nhook = dict(loader="eval_dataloader")', None),
+        ('train_cfgs = [dict()]\ntrain_cfg = train_cfgs[0]', None),
+        ('_train_cfgs = 1\nfaces = 2', None),
+    ],
+)
+def test_misspelled_key_of_a_file(config_file, text, near):
+    config_file.write_text(text)
+    if near is None:
+        load_config(config_file)
+        return
+    with pytest.raises(ValueError, match=rf'r50_some\.py.*did you mean .{near}.\?'):
+        load_config(config_file)
 
 
 def config_with(**head):

@@ -1,5 +1,6 @@
 """Folders of people and of unrecognizable faces: what is used, what is left out and said."""
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -28,6 +29,18 @@ def test_named_people(people, write_face):
     # Numbers in front of names; identity is the label where not everybody has a number.
     assert [info['identity'] for info in dataset.infos()] == [0, 0, 1, 1, 1, 2, 3]
     assert 'anna' in dataset[6]['img_path']
+
+
+@pytest.mark.parametrize('number', [2**63 - 1, 2**63, 10**20])
+def test_numbers_that_no_identity_holds_are_names(people, write_face, number):
+    """Such as those of an account: 21 digits are more than 64 bits."""
+    write_face(people / str(number) / '0.png')
+    write_face(people / str(number) / '1.png')
+    dataset = FaceFolder(data_root=str(people), split='test')
+    identities = [info['identity'] for info in dataset.infos()]
+    assert max(identities) == (number if number < 2**63 else 3)
+    assert np.array(identities, np.int64).tolist() == identities
+    assert FaceFolder(data_root=str(people)).class_names == ['1', '2', '10', str(number)]
 
 
 def test_suffixes_in_any_case(people, write_face):

@@ -62,6 +62,12 @@ def test_nothing_to_extract(make_model):
         extract_predictions(make_model(), [])
 
 
+def test_images_that_a_loader_leaves_out(make_model, make_loader):
+    loader = {**make_loader(num_people=3, pictures_per_person=3), 'drop_last': True}
+    with pytest.raises(ValueError, match='8 of 9 images'):
+        extract_predictions(make_model(), Runner.build_dataloader(loader))
+
+
 def test_unwrap():
     model = torch.nn.Linear(1, 1)
     assert unwrap(model) is model

@@ -3,6 +3,7 @@
 import math
 import random
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ from mmvlr.models import MobileFaceNet
 from mmvlr.structures import FaceDataSample
 from mmvlr.utils.checkpoint import CheckpointMismatchError
 from mmvlr.utils.contract import ContractMismatchError
+from mmvlr.utils.people import People, PeopleMismatchError
 
 
 @torch.no_grad()
@@ -167,6 +169,19 @@ def test_ui_hook_before_a_test(make_model, ui_loader, make_runner):
     torch.nn.init.normal_(model.backbone.stem.conv.weight)
     hook.before_test(make_runner(model))
     assert torch.equal(model.ui_center, center)
+
+
+def test_without_a_ui_set(make_model, make_loader, make_runner, tmp_path, warned):
+    """A model that is trained without the centre does without; RI-Face cannot."""
+    gone = make_loader(type='UIFaces', data_root=str(tmp_path / 'gone'))
+    model = make_model(type='FaceRecognizer')
+    hook = UICenterHook(gone)
+    hook.before_train_epoch(make_runner(model))
+    hook.before_test(make_runner(model))
+    assert not model.has_ui_center
+    assert warned().count('gone') == 1
+    with pytest.raises(FileNotFoundError, match='gone'):
+        UICenterHook(gone).before_train_epoch(make_runner(make_model()))
 
 
 # EpochSeedHook ------------------------------------------------------------------------------------
@@ -347,11 +362,66 @@ def test_guard_refuses_another_architecture(make_model, make_runner, tiny_backbo
         load(make_model(), checkpoint, make_runner)
 
 
-def test_guard_refuses_another_number_of_people(make_model, make_runner):
-    checkpoint = saved(make_model(), make_runner)
-    other = make_model(head=dict(type='RecognitionModule', num_classes=5))
-    with pytest.raises(CheckpointMismatchError, match=r'head\.weight'):
-        load(other, checkpoint, make_runner)
+def with_people(make_runner, model, names, **kwargs):
+    dataset = None if names is None else SimpleNamespace(class_names=list(names))
+    loader = SimpleNamespace(dataset=dataset)
+    return make_runner(model, train_dataloader=loader, _load_from='some/file.pth', **kwargs)
+
+
+@pytest.mark.parametrize('head', ['RecognitionModule', 'PartialRecognitionModule'])
+@pytest.mark.parametrize('type', ['RIFace', 'CRFIQA', 'FaceRecognizer'])
+@pytest.mark.parametrize(
+    ('there', 'here', 'same'),
+    [
+        ('abc', 'abc', True),
+        ('abc', 'axc', False),
+        ('abc', 'acb', False),
+        ('abc', 'abcde', False),
+        # Nobody knows who they are: the number decides.
+        (None, 'abc', True),
+        ('abc', None, True),
+        (None, 'abcde', False),
+        ('abcde', None, False),
+        (None, None, True),
+    ],
+)
+def test_guard_and_people(make_model, make_runner, messages, head, type, there, here, same):
+    def build(names):
+        config = dict(type=head, num_classes=len(names or 'abc'))
+        loss = {'loss': dict(type='CurricularFaceLoss')} if type == 'FaceRecognizer' else {}
+        return make_model(type, head={**config, **loss})
+
+    old = build(there)
+    checkpoint = dict(state_dict=dict(old.state_dict()), meta=dict(epoch=1, iter=1))
+    CheckpointGuardHook().before_save_checkpoint(with_people(make_runner, old, there), checkpoint)
+    assert ('people' in checkpoint['meta']) == (there is not None)
+    for resume in (False, True):
+        taken = dict(checkpoint, state_dict=dict(checkpoint['state_dict']))
+        runner = with_people(make_runner, build(here), here, _resume=resume)
+        messages.clear()
+        if resume and not same:
+            with pytest.raises(PeopleMismatchError) as error:
+                CheckpointGuardHook().after_load_checkpoint(runner, taken)
+            counts = f'{len(there or "abc")} people there, {len(here or "abc")} here'
+            assert 'some/file.pth' in str(error.value)
+            assert counts in str(error.value)
+            continue
+        CheckpointGuardHook().after_load_checkpoint(runner, taken)
+        left = checkpoint['state_dict'].keys() - taken['state_dict'].keys()
+        heads = {key for key in checkpoint['state_dict'] if key.startswith('head.')}
+        assert left == (set() if same else heads)
+        told = [text for _, text in messages if 'people' in text]
+        # One line where something is left out or not known, none where all is well.
+        assert len(told) == (there is None or here is None or not same)
+
+
+@pytest.mark.parametrize(
+    ('there', 'here', 'first'),
+    [('abc', 'abd', "2: 'c' there, 'd' here"), ('ab', 'abc', "2: nobody there, 'c' here")],
+)
+def test_first_difference_of_people(there, here, first):
+    told = People.from_names(list(there)).tell_difference(People.from_names(list(here)))
+    assert told.endswith(f'class {first}')
 
 
 def test_guard_takes_a_bare_pretrained_backbone(make_model, make_runner):

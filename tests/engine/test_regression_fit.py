@@ -94,15 +94,46 @@ def test_read_out_is_ridge_regression(fitted):
     assert np.corrcoef(found.numpy(), y)[0, 1] > 0.3
 
 
-def test_when_it_fits(fitted):
+def test_when_it_fits(fitted, monkeypatch):
+    """Before chosen epochs; and once at the end, behind the last checkpoint, written again."""
     _, hook, runner, *_ = fitted
     calls = []
-    hook.fit = lambda runner: calls.append(runner.epoch)
+    hook.fit = lambda runner: calls.append(('fit', runner.epoch))
+    monkeypatch.setattr(
+        'mmvlr.engine.hooks.regression_fit.save_again', lambda r: calls.append(('save', r.epoch))
+    )
+    runner.train_loop = runner
     runner.max_epochs = 3
-    for runner.epoch in range(3):
+    hook.before_train(runner)
+    for _ in range(3):
         hook.before_train_epoch(runner)
         hook.after_train_epoch(runner)
-    assert calls == [1, 2]
+        runner.epoch += 1
+        hook.before_val(runner)
+    hook.after_train(runner)
+    assert calls == [('fit', 1), ('fit', 3), ('save', 3)]
+    # Without a validation, and of a training that was resumed behind its end.
+    calls.clear()
+    hook.before_train(runner)
+    hook.after_train(runner)
+    assert calls == [('fit', 3), ('save', 3)]
+
+
+def test_what_cannot_be_fitted_is_told_before_training(make_model, make_loader, make_runner):
+    model = make_model(head=dict(type='RecognitionModule', num_classes=4))
+    several, single, fewer = (
+        make_loader(num_people=people, pictures_per_person=count)
+        for people, count in ((4, 2), (4, 1), (3, 2))
+    )
+    RegressionFitHook(several, several).before_train(make_runner(model))
+    for loaders, told in (
+        ((single, single), '0 people have two or more images'),
+        ((several, fewer), '8 images in dataloader and 6 in degraded_dataloader'),
+    ):
+        with pytest.raises(ValueError, match=told):
+            RegressionFitHook(*loaders).before_train(make_runner(model))
+    with pytest.raises(KeyError, match='nowhere'):
+        RegressionFitHook(several, 'nowhere').before_train(make_runner(model))
 
 
 def test_people_with_one_picture_are_left_out(
@@ -128,4 +159,4 @@ def test_people_with_one_picture_are_left_out(
 def test_it_needs_a_linear_read_out(make_model, make_loader, make_runner):
     model = make_model(regression=dict(type='PerceptibilityRegression', hidden=(8,)))
     with pytest.raises(ValueError, match='needs a linear'):
-        RegressionFitHook(make_loader(), make_loader()).fit(make_runner(model))
+        RegressionFitHook(make_loader(), make_loader()).before_train(make_runner(model))

@@ -193,12 +193,12 @@ def test_evaluation_on_any_ranks(folder, two_ranks, tmp_path):
 
 
 def refused(folder, two_ranks):
-    shape = r'head.weight of the checkpoint has shape \(7, 12\), the model needs \(6, 12\)'
+    people = r"epoch_1\.pth cannot be resumed.*7 people there, 6 here.*6: '0/6' there, nobody here"
     others = {'train_dataloader.dataset.num_people': 6, 'custom_hooks': []}
     for message, resume, options in (
         ('clip_grad does not go with', None, {'optim_wrapper.clip_grad': dict(max_norm=1.0)}),
         (r'\(EMAHook\) do not go with', None, {'custom_hooks': [dict(type='EMAHook')]}),
-        (shape, two_ranks / 'epoch_1.pth', others),
+        (people, two_ranks / 'epoch_1.pth', others),
     ):
         with pytest.raises(ValueError, match=message):
             train(folder, 'refused', 2, resume, **options)
@@ -206,6 +206,29 @@ def refused(folder, two_ranks):
 
 def test_what_is_refused(folder, two_ranks, tmp_path):
     run_on_ranks(2, tmp_path / 'ranks', refused, folder, two_ranks)
+
+
+def fine_tuned(folder, two_ranks):
+    options = {
+        'load_from': str(two_ranks / 'epoch_3.pth'),
+        'train_dataloader.dataset.num_people': 6,
+        'train_cfg.max_epochs': 1,
+        'custom_hooks': [],
+        # Nothing moves: what was loaded is what is saved.
+        'optim_wrapper.paramwise_cfg.rates': dict(backbone=0.0, head=0.0),
+    }
+    train(folder, 'fine_tuned', 2, **options)
+
+
+def test_fine_tuning_on_other_people(folder, two_ranks, tmp_path):
+    """The network is taken, the sharded prototypes of others are left out."""
+    run_on_ranks(2, tmp_path / 'ranks', fine_tuned, folder, two_ranks)
+    found, start = read(folder / 'fine_tuned' / 'epoch_1.pth'), read(two_ranks / 'epoch_3.pth')
+    assert found['head.weight'].shape == (6, 12)
+    assert (found['head.weight'].norm(dim=1) - 1).abs().max() < 1e-5
+    assert not torch.allclose(found['head.weight'], start['head.weight'][:6], atol=0.1)
+    for name in ('backbone.conv.weight', 'backbone.linear.weight'):
+        assert torch.equal(found[name], start[name])
 
 
 def by_iteration(folder):

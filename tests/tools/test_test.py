@@ -1,10 +1,12 @@
 """tools/test.py on a checkpoint of the short training."""
 
 import json
+import os
 
 import pytest
 import torch
 
+from mmvlr.apis import FaceInferencer
 from mmvlr.utils.checkpoint import CheckpointMismatchError
 from mmvlr.utils.compat import load_checkpoint_file
 from mmvlr.utils.contract import ContractMismatchError
@@ -81,6 +83,69 @@ def test_another_contract(run, trained):
 def test_another_architecture(run, trained):
     with pytest.raises(CheckpointMismatchError, match=r'epoch_3\.pth belongs to another'):
         run(trained / 'epoch_3.pth', '--cfg-options', 'model.backbone.embed_dims=8')
+
+
+def test_plain_model_without_a_ui_set(run, trained, tmp_path):
+    """ERS is left out; nothing else needs it. The cache does not, either."""
+    state = load_checkpoint_file(str(trained / 'epoch_3.pth'))['state_dict']
+    parts = ('backbone.', 'head.')
+    plain = {name: value for name, value in state.items() if name.startswith(parts)}
+    torch.save(dict(state_dict=plain), tmp_path / 'plain.pth')
+    options = ['custom_hooks.1.dataloader.dataset._delete_=True']
+    options += ['custom_hooks.1.dataloader.dataset.type=UIFaces']
+    options += ['custom_hooks.1.dataloader.dataset.data_root=gone']
+    found = run(
+        tmp_path / 'plain.pth', '--cache', str(tmp_path / 'cache'), '--cfg-options', *options
+    )
+    assert 'tinyface/discard_auc_norm' in found
+    assert 'tinyface/discard_auc_ers' not in found
+
+
+@pytest.mark.parametrize(
+    ('option', 'place'),
+    [
+        ('--out', 'folder'),
+        ('--out', 'file/result.json'),
+        ('--out', 'locked/deeper/result.json'),
+        ('--curves', 'file'),
+        ('--cache', 'file/deeper'),
+        ('--work-dir', 'locked/work'),
+    ],
+)
+def test_outputs_are_checked_first(tool, config_file, tmp_path, monkeypatch, capsys, option, place):
+    (tmp_path / 'folder').mkdir()
+    (tmp_path / 'locked').mkdir()
+    (tmp_path / 'file').write_text('mine')
+    # As root everything may be written to.
+    access = os.access
+    monkeypatch.setattr(
+        os, 'access', lambda path, mode: 'locked' not in str(path) and access(path, mode)
+    )
+    with pytest.raises(SystemExit) as error:
+        tool('test.py').main([config_file, 'gone.pth', option, str(tmp_path / place)])
+    assert error.value.code == 2
+    told = capsys.readouterr().err
+    assert option in told
+    assert place.split('/')[0] in told
+    assert (tmp_path / 'file').read_text() == 'mine'
+    assert sorted(path.name for path in tmp_path.iterdir()) == ['file', 'folder', 'locked']
+
+
+def test_folder_without_room_for_a_log(tool, config_file, trained, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'work_dirs').write_text('no folder')
+    assert tool('test.py').main([config_file, str(trained / 'epoch_3.pth')]) == 0
+    assert [path.name for path in tmp_path.iterdir()] == ['work_dirs']
+
+
+def test_weights_that_are_not_finite_are_not_the_image(run, trained, tmp_path):
+    checkpoint = load_checkpoint_file(str(trained / 'epoch_3.pth'))
+    checkpoint['state_dict']['backbone.stem.conv.weight'][0] = float('nan')
+    torch.save(checkpoint, tmp_path / 'nan.pth')
+    with pytest.raises(CheckpointMismatchError, match=r'nan\.pth.*backbone\.stem\.conv\.weight'):
+        run(tmp_path / 'nan.pth')
+    with pytest.raises(CheckpointMismatchError, match=r'nan\.pth.*backbone\.stem\.conv\.weight'):
+        FaceInferencer(str(tmp_path / 'nan.pth'))
 
 
 def test_failure_writes_no_result(run, trained, tmp_path):

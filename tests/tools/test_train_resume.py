@@ -9,8 +9,11 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from mmengine.runner import ValLoop
 
+from mmvlr.apis import build_trainer, load_config
 from mmvlr.utils.compat import load_checkpoint_file
+from mmvlr.utils.people import PeopleMismatchError
 
 # mmengine names its loggers by the second; several runs in one process may share a name.
 pytestmark = pytest.mark.filterwarnings('ignore:.*has been created:UserWarning')
@@ -97,6 +100,177 @@ def test_killed_and_resumed_is_the_unbroken_run(project, config_file, trained, t
     assert not differences(state(folder, 3), state(trained, 3))
     # The third epoch really happened: nothing of this compares a state with itself.
     assert len(differences(state(trained, 2), state(trained, 3))) > 50
+
+
+@pytest.fixture(scope='module')
+def named(trained):
+    """Name of the best checkpoint of the unbroken run, and its epoch."""
+    (best,) = trained.glob('best_val_mAP_epoch_*.pth')
+    return best.name, int(best.stem.rsplit('_', 1)[1])
+
+
+@pytest.mark.parametrize('which', ['best', 'last'])
+def test_killed_between_checkpoint_and_validation(
+    project, config_file, trained, tool, named, monkeypatch, which
+):
+    """The epoch is validated when the run goes on, and becomes the best one if it is."""
+    best, epoch = named
+    epoch = epoch if which == 'best' else 3
+    folder = project / f'unvalidated_{which}'
+    run = ValLoop.run
+
+    def killed(loop):
+        if loop.runner.epoch == epoch:
+            raise KeyboardInterrupt
+        return run(loop)
+
+    arguments = [config_file, '--work-dir', str(folder)]
+    monkeypatch.setattr(ValLoop, 'run', killed)
+    with pytest.raises(KeyboardInterrupt):
+        tool('train.py').main(arguments)
+    assert (folder / 'last_checkpoint').read_text().endswith(f'epoch_{epoch}.pth')
+    monkeypatch.setattr(ValLoop, 'run', run)
+    assert tool('train.py').main([*arguments, '--resume']) == 0
+    for name in ('epoch_2.pth', 'epoch_3.pth', best):
+        found, expected = (load_checkpoint_file(str(p / name)) for p in (folder, trained))
+        assert not differences(tensors(found['state_dict']), tensors(expected['state_dict']))
+        info, wanted = (c['message_hub']['runtime_info'] for c in (found, expected))
+        assert info.get('best_score') == wanted.get('best_score')
+        histories, others = (c['message_hub']['log_scalars'] for c in (found, expected))
+        assert histories.keys() == others.keys()
+        assert all(histories[key].data[0].shape == others[key].data[0].shape for key in histories)
+    assert sorted(p.name for p in folder.glob('*.pth')) == sorted(
+        p.name for p in trained.glob('*.pth')
+    )
+
+
+def test_failure_behind_the_last_epoch_loses_nothing(
+    project, config_file, trained, tool, monkeypatch
+):
+    """The read-out is fitted behind the last checkpoint: a run goes on from there, and is whole."""
+    folder = project / 'unfitted'
+    arguments = [config_file, '--work-dir', str(folder)]
+
+    def fail(hook, runner):
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr('mmvlr.engine.RegressionFitHook.fit', fail)
+        with pytest.raises(MemoryError):
+            tool('train.py').main(arguments)
+    assert (folder / 'last_checkpoint').read_text().endswith('epoch_3.pth')
+    name = '.state_dict.regression.layers.0.weight'
+    assert name in differences(state(folder, 3), state(trained, 3))
+    assert tool('train.py').main([*arguments, '--resume']) == 0
+    assert not differences(state(folder, 3), state(trained, 3))
+
+
+def test_resume_of_a_finished_run_elsewhere(config_file, trained, tool, named, tmp_path):
+    """Nothing is left to train, which is no failure; the run that it comes from stays as it is."""
+    start = load_checkpoint_file(str(trained / 'epoch_3.pth'))
+    # Validated again, this epoch would take the place of the best one.
+    start['meta']['validated'] = False
+    start['message_hub']['runtime_info'].update(best_score=-1.0, best_ckpt=str(trained / named[0]))
+    torch.save(start, tmp_path / 'epoch_3.pth')
+    folder = tmp_path / 'new'
+    arguments = [config_file, '--work-dir', str(folder)]
+    arguments += ['--resume', str(tmp_path / 'epoch_3.pth')]
+    assert tool('train.py').main(arguments) == 0
+    (log,) = folder.glob('*/*.log')
+    assert 'all 3 epochs were trained already' in log.read_text()
+    assert not differences(state(folder, 3), state(trained, 3))
+    assert list(folder.glob('best_val_mAP_epoch_3.pth'))
+    assert (trained / named[0]).is_file()
+    with pytest.raises(ValueError, match='training of 3 epochs, the config wants 2'):
+        tool('train.py').main([*arguments, '--cfg-options', 'train_cfg.max_epochs=2'])
+
+
+#: More people, and as many others.
+OTHERS = [('num_people', 7), ('first_person', 50)]
+
+
+@pytest.mark.parametrize('head', ['RecognitionModule', 'PartialRecognitionModule'])
+@pytest.mark.parametrize(('key', 'value'), [*OTHERS, ('num_people', 6)])
+def test_fine_tuning_on_other_people(project, config_file, trained, head, key, value):
+    """The network is taken; the prototypes only if the people are the same."""
+    start = load_checkpoint_file(str(trained / 'epoch_3.pth'))['state_dict']
+    config = load_config(
+        config_file,
+        {
+            'load_from': str(trained / 'epoch_3.pth'),
+            'work_dir': str(project / 'fine'),
+            'experiment_name': f'fine_{head}_{key}_{value}',
+            'custom_hooks': [],
+            'model.head.type': head,
+            f'train_dataloader.dataset.{key}': value,
+        },
+    )
+    runner = build_trainer(config)
+    first = runner.model.head.weight.clone()
+    runner.load_or_resume()
+    found = runner.model.state_dict()
+    assert found['head.weight'].shape == (7 if value == 7 else 6, 16)
+    same = (key, value) not in OTHERS
+    assert torch.equal(found['head.weight'], start['head.weight'] if same else first)
+    assert not differences(
+        *({k: v for k, v in s.items() if not k.startswith('head.')} for s in (found, start))
+    )
+
+
+@pytest.mark.parametrize(('key', 'value'), OTHERS)
+def test_resume_with_other_people(project, config_file, trained, tool, key, value):
+    before = {path: path.stat().st_mtime_ns for path in trained.glob('*.pth')}
+    with pytest.raises(PeopleMismatchError) as error:
+        tool('train.py').main(
+            [
+                config_file,
+                *('--work-dir', str(trained), '--resume'),
+                *('--cfg-options', f'train_dataloader.dataset.{key}={value}', 'custom_hooks=[]'),
+            ]
+        )
+    told = f'6 people there, {7 if value == 7 else 6} here'
+    first = "class 6: nobody there, '0/6' here" if value == 7 else "class 0: '0/0' there, '0/50'"
+    assert 'epoch_3.pth' in str(error.value)
+    assert told in str(error.value)
+    assert first in str(error.value)
+    assert before == {path: path.stat().st_mtime_ns for path in trained.glob('*.pth')}
+
+
+@pytest.mark.parametrize(
+    ('option', 'told'),
+    [
+        ('train_dataloader.batch_size=64', ['36 images', 'batch_size=64', 'drop_last']),
+        ('train_cfg.max_epochs=0', ['max_epochs is 0']),
+        ('val_dataloader.drop_last=True', [r'val_dataloader\.drop_last']),
+    ],
+)
+def test_training_without_a_step(project, config_file, tool, option, told):
+    folder = project / 'empty'
+    with pytest.raises(ValueError, match='.*'.join(told)):
+        tool('train.py').main([config_file, '--work-dir', str(folder), '--cfg-options', option])
+    assert not list(folder.glob('*.pth'))
+
+
+@pytest.mark.parametrize('value', ['0', '-3', 'x'])
+def test_max_iters_that_train_nothing(config_file, tool, value, capsys):
+    with pytest.raises(SystemExit) as error:
+        tool('train.py').main([config_file, '--max-iters', value])
+    assert error.value.code == 2
+    assert '--max-iters' in capsys.readouterr().err
+
+
+def test_one_image_a_person_is_told_before_training(project, config_file, tool):
+    """RI-Face compares an image with others of its person."""
+    folder = project / 'single'
+    loaders = ['train_dataloader', 'custom_hooks.0.dataloader', 'custom_hooks.2.dataloader']
+    loaders.append('custom_hooks.2.degraded_dataloader')
+    options = [f'{loader}.dataset.pictures_per_person=1' for loader in loaders]
+    options.append('train_dataloader.batch_size=6')
+    with pytest.raises(ValueError, match='0 people have two or more images'):
+        tool('train.py').main([config_file, '--work-dir', str(folder), '--cfg-options', *options])
+    assert not (folder / 'last_checkpoint').exists()
+    (log,) = folder.glob('*/*.log')
+    assert 'Epoch(train)' not in log.read_text()
 
 
 def test_another_seed_is_another_run(project, config_file, trained, tool):

@@ -1,6 +1,7 @@
 """Atomic files, published checkpoints and the contract in them."""
 
 import hashlib
+import math
 import os
 import stat
 
@@ -159,3 +160,22 @@ def test_alignment_of_a_checkpoint_that_names_none_fits_all():
 @pytest.mark.parametrize('checkpoint', [{}, dict(meta=None), dict(meta={}), dict(meta='x')])
 def test_no_contract(checkpoint):
     assert contract_of_checkpoint(checkpoint) is None
+
+
+@pytest.mark.parametrize(
+    ('change', 'told'),
+    [
+        (lambda w: w.to(torch.complex64), 'complex64'),
+        (lambda w: w.to(torch.int8), 'int8'),
+        (lambda w: torch.full_like(w, math.nan), 'not finite'),
+        (lambda w: torch.full_like(w, math.inf).half(), 'not finite'),
+        (lambda w: w.tolist(), 'list'),
+    ],
+)
+def test_weights_that_are_no_weights(change, told):
+    state = dict(Model().state_dict())
+    check_architecture(Model(), {name: value.half() for name, value in state.items()}, 'a.pth')
+    name = 'backbone.stem.bn.weight'
+    state[name] = change(state[name])
+    with pytest.raises(CheckpointMismatchError, match=rf'a\.pth.*{name}.*{told}'):
+        check_architecture(Model(), dict(state_dict=state), 'a.pth')

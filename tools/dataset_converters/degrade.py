@@ -22,6 +22,7 @@ from rich.console import Console
 from rich.progress import track
 
 from mmvlr.datasets.degradation_statistics import find_pictures
+from mmvlr.datasets.finding import Tree
 from mmvlr.datasets.transforms import PictureError, VLRDegradation, read_picture
 from mmvlr.datasets.transforms.degradation import PRESETS
 from mmvlr.utils.io import write_atomic
@@ -137,8 +138,7 @@ def degrade_folder(args: argparse.Namespace) -> int:
         raise ValueError(f'SRC {src} and OUT {out} must not lie in one another')
     degrade = VLRDegradation(args.preset)
     tree = find_pictures(src)
-    pictures, others = tree.images, tree.others
-    outputs = plan(src, pictures, args.copies, args.suffix)
+    outputs = plan(src, tree.images, args.copies, args.suffix)
     settings = dict(
         source=str(src),
         parameters=degrade.parameters,
@@ -149,7 +149,8 @@ def degrade_folder(args: argparse.Namespace) -> int:
     with OutputFolder(out, 'degrade', empty=True) as output:
         record_settings(output, settings)
         output.claim(outputs)
-        _degrade(args, src, out, degrade, outputs, others)
+        damaged = _degrade(args, src, out, degrade, outputs, tree)
+    return damaged + len(tree.unread)
 
 
 def _degrade(
@@ -158,8 +159,9 @@ def _degrade(
     out: Path,
     degrade: VLRDegradation,
     outputs: dict[str, tuple[str, int]],
-    others: list[Path],
-) -> None:
+    tree: Tree,
+) -> int:
+    others = tree.others
     counts: Counter[str] = Counter()
     damaged: dict[str, str] = {}
     for output, (source, copy) in track(
@@ -199,7 +201,7 @@ def _degrade(
         print('\n'.join(f'    {entry}' for entry in tree.unread))
     if not counts['written'] + counts['kept']:
         raise ValueError(f'{src}: all pictures are damaged')
-    return len(damaged) + len(tree.unread)
+    return len(damaged)
 
 
 def names(paths: list[Path]) -> str:

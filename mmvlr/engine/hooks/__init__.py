@@ -7,6 +7,7 @@ from .ema import FaceEMAHook
 from .epoch_seed import EpochSeedHook
 from .prototype_init import PrototypeInitHook
 from .regression_fit import RegressionFitHook
+from .resume import ResumeHook
 from .runtime_info import BufferedRuntimeInfoHook
 from .shard_checkpoint import ShardCheckpointHook
 from .ui_center import UICenterHook
@@ -20,6 +21,7 @@ __all__ = [
     'FaceEMAHook',
     'PrototypeInitHook',
     'RegressionFitHook',
+    'ResumeHook',
     'ShardCheckpointHook',
     'TrainingCollapsedError',
     'UICenterHook',

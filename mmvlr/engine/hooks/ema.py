@@ -6,6 +6,8 @@ from mmengine.runner import Runner
 
 from mmvlr.registry import HOOKS
 
+from .resume import is_finished
+
 
 @HOOKS.register_module()
 class FaceEMAHook(EMAHook):
@@ -41,6 +43,8 @@ class FaceEMAHook(EMAHook):
     def before_train(self, runner: Runner) -> None:
         """Remember the weights as they were loaded."""
         super().before_train(runner)
+        # Of a training that is resumed behind its last iteration the average is the model already.
+        self.is_finished = is_finished(runner)
         self._remember()
 
     def before_train_epoch(self, runner: Runner) -> None:

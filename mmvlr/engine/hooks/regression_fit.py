@@ -1,5 +1,6 @@
 """The hook that fits the read-out of the recognizability index in closed form."""
 
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -17,6 +18,7 @@ from mmvlr.models.losses import Proximities
 from mmvlr.registry import HOOKS
 
 from ..extraction import build_loader, extract_predictions, unwrap
+from .resume import is_finished, save_again
 
 
 @HOOKS.register_module()
@@ -29,9 +31,9 @@ class RegressionFitHook(Hook):
     that face**, and every face is also seen in degraded copies, which nobody trained on. The
     strength of the ridge is chosen by cross-validation over people.
 
-    Runs in ``before_train_epoch`` of chosen epochs and in ``after_train_epoch`` of the last one, in
-    front of the checkpoint. Its place in the config is behind :class:`UICenterHook`, whose centre
-    the targets need.
+    Runs in ``before_train_epoch`` of chosen epochs, and once when the training has ended: behind
+    the last checkpoint, which is then written again, and in front of the last validation. Its place
+    in the config is behind :class:`UICenterHook`, whose centre the targets need.
 
     Args:
         dataloader: Config of a loader over the training set without augmentation, or the name of
@@ -40,8 +42,12 @@ class RegressionFitHook(Hook):
             its name.
         copies: Degraded copies of every picture.
         before_epochs: Epochs in front of which the read-out is fitted.
-        after_last: Fit after the last epoch.
+        after_last: Fit when the training has ended.
         alphas: Strengths of the ridge to choose from.
+
+    Raises:
+        ValueError: PRM is not linear, fewer than two people have two images, or the two loaders are
+            not of the same images. Told before the first step.
     """
 
     priority = 'BELOW_NORMAL'
@@ -61,22 +67,50 @@ class RegressionFitHook(Hook):
         self.before_epochs = tuple(before_epochs)
         self.after_last = after_last
         self.alphas = tuple(alphas)
+        self.is_due = False
+
+    def before_train(self, runner: Runner) -> None:
+        """Make sure that the fit will be possible, before anything is trained."""
+        if not self.after_last and not self.before_epochs:
+            return
+        self.is_due = self.after_last
+        if not unwrap(runner.model).regression.is_linear:
+            raise ValueError('RegressionFitHook needs a linear PRM (regression.hidden=())')
+        clean, degraded = (
+            build_loader(runner.cfg, config, runner.seed).dataset
+            for config in (self.dataloader_cfg, self.degraded_cfg)
+        )
+        if len(clean) != len(degraded):
+            raise ValueError(
+                f'RegressionFitHook: {len(clean)} images in dataloader and {len(degraded)} in '
+                'degraded_dataloader; they must be the same ones'
+            )
+        images = Counter(clean.get_data_info(index)['gt_label'] for index in range(len(clean)))
+        require_two_people(sum(count > 1 for count in images.values()))
 
     def before_train_epoch(self, runner: Runner) -> None:
         """Fit in front of a chosen epoch."""
         if runner.epoch in self.before_epochs:
             self.fit(runner)
 
-    def after_train_epoch(self, runner: Runner) -> None:
-        """Fit after the last epoch."""
-        if self.after_last and self.is_last_train_epoch(runner):
-            self.fit(runner)
+    def before_val(self, runner: Runner) -> None:
+        """Fit in front of the last validation."""
+        if self.is_due and is_finished(runner):
+            self._finish(runner)
+
+    def after_train(self, runner: Runner) -> None:
+        """Fit where the training ended without a validation, or early."""
+        if self.is_due:
+            self._finish(runner)
+
+    def _finish(self, runner: Runner) -> None:
+        self.is_due = False
+        self.fit(runner)
+        save_again(runner)
 
     def fit(self, runner: Runner) -> None:
         """Measure targets with the current weights and set the read-out."""
         model = unwrap(runner.model)
-        if not model.regression.is_linear:
-            raise ValueError('RegressionFitHook needs a linear PRM (regression.hidden=())')
         passes = [self._extract(runner, model, self.dataloader_cfg)]
         passes += [
             self._extract(runner, model, self.degraded_cfg, copy) for copy in range(self.copies)
@@ -96,11 +130,7 @@ class RegressionFitHook(Hook):
         shift, scale = x.mean(0), np.maximum(x.std(0), 1e-6)
         people = torch.cat(groups).numpy()
         num_people = len(np.unique(people))
-        if num_people < 2:
-            raise ValueError(
-                f'RegressionFitHook: {num_people} people have two or more pictures; a face can '
-                'only be measured against other pictures of its person. Remove the hook here.'
-            )
+        require_two_people(num_people)
         folds = GroupKFold(min(5, num_people))
         standard = (x - shift) / scale
         ridge = RidgeCV(list(self.alphas), cv=list(folds.split(standard, y, people)))
@@ -123,6 +153,16 @@ class RegressionFitHook(Hook):
         # Another "epoch" is another draw of the degradation.
         set_epoch(loader.dataset, copy)
         return extract_predictions(model, loader, predict=model.regression_predictions)
+
+
+def require_two_people(count: int) -> None:
+    """Raise an error unless ``count``, people with two or more images, allows for a fit."""
+    if count < 2:
+        raise ValueError(
+            f'RegressionFitHook: {count} people have two or more images; a face can only be '
+            'measured against other images of its person. Add images, or remove the hook from '
+            'custom_hooks'
+        )
 
 
 def leave_one_out_proximities(

@@ -1,5 +1,7 @@
 """The hook that measures the unrecognizable identities."""
 
+import logging
+
 import torch
 import torch.nn.functional as F
 from mmengine.dist import broadcast
@@ -22,7 +24,8 @@ class UICenterHook(Hook):
 
     Runs in ``before_train_epoch``, after hooks of normal priority (``PrototypeInitHook``) and
     before ``EpochSeedHook``. With a model that has no centre yet it also runs before a test, for
-    models trained without it: their ERS needs one.
+    models trained without it: their ERS needs one. A model that is not trained with the centre does
+    without it, and without ERS, where there is no UI set.
 
     Args:
         dataloader: Config of the loader of :class:`UIFaces`, or the name of that entry of the
@@ -52,29 +55,48 @@ class UICenterHook(Hook):
         self.diversion_begin = diversion_begin
         self.freeze_statistics = freeze_statistics
         self.freeze_center = freeze_center
+        self.is_missing = False
 
     def before_train_epoch(self, runner: Runner) -> None:
         """Refresh what is due at this epoch."""
         model = unwrap(runner.model)
         due = runner.epoch % self.interval == 0
         center = not model.has_ui_center or (due and not self.freeze_center)
+        needed = hasattr(model, 'set_ui_statistics')
         statistics = (
-            hasattr(model, 'set_ui_statistics')
+            needed
             and runner.epoch >= self.diversion_begin
             and (not model.has_ui_statistics or (due and not self.freeze_statistics))
         )
         if center or statistics:
-            self.measure(runner, center, statistics)
+            self.measure(runner, center, statistics, needed)
 
     def before_test(self, runner: Runner) -> None:
         """Set the centre of a model that carries none."""
         if not unwrap(runner.model).has_ui_center:
-            self.measure(runner, center=True, statistics=False)
+            self.measure(runner, center=True, statistics=False, needed=False)
 
-    def measure(self, runner: Runner, center: bool, statistics: bool) -> None:
-        """Run the model over the UI set and store the values in it."""
+    def measure(self, runner: Runner, center: bool, statistics: bool, needed: bool = True) -> None:
+        """Run the model over the UI set and store the values in it.
+
+        Raises:
+            FileNotFoundError: There is no UI set, and it is ``needed``.
+        """
+        if self.is_missing:
+            return
         if self.dataloader is None:
-            self.dataloader = build_loader(runner.cfg, self.dataloader_cfg, runner.seed)
+            try:
+                self.dataloader = build_loader(runner.cfg, self.dataloader_cfg, runner.seed)
+            except FileNotFoundError as error:
+                if needed:
+                    raise
+                self.is_missing = True
+                print_log(
+                    f'{error}. Without a UI set there is no ERS',
+                    logger='current',
+                    level=logging.WARNING,
+                )
+                return
         model = unwrap(runner.model)
         result = extract_predictions(model, self.dataloader)
         # Of the backbone's embedding, whatever the model's inference embedding is.
