@@ -5,9 +5,10 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import ConfigDict, Field
 
 from mmvlr.datasets.transforms import PictureError, resize
 from mmvlr.evaluation import FaceTable
@@ -15,6 +16,7 @@ from mmvlr.evaluation.table import NO_IDENTITY, read_fields
 from mmvlr.registry import INFERENCERS
 from mmvlr.utils.contract import CONTRACT_KEY
 from mmvlr.utils.io import write_csv
+from mmvlr.utils.schema import FileModel, validate
 from mmvlr.utils.work import progress_bar
 
 from .network import Network, TorchNetwork, network_of
@@ -22,6 +24,15 @@ from .pictures import Picture, count_pictures, pictures_of
 
 #: From so many pictures on a bar shows how far the work is.
 _LONG = 200
+
+
+class _Meta(FileModel):
+    """What :meth:`FaceResults.to_npz` notes of the work."""
+
+    model_config = ConfigDict(extra='ignore')
+    identity: dict[str, Any]
+    failures: list[Annotated[list[str], Field(min_length=2, max_length=2)]] = []
+    unaligned: list[str] = []
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,13 +115,14 @@ class FaceResults:
         table = FaceTable.from_fields(read_fields(path), path)
         if 'identity' not in table.meta or 'name' not in table.columns:
             raise ValueError(f'{path} does not say which model made it; mmvlr embed writes it')
+        meta = validate(table.meta, _Meta, path, 'embed the images again')
         return cls(
             names=[str(name) for name in table.columns['name']],
             embedding=table.embedding,
             qualities={k: v for k, v in table.columns.items() if k != 'name'},
-            failures=[tuple(failure) for failure in table.meta.get('failures', [])],
-            identity=table.meta['identity'],
-            unaligned=table.meta.get('unaligned', []),
+            failures=[tuple(failure) for failure in meta.failures],
+            identity=meta.identity,
+            unaligned=meta.unaligned,
         )
 
 

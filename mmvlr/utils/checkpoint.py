@@ -46,6 +46,38 @@ def state_dict_of(checkpoint: Mapping[str, Any]) -> Mapping[str, torch.Tensor]:
     return {key.removeprefix('module.'): value for key, value in state.items()}
 
 
+#: State that is not a number until it has been measured.
+_MEASURED = ('ui_mean', 'ui_std')
+
+
+def check_values(
+    found: Mapping[str, torch.Tensor], wanted: Mapping[str, torch.Tensor], source: str
+) -> None:
+    """Raise :class:`CheckpointMismatchError` where a weight cannot be what a model holds.
+
+    A complex or a whole number would be copied without what makes it one, and a weight that is not
+    a number spoils every embedding, whatever the image.
+
+    Args:
+        found: Weights of the checkpoint; those that the model has not are not looked at.
+        wanted: Weights of the model.
+        source: File name, for the message.
+    """
+    for key in wanted.keys() & found.keys():
+        value = found[key]
+        if not isinstance(value, torch.Tensor):
+            wrong = f'is a {type(value).__name__}, no tensor'
+        elif wanted[key].is_floating_point() and not value.is_floating_point():
+            wrong = f'is of type {str(value.dtype).removeprefix("torch.")}, not a real number'
+        elif key not in _MEASURED and value.is_floating_point() and not value.isfinite().all():
+            wrong = 'holds values that are not finite (nan or inf): its training has failed'
+        else:
+            continue
+        raise CheckpointMismatchError(
+            f'{source}: the weight {key} {wrong}. Use another checkpoint, or convert this one again'
+        )
+
+
 def check_architecture(
     model: nn.Module, checkpoint: Mapping[str, Any], source: str, prefix: str = 'backbone.'
 ) -> None:

@@ -26,7 +26,7 @@ def describe_content(head: bytes) -> str | None:
         'a web page: the download was answered by a page, such as one to log in or to confirm'
     """
     if not head:
-        return 'empty'
+        return 'empty: a copy or download was cut off'
     start = head.lstrip(b'\xef\xbb\xbf \r\n\t')[:200].lower()
     if start.startswith((b'<!doctype', b'<html', b'<?xml', b'<head', b'<script')):
         return (
@@ -35,7 +35,7 @@ def describe_content(head: bytes) -> str | None:
     if head[257:262] == b'ustar':
         return 'a tar archive: unpack it'
     if head[8:9] == b'{' and int.from_bytes(head[:8], 'little') < 10**8:
-        return 'a safetensors file'
+        return 'a safetensors file: give it the ending .safetensors'
     for known, kind in _STARTS:
         if head.startswith(known):
             return kind

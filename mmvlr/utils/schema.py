@@ -1,0 +1,173 @@
+"""What a file that is read back must hold: checked in one place, refused with one error.
+
+A reader declares the content as a :class:`FileModel` and calls :func:`read_json`, or
+:func:`validate` for values that came from elsewhere, such as the metadata of a checkpoint.
+"""
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, NoReturn, TypeVar
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from .io import write_atomic
+
+#: Objects in objects and lists in lists that a file may nest.
+MAX_DEPTH = 64
+_LONGEST = 300
+
+Model = TypeVar('Model', bound=BaseModel)
+
+
+class FileFormatError(ValueError):
+    """A file is damaged, of another kind, or not what this version of mmvlr reads."""
+
+    def __init__(self, source: str | Path, problem: str, remedy: str):
+        problem = problem if len(problem) <= _LONGEST else f'{problem[:_LONGEST]}...'
+        super().__init__(f'{source}: {problem}; {remedy}')
+
+
+class FileModel(BaseModel):
+    """Base of what files hold: every field is checked, unknown ones and infinity are refused."""
+
+    model_config = ConfigDict(strict=True, extra='forbid', allow_inf_nan=False, frozen=True)
+
+
+def _check_texts(values: list) -> list:
+    if not all(type(value) is str for value in values):
+        raise ValueError('every entry must be text')
+    return values
+
+
+#: Any texts, also those that are no valid Unicode, such as names of files of old archives.
+Texts = Annotated[list, AfterValidator(_check_texts)]
+#: A number of things; larger ones cannot be counted in float64.
+Count = Annotated[int, Field(ge=0, le=2**53)]
+
+
+def read_json(path: str | Path, model: type[Model], remedy: str) -> Model:
+    """Read a JSON file.
+
+    Args:
+        path: The file, UTF-8; a byte order mark is no harm.
+        model: What it must hold.
+        remedy: What to do about a file that cannot be read, for the message.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        FileFormatError: It is no JSON, or a field is not what it must be.
+    """
+    return parse_json(Path(path).read_bytes(), model, path, remedy)
+
+
+def parse_json(data: bytes, model: type[Model], source: str | Path, remedy: str) -> Model:
+    """Parse JSON; see :func:`read_json`. ``source`` is the file's name, for the message."""
+    try:
+        value = json.loads(
+            data.decode('utf-8-sig'), parse_float=_parse_float, parse_constant=_refuse_constant
+        )
+    except (ValueError, RecursionError) as error:
+        raise FileFormatError(source, f'not a readable JSON file ({error})', remedy) from error
+    return validate(value, model, source, remedy)
+
+
+def validate(value: Any, model: type[Model], source: str | Path, remedy: str) -> Model:
+    """Check plain values that come from a file; see :func:`read_json`."""
+    level, depth = [value], 0
+    while level:
+        depth += 1
+        if depth > MAX_DEPTH:
+            raise FileFormatError(source, f'nested more than {MAX_DEPTH} deep', remedy)
+        inner = [v.values() if isinstance(v, dict) else v for v in level if _is_nested(v)]
+        level = [v for values in inner for v in values if _is_nested(v)]
+    try:
+        return TypeAdapter(model).validate_python(value)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        field = '.'.join(map(str, first['loc'])) or 'content'
+        raise FileFormatError(source, f'{field}: {first["msg"]}', remedy) from error
+    except OverflowError as error:
+        raise FileFormatError(source, f'a number is out of range ({error})', remedy) from error
+
+
+def _is_nested(value: Any) -> bool:
+    return isinstance(value, (dict, list))
+
+
+def _parse_float(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f'{text[:40]} is out of range')
+    return value
+
+
+def _refuse_constant(text: str) -> NoReturn:
+    raise ValueError(f'{text} is not JSON')
+
+
+class _Sealed(FileModel):
+    format: str
+    version: int
+    sha256: str
+    content: dict
+
+
+def read_sealed(
+    path: str | Path, kind: str, readers: Mapping[int, type[Model]], remedy: str
+) -> Model:
+    """Read what :func:`write_sealed` wrote.
+
+    Args:
+        path: The file.
+        kind: Its format.
+        readers: What it must hold, by version.
+        remedy: See :func:`read_json`.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        FileFormatError: It is of another format or version, was changed, or a field is not what it
+            must be.
+    """
+    found = read_json(path, _Sealed, remedy)
+    check_format(path, kind, found.format, found.version, readers, remedy)
+    digests = [_digest(found.content, sort_keys) for sort_keys in (True, False)]
+    if found.sha256 not in digests:
+        raise FileFormatError(path, 'content: damaged, or edited by hand', remedy)
+    return validate(found.content, readers[found.version], path, remedy)
+
+
+def check_format(
+    source: str | Path, kind: str, found: str, version: int, readers: Any, remedy: str
+) -> None:
+    """Raise :class:`FileFormatError` unless format and version are among those that are read."""
+    if found != kind:
+        raise FileFormatError(source, f'format: {found!r}, not {kind!r}', remedy)
+    if version not in readers:
+        known = ', '.join(map(str, readers))
+        remedy = f'update mmvlr, or {remedy}'
+        raise FileFormatError(source, f'version: {version}, this mmvlr reads {known}', remedy)
+
+
+def write_sealed(
+    path: str | Path, kind: str, version: int, content: Mapping[str, Any], **options: Any
+) -> Path:
+    """Write a JSON file with its format, version and the digest of its content, atomically.
+
+    Args:
+        path: The file.
+        kind: Name of the format.
+        version: Its version.
+        content: Plain values, no infinity.
+        **options: See :func:`mmvlr.utils.io.write_atomic`.
+    """
+    whole = dict(format=kind, version=version, sha256=_digest(content, True), content=content)
+    text = json.dumps(whole, allow_nan=False, indent=1, ensure_ascii=False) + '\n'
+    return write_atomic(path, lambda file: file.write_bytes(text.encode()), **options)
+
+
+def _digest(content: Mapping[str, Any], sort_keys: bool) -> str:
+    text = json.dumps(content, sort_keys=sort_keys, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
