@@ -107,13 +107,13 @@ def check_registered(config: Any, registry: Registry, source: str) -> None:
     registry.import_from_location()
     if isinstance(config, Mapping):
         if '_scope_' in config:
-            raise ValueError(f'{source}: its config names a _scope_, {config["_scope_"]!r}')
+            raise ValueError(f'{source}: its config names a _scope_, {config["_scope_"]!r:.100}')
         kind = config.get('type')
         known = isinstance(kind, str) and kind.removeprefix('mmvlr.') in registry.module_dict
         if 'type' in config and not known:
             raise ValueError(
-                f'{source}: {kind!r} is not registered as {registry.name} in mmvlr. If it is a '
-                'part of your own, import it first: a config with custom_imports does (--config)'
+                f'{source}: {kind!r:.100} is not registered as {registry.name} in mmvlr. If it is '
+                'a part of your own, import it first: a config with custom_imports does (--config)'
             )
         config = list(config.values())
     if isinstance(config, (list, tuple)):

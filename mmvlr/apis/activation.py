@@ -1,7 +1,7 @@
 """Class-activation maps of face embeddings: which parts of a face carry its similarity."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import copy
+from collections.abc import Callable
 from functools import partial
 
 import numpy as np
@@ -42,7 +42,8 @@ def activation_maps(
     knows neither target nor reference; its sign, which is arbitrary, is chosen so that the value
     farthest from 0 is positive. All three are computed by ``pytorch_grad_cam``.
 
-    The model runs in eval mode. Its modes, parameters and gradients are left as they were.
+    A copy of the model's modules runs, in eval mode, on the model's own weights: the model is left
+    as it was, and may be in use elsewhere, in other threads and in training.
 
     Args:
         model: A recognizer, on any device.
@@ -64,6 +65,7 @@ def activation_maps(
     library_class = _library_class(method)
     if inputs.ndim != 4 or not len(inputs):
         raise ValueError(f'inputs must be (B, 3, H, W) with B > 0, got {tuple(inputs.shape)}')
+    model = _private(model)
     modules = dict(model.named_modules())
     if layer is not None and layer not in modules:
         raise ValueError(
@@ -71,19 +73,15 @@ def activation_maps(
             'the feature map'
         )
     # Gradients are on in here, even if the caller is in inference mode or under no_grad.
-    with _left_as_found(model), torch.inference_mode(False):
+    with torch.inference_mode(False):
         device = next(model.parameters()).device
         targets = _targets(references, (len(inputs), model.embed_dims), device)
         # Parameters are frozen, so the gradient must come by way of the input.
         inputs = inputs.detach().to(device, copy=True).requires_grad_()
         embedder = _Embedder(model, None if layer is None else modules[layer])
         cam = library_class(embedder, [embedder.layer])
-        try:
-            maps = cam(inputs, targets)
-            embeddings = cam.outputs.detach()
-        finally:
-            cam.activations_and_grads.release()
-            embedder.release()
+        maps = cam(inputs, targets)
+        embeddings = cam.outputs.detach()
     if not embeddings.isfinite().all():
         raise ValueError('the embeddings are not finite: check the inputs and the checkpoint')
     if references is None and method != 'eigencam' and _is_unit(embeddings):
@@ -115,21 +113,12 @@ def _library_class(method: str) -> type:
     return dict(zip(METHODS, (GradCAM, GradCAMPlusPlus, OrientedEigenCAM), strict=True))[method]
 
 
-@contextmanager
-def _left_as_found(model: nn.Module) -> Iterator[None]:
-    """Put a model into eval mode without trainable parameters, and back."""
-    modes = [(module, module.training) for module in model.modules()]
-    learning = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
-    try:
-        model.eval()
-        model.requires_grad_(False)
-        yield
-    finally:
-        # One by one: parts of a model may be in another mode than the whole.
-        for module, mode in modes:
-            module.training = mode
-        for parameter, learns in learning:
-            parameter.requires_grad_(learns)
+def _private(model: FaceRecognizer) -> FaceRecognizer:
+    """Return a copy with modes and hooks of its own, whose weights are the model's memory."""
+    known: dict[int, object] = {id(model.head): None}
+    known |= {id(p): nn.Parameter(p.detach(), requires_grad=False) for p in model.parameters()}
+    known |= {id(buffer): buffer.detach() for buffer in model.buffers()}
+    return copy.deepcopy(model, known).eval()
 
 
 class _Embedder(nn.Module):
@@ -146,10 +135,8 @@ class _Embedder(nn.Module):
         self.feature_map = nn.Identity()
         self.layer = self.feature_map if layer is None else layer
         self.layer_was_run = False
-        self.handles = [
-            model.backbone.register_forward_hook(self._show_feature_map),
-            self.layer.register_forward_hook(self._check_layer),
-        ]
+        model.backbone.register_forward_hook(self._show_feature_map)
+        self.layer.register_forward_hook(self._check_layer)
 
     def _show_feature_map(self, module: nn.Module, args: tuple, output: tuple) -> None:
         self.feature_map(output[0])
@@ -165,13 +152,6 @@ class _Embedder(nn.Module):
         if not self.layer_was_run:
             raise ValueError("the layer takes no part in computing the model's embedding")
         return embeddings
-
-    def zero_grad(self, set_to_none: bool = True) -> None:
-        """Do nothing: the library would clear the gradients of a training under way."""
-
-    def release(self) -> None:
-        for handle in self.handles:
-            handle.remove()
 
 
 def _targets(

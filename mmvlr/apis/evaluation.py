@@ -18,7 +18,7 @@ from mmvlr.datasets.storage import file_status
 from mmvlr.evaluation import FaceTable
 from mmvlr.evaluation.metrics import FaceMetric
 from mmvlr.evaluation.metrics.dump import relative_name
-from mmvlr.evaluation.table import read_fields
+from mmvlr.evaluation.table import read_fields, read_meta
 from mmvlr.registry import DATASETS, METRICS, MODELS
 from mmvlr.utils.checkpoint import state_dict_of
 from mmvlr.utils.io import sha256_of
@@ -254,6 +254,11 @@ def label_by_name(fields: Mapping[str, np.ndarray], dataset: Any, source: str) -
             name stands for several pictures.
     """
     names = [str(name).replace('\\', '/') for name in fields['name']]
+    if np.ndim(fields['embedding']) != 2 or len(fields['embedding']) != len(names):
+        raise ValueError(
+            f'{source}: embedding must be ({len(names)}, D), as name has {len(names)} entries, got '
+            f'{np.shape(fields["embedding"])}'
+        )
     place = {name: row for row, name in enumerate(names)}
     if len(place) != len(names):
         twice = next(name for row, name in enumerate(names) if place[name] != row)
@@ -295,5 +300,5 @@ def label_by_name(fields: Mapping[str, np.ndarray], dataset: Any, source: str) -
         columns=columns,
         pairs=known.get('pairs'),
         same=known.get('same'),
-        meta=json.loads(str(fields['meta'])) if 'meta' in fields else {},
+        meta=read_meta(fields, source),
     )

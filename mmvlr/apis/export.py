@@ -3,7 +3,6 @@
 import contextlib
 import copy
 import hashlib
-import importlib
 import io
 import json
 import logging
@@ -16,7 +15,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
@@ -25,26 +23,24 @@ from mmvlr.models.recognizers import FaceRecognizer
 from mmvlr.utils.io import sha256_of, write_atomic
 from mmvlr.version import __version__
 
+from .exported import (
+    FORMAT,
+    METADATA,
+    OPSET,
+    SEAL,
+    OnnxNetwork,
+    digest_weights,
+    needs,
+    read_published,
+)
 from .network import identity_of, model_of
 
-#: Version of both formats; a reader refuses higher ones.
-FORMAT = 1
-#: Operator set of the ONNX files: onnxruntime 1.18 and later run them.
-OPSET = 20
+__all__ = ['OnnxNetwork', 'export_onnx', 'largest_differences', 'publish', 'read_published']
+
 #: Names of the outputs of a file and those of :meth:`FaceRecognizer.predictions`.
 OUTPUTS = dict(embedding='embedding', norm='embedding_norm', ri='recognizability', ers='ers')
 #: Most by which a file may differ from the model. See :func:`largest_differences`.
 TOLERANCE = 1e-4
-#: Protobuf's spelling of one more ``metadata_props`` entry, up to its value of 64 hex digits. A
-#: protobuf message may be continued behind its end: so the file holds a checksum of what is in
-#: front of it, and onnxruntime reads it like any other.
-_SEAL = b'\x72\x50\x0a\x0cmmvlr.sha256\x12\x40'
-#: Faces that go through an ONNX network at once on a CPU: their maps stay in the cache.
-_PORTION = 8
-
-#: The entry of a safetensors file's metadata that is ours, JSON.
-_METADATA = 'mmvlr'
-
 _LICENCE = re.compile(
     r'\(*[\w.+-]+(:[\w.+-]+)?\)*( (AND|OR|WITH) \(*[\w.+-]+(:[\w.+-]+)?\)*)*', re.ASCII
 )
@@ -132,7 +128,7 @@ def export_onnx(
         ValueError: A bad argument, or a model of 2 GB or more.
         RuntimeError: What onnxruntime computes differs from the model.
     """
-    onnx, _, _ = _needs('onnx', 'onnxscript', 'onnxruntime')
+    onnx, _, _ = needs('onnx', 'onnxscript', 'onnxruntime')
     path = _checked(path, '.onnx', licence)
     # The source of truth of the comparison: the model as it is, on the CPU.
     model = copy.deepcopy(model, {id(model.head): None}).cpu().float().eval()
@@ -159,7 +155,7 @@ def export_onnx(
     )
     onnx.checker.check_model(proto)
     data = proto.SerializeToString(deterministic=True)
-    data += _SEAL + hashlib.sha256(data).hexdigest().encode()
+    data += SEAL + hashlib.sha256(data).hexdigest().encode()
     differences: dict[str, float] = {}
 
     def write(temporary: Path) -> None:
@@ -265,117 +261,6 @@ def largest_differences(
     return largest
 
 
-# ONNX: reading -----------------------------------------------------------------------------------
-
-
-class OnnxNetwork:
-    """A file of :func:`export_onnx`, run by onnxruntime alone.
-
-    Args:
-        path: The file.
-        providers: Names of onnxruntime's execution providers, best first. None for CUDA, where
-            onnxruntime has it, and CPU.
-        threads: Number of threads; None for one a core.
-
-    Attributes:
-        identity: See :func:`mmvlr.apis.network.identity_of`.
-        contract: The preprocessing contract.
-        size: (height, width) of the faces in pixels.
-        name: Name of the model.
-        licence: SPDX expression.
-        outputs: Names of what a call returns.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        ImportError: onnxruntime is missing.
-        ValueError: The file is damaged, of a newer mmvlr or of something else; or onnxruntime
-            lacks the provider.
-    """
-
-    def __init__(
-        self,
-        path: str | Path,
-        providers: Sequence[str] | None = None,
-        threads: int | None = None,
-    ):
-        (runtime,) = _needs('onnxruntime')
-        self.path = Path(path)
-        data = self._sealed()
-        available = runtime.get_available_providers()
-        usable = [p for p in ('CUDAExecutionProvider', 'CPUExecutionProvider') if p in available]
-        wanted = list(providers or usable)
-        lacking = [provider for provider in wanted if provider not in available]
-        if lacking:
-            raise ValueError(
-                f'onnxruntime here has no {", ".join(lacking)}, only {", ".join(available)}; for '
-                'NVIDIA GPUs pip install onnxruntime-gpu in place of onnxruntime'
-            )
-        options = runtime.SessionOptions()
-        # Errors only: what it warns of, such as a GPU it cannot list, is no matter of the file.
-        options.log_severity_level = 3
-        options.intra_op_num_threads = threads or 0
-        try:
-            self.session = runtime.InferenceSession(data, options, providers=wanted)
-        except Exception as error:  # onnxruntime has a dozen types and no common one
-            raise ValueError(
-                f'{self.path}: onnxruntime {runtime.__version__} cannot run it ({error}); it takes '
-                f'a version that knows operator set {OPSET}'
-            ) from error
-        meta = self.session.get_modelmeta().custom_metadata_map
-        _check_format(meta.get('mmvlr.format'), self.path)
-        self.identity: dict[str, Any] = json.loads(meta['mmvlr.identity'])
-        self.contract: dict[str, Any] = json.loads(meta['mmvlr.contract'])
-        self.size: tuple[int, int] = tuple(self.contract['size'])
-        self.name: str = meta['mmvlr.name']
-        self.licence: str = meta['mmvlr.licence']
-        self.outputs: list[str] = json.loads(meta['mmvlr.outputs'])
-        on_cpu = self.session.get_providers()[0] == 'CPUExecutionProvider'
-        self._portion = _PORTION if on_cpu else 64
-
-    def _sealed(self) -> bytes:
-        if not self.path.is_file():
-            raise FileNotFoundError(
-                f'{self.path} does not exist; mmvlr.apis.export.export_onnx makes such files'
-            )
-        data = self.path.read_bytes()
-        body, seal = data[: -len(_SEAL) - 64], data[-len(_SEAL) - 64 :]
-        if not seal.startswith(_SEAL):
-            raise ValueError(
-                f'{self.path} is no ONNX file exported by mmvlr, or is cut off: there is no '
-                'checksum at its end. Get it again, or export it again from the checkpoint'
-            )
-        if hashlib.sha256(body).hexdigest().encode() != seal[len(_SEAL) :]:
-            raise ValueError(
-                f'{self.path} is damaged: its content does not match its checksum. Get it again, '
-                'or export it again from the checkpoint'
-            )
-        return data
-
-    def __call__(self, faces: np.ndarray) -> dict[str, np.ndarray]:
-        """Map faces (B, H, W, 3), uint8 RGB of the contract's size, to what is said of them.
-
-        Returns:
-            dict: float32 ``embedding`` (B, D), ``norm`` (B,) and, where the model has them, ``ri``
-            and ``ers`` (B,).
-
-        Raises:
-            ValueError: The faces are something else.
-        """
-        faces = np.ascontiguousarray(faces)
-        if faces.dtype != np.uint8 or faces.shape[1:] != (*self.size, 3) or not len(faces):
-            height, width = self.size
-            raise ValueError(
-                f'{self.path} takes uint8 RGB faces (B, {height}, {width}, 3) with B > 0, not '
-                f'{faces.dtype} {faces.shape}'
-            )
-        parts = [
-            self.session.run(self.outputs, {'faces': faces[start : start + self._portion]})
-            for start in range(0, len(faces), self._portion)
-        ]
-        columns = zip(*parts, strict=True)
-        return {n: np.concatenate(c) for n, c in zip(self.outputs, columns, strict=True)}
-
-
 # Published weights -------------------------------------------------------------------------------
 
 
@@ -434,9 +319,9 @@ def publish(
         identity=identity_of(model),
         config=config,
     )
-    metadata['sha256'] = _digest(state, metadata)
+    metadata['sha256'] = digest_weights(state, metadata)
     # One entry, as safetensors writes several in any order: the same model makes the same file.
-    entries = {_METADATA: json.dumps(metadata, sort_keys=True)}
+    entries = {METADATA: json.dumps(metadata, sort_keys=True)}
 
     def write(temporary: Path) -> None:
         save_file(state, temporary, entries)
@@ -444,47 +329,6 @@ def publish(
 
     write_atomic(path, write)
     return sha256_of(path)
-
-
-def read_published(
-    path: str | Path,
-) -> tuple[dict[str, Any], dict[str, torch.Tensor], dict[str, Any]]:
-    """Read a file of :func:`publish`.
-
-    Args:
-        path: The file.
-
-    Returns:
-        tuple: The model's config for ``MODELS.build``, its state dict, and the metadata: a dict
-        with ``format`` (int), ``mmvlr_version``, ``name``, ``licence`` (str) and ``identity``
-        (dict, with the preprocessing contract in it).
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: The file is damaged, of a newer mmvlr or of something else.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(
-            f'{path} does not exist; mmvlr.apis.export.publish makes such files'
-        )
-    try:
-        with safe_open(path, 'pt') as file:
-            text = (file.metadata() or {}).get(_METADATA)
-            state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    except SafetensorError as error:
-        raise ValueError(
-            f'{path} is no readable safetensors file ({error}); it may be cut off: get it again'
-        ) from error
-    damaged = f'{path} is damaged: its content does not match its checksum. Get it again'
-    try:
-        metadata = None if text is None else json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ValueError(damaged) from error
-    _check_format(metadata and metadata.get('format'), path)
-    if metadata.pop('sha256', None) != _digest(state, metadata):
-        raise ValueError(damaged)
-    return metadata.pop('config'), state, metadata
 
 
 def _without_training(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -497,15 +341,6 @@ def _without_training(config: Mapping[str, Any]) -> dict[str, Any]:
         and not key.startswith('loss_')
         and not key.endswith('_moves_backbone')
     }
-
-
-def _digest(state: Mapping[str, torch.Tensor], metadata: Mapping[str, Any]) -> str:
-    """Return the SHA-256 of weights and metadata, whatever their order."""
-    digest = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
-    for key, value in sorted(state.items()):
-        digest.update(f'{key} {value.dtype} {tuple(value.shape)};'.encode())
-        digest.update(value.contiguous().view(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()
 
 
 def _check_same(model: FaceRecognizer, read: FaceRecognizer, path: Path) -> None:
@@ -541,24 +376,3 @@ def _checked(path: str | Path, suffix: str, licence: str) -> Path:
             'allowed'
         )
     return path
-
-
-def _check_format(version: str | int | None, path: Path) -> None:
-    if not str(version).isdecimal():
-        raise ValueError(f'{path} holds no model written by mmvlr: it states no format version')
-    if int(version) > FORMAT:
-        raise ValueError(
-            f'{path} was written by a newer mmvlr (format {version}, this one reads up to '
-            f'{FORMAT}): update mmvlr'
-        )
-
-
-def _needs(*packages: str) -> list[Any]:
-    """Import packages of the extra ``export``."""
-    found = []
-    for package in packages:
-        try:
-            found.append(importlib.import_module(package))
-        except ImportError as error:
-            raise ImportError(f"this needs {package}: pip install 'mmvlr[export]'") from error
-    return found

@@ -1,14 +1,14 @@
 """FaceInferencer: from pictures to embeddings and qualities, without a config or a Runner."""
 
-import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import ConfigDict, Field
 
 from mmvlr.datasets.transforms import PictureError, resize
 from mmvlr.evaluation import FaceTable
@@ -16,6 +16,7 @@ from mmvlr.evaluation.table import NO_IDENTITY, read_fields
 from mmvlr.registry import INFERENCERS
 from mmvlr.utils.contract import CONTRACT_KEY
 from mmvlr.utils.io import write_csv
+from mmvlr.utils.schema import FileModel, validate
 from mmvlr.utils.vectors import unit_rows
 from mmvlr.utils.work import progress_bar
 
@@ -24,6 +25,15 @@ from .pictures import NoFaceError, Picture, count_pictures, pictures_of
 
 #: From so many pictures on a bar shows how far the work is.
 _LONG = 200
+
+
+class _Meta(FileModel):
+    """What :meth:`FaceResults.to_npz` notes of the work."""
+
+    model_config = ConfigDict(extra='ignore')
+    identity: dict[str, Any]
+    failures: list[Annotated[list[str], Field(min_length=2, max_length=2)]] = []
+    unaligned: list[str] = []
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,13 +116,14 @@ class FaceResults:
         table = FaceTable.from_fields(read_fields(path), path)
         if 'identity' not in table.meta or 'name' not in table.columns:
             raise ValueError(f'{path} does not say which model made it; mmvlr embed writes it')
+        meta = validate(table.meta, _Meta, path, 'embed the images again')
         return cls(
             names=[str(name) for name in table.columns['name']],
             embedding=table.embedding,
             qualities={k: v for k, v in table.columns.items() if k != 'name'},
-            failures=[tuple(failure) for failure in table.meta.get('failures', [])],
-            identity=table.meta['identity'],
-            unaligned=table.meta.get('unaligned', []),
+            failures=[tuple(failure) for failure in meta.failures],
+            identity=meta.identity,
+            unaligned=meta.unaligned,
         )
 
 
@@ -189,6 +200,7 @@ class FaceInferencer:
         if align not in ('none', 'mtcnn'):
             raise ValueError(f"align must be 'none' or 'mtcnn', not {align!r}")
         self.network: Network = network_of(model, device, config)
+        self.source = f'model {model}' if isinstance(model, (str, Path)) else 'the model'
         self.batch_size = batch_size
         self.aligner = None
         self.identity = dict(self.network.identity)
@@ -229,15 +241,19 @@ class FaceInferencer:
             raise ValueError(f"on_error must be 'collect' or 'raise', not {on_error!r}")
         # Cropped when read: a batch of whole pictures can be larger than the memory.
         crops = map(self._crop, pictures_of(faces))
+        batches = _batches(crops, self.batch_size)
         with ThreadPoolExecutor(1) as reader:
             # The next batch is read while the network works on this one.
-            coming = reader.submit(_take, crops, self.batch_size)
+            coming = reader.submit(next, batches, None)
             while batch := coming.result():
-                coming = reader.submit(_take, crops, self.batch_size)
+                coming = reader.submit(next, batches, None)
                 for crop in batch:
                     if crop.error is not None and on_error == 'raise':
                         raise crop.error
-                yield self._results(batch)
+                results = self._results(batch)
+                if results.failures and on_error == 'raise':
+                    raise PictureError(results.failures[0][1])
+                yield results
 
     def embed(
         self, faces: Any, on_error: str = 'collect', progress: bool | None = None
@@ -335,7 +351,7 @@ class FaceInferencer:
             raise ValueError('attention needs the PyTorch model: an export has no gradients')
         maps, done = [], 0
         crops = map(self._crop, pictures_of(faces))
-        while batch := _take(crops, min(self.batch_size, 16)):
+        for batch in _batches(crops, min(self.batch_size, 16)):
             for crop in batch:
                 if crop.error is not None:
                     raise crop.error
@@ -368,15 +384,17 @@ class FaceInferencer:
             return _Crop(picture.name, error=picture.error)
         pixels, aligned = picture.pixels, False
         side = float(min(pixels.shape[:2]))
-        if self.aligner is not None:
-            try:
+        try:
+            if self.aligner is not None:
                 found = self.aligner(pixels)
-            except ValueError as error:
-                reason = f'{picture.name}: the face in it cannot be aligned ({error})'
-                return _Crop(picture.name, error=PictureError(reason))
-            pixels, aligned = found.image, found.detection is not None
-            side = found.detection.size if aligned else side
-        crop = resize(pixels, self.network.size, self.network.contract['interpolation'])
+                pixels, aligned = found.image, found.detection is not None
+                side = found.detection.size if aligned else side
+            crop = resize(pixels, self.network.size, self.network.contract['interpolation'])
+        except Exception as error:  # whatever it is, the others are still wanted
+            what = 'resized' if self.aligner is None else 'aligned'
+            reason = ' '.join(str(error).split())[:300] or type(error).__name__
+            message = f'{picture.name}: the face in it cannot be {what} ({reason})'
+            return _Crop(picture.name, error=PictureError(message))
         if crop is picture.pixels:
             # A generator may use its array again for the next frame.
             crop = crop.copy()
@@ -384,6 +402,15 @@ class FaceInferencer:
         if self.aligner is not None and not aligned:
             error = NoFaceError(f'{picture.name}: no face was found in it, so none can be aligned')
         return _Crop(picture.name, crop, side, aligned, error)
+
+    def _check_network(self) -> None:
+        """Raise ValueError if the network gives NaN or infinity for any face."""
+        face = np.random.default_rng(0).integers(0, 256, (1, *self.network.size, 3), np.uint8)
+        if not np.isfinite(self.network(face)['embedding']).all():
+            raise ValueError(
+                f'{self.source} is damaged: its embeddings are not finite, whatever the face; get '
+                'it again, or take a checkpoint from before the training diverged'
+            )
 
     def _results(self, batch: Sequence[_Crop]) -> FaceResults:
         failures = [(crop.name, str(crop.error)) for crop in batch if crop.error is not None]
@@ -394,12 +421,17 @@ class FaceInferencer:
             return FaceResults([], none, {}, failures, self.identity, unaligned)
         output = dict(self.network(np.stack([crop.pixels for crop in good])))
         embedding = output.pop('embedding')
-        bad = np.flatnonzero(~np.isfinite(embedding).all(axis=1))
-        if len(bad):
-            raise ValueError(
-                f'the embedding of {good[bad[0]].name} is not finite; the weights of the model are '
-                'damaged'
-            )
+        bad = ~np.isfinite(embedding).all(axis=1)
+        if bad.any():
+            self._check_network()
+            failures += [
+                (crop.name, f'{crop.name}: the model has no finite embedding for this face')
+                for crop, wrong in zip(good, bad, strict=True)
+                if wrong
+            ]
+            good = [crop for crop, wrong in zip(good, bad, strict=True) if not wrong]
+            embedding = embedding[~bad]
+            output = {name: values[~bad] for name, values in output.items()}
         order = [name for name in ('ri', 'ers', 'norm') if name in output]
         qualities = {name: output[name] for name in order}
         qualities['size'] = np.array([crop.side for crop in good], np.float32)
@@ -407,8 +439,22 @@ class FaceInferencer:
         return FaceResults(names, embedding, qualities, failures, self.identity, unaligned)
 
 
-def _take(crops: Iterable[_Crop], count: int) -> list[_Crop]:
-    return list(itertools.islice(crops, count))
+def _batches(crops: Iterable[_Crop], size: int) -> Iterator[list[_Crop]]:
+    """Yield batches; where the source fails, what came before it first."""
+    batch: list[_Crop] = []
+    failure = None
+    try:
+        for crop in crops:
+            batch.append(crop)
+            if len(batch) == size:
+                yield batch
+                batch = []
+    except Exception as error:
+        failure = error
+    if batch:
+        yield batch
+    if failure is not None:
+        raise failure
 
 
 def join_results(parts: Sequence[FaceResults]) -> FaceResults:

@@ -2,6 +2,7 @@
 
 import ast
 import hashlib
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -9,6 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from mmengine.registry import DefaultScope
+from torch.overrides import TorchFunctionMode
 
 from mmvlr.models.recognizers import FaceRecognizer
 from mmvlr.registry import MODELS, check_registered
@@ -26,6 +28,10 @@ _TRAINING_ONLY = (
     'recognizability',
     'init_cfg',
 )
+#: Longest text of a config, in characters; shown in messages are far fewer.
+_LONGEST_CONFIG, _SHOWN = 2**18, 300
+# mmengine keeps one default scope for all threads.
+_building = threading.Lock()
 
 
 class Network(Protocol):
@@ -117,7 +123,7 @@ def model_of(path: str | Path, config: Mapping[str, Any] | None = None) -> FaceR
             '(.safetensors) or an export (.onnx)'
         )
     if path.suffix == '.safetensors':
-        from .export import read_published
+        from .exported import read_published
 
         found, state, meta = read_published(path)
         contract = meta['identity'][CONTRACT_KEY]
@@ -127,11 +133,11 @@ def model_of(path: str | Path, config: Mapping[str, Any] | None = None) -> FaceR
             raise ValueError(f'{path} holds a {type(checkpoint).__name__}, no checkpoint')
         try:
             state = state_dict_of(checkpoint)
-        except AttributeError as error:
+        except (AttributeError, TypeError) as error:
             raise ValueError(f'{path}: its state_dict holds no named weights') from error
         meta = checkpoint.get('meta')
         found = _stated_config(meta, path) if isinstance(meta, Mapping) else None
-        contract = contract_of_checkpoint(checkpoint)
+        contract = contract_of_checkpoint(checkpoint, path)
     stated = found if config is None else config
     if stated is None:
         raise ValueError(
@@ -151,24 +157,53 @@ def model_of(path: str | Path, config: Mapping[str, Any] | None = None) -> FaceR
     if isinstance(contract, Mapping):
         stated['data_preprocessor'] = {**contract, 'type': 'FaceDataPreprocessor'}
     check_registered(stated, MODELS, str(path))
-    model = _build(stated, path)
+    model = _build(stated, path, len(state))
     if not isinstance(model, FaceRecognizer):
         raise ValueError(f'{path}: model.type is {stated["type"]!r}, which is no recognizer')
     if config is not None and own_preprocessor is not None and contract is not None:
-        check_contract(_build(own_preprocessor, path).contract, contract, str(path))
+        expected = _build(own_preprocessor, path, len(state)).contract
+        check_contract(expected, contract, str(path))
     _load(model, state, path)
     #: What the model was built from, for publishing it.
     model.source_config = stated
     return model.eval()
 
 
-def _build(config: Mapping[str, Any], path: Path) -> Any:
+class _Allowance(TorchFunctionMode):
+    """Within it no more is built than a file of ``size`` bytes with ``count`` weights can fill.
+
+    Sizes and numbers of layers that a file states are believed no further than its weights go.
+    """
+
+    _MAKING = frozenset({torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn})
+
+    def __init__(self, size: int, count: int):
+        super().__init__()
+        self.numbers = 2**24 + size
+        self.calls = 10_000 + 100 * count
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        kwargs = dict(kwargs or {})
+        self.calls -= 1
+        if func in self._MAKING:
+            sizes = {key: kwargs[key] for key in ('size', 'fill_value') if key in kwargs}
+            self.numbers -= func(*args, **sizes, device='meta').numel()
+        if self.calls < 0 or self.numbers < 0:
+            raise ValueError('it asks for more or larger layers than the file has weights')
+        return func(*args, **kwargs)
+
+
+def _build(config: Mapping[str, Any], path: Path, count: int) -> Any:
+    allowance = _Allowance(path.stat().st_size, count)
     try:
-        with DefaultScope.overwrite_default_scope('mmvlr'):
+        with _building, DefaultScope.overwrite_default_scope('mmvlr'), allowance:
             return MODELS.build(dict(config))
     except Exception as error:  # parts raise what they like for arguments that they do not know
+        reason = ' '.join(str(error).split())[:_SHOWN]
         raise ValueError(
-            f'{path}: no {config["type"]} can be built from its config ({error}); it may be of '
+            f'{path}: no {config["type"]} can be built from its config ({reason}); it may be of '
             'another version of mmvlr'
         ) from error
 
@@ -196,6 +231,10 @@ def plain_assignment(text: str, name: str, source: str) -> dict[str, Any] | None
         >>> plain_assignment('a = dict(x=[1, dict(y=(2,))]); b = f()', 'a', 'text')
         {'x': [1, {'y': (2,)}]}
     """
+    if len(text) > _LONGEST_CONFIG:
+        raise ValueError(
+            f'{source}: the config in it has {len(text):,} characters; {_LONGEST_CONFIG:,} are read'
+        )
     try:
         tree = ast.parse(text)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
@@ -254,7 +293,8 @@ def _load(model: FaceRecognizer, state: Mapping[str, torch.Tensor], path: Path) 
     ):
         if names:
             raise CheckpointMismatchError(
-                f'{path} does not fit its config: {len(names)} {problem}, such as {names[0]}'
+                f'{path} does not fit its config: {len(names)} {problem}, such as '
+                f'{names[0]:.{_SHOWN}}'
             )
     check_values(state, wanted, str(path))
     model.load_state_dict(state, strict=False)
@@ -306,7 +346,7 @@ def network_of(
             )
         return source
     if Path(source).suffix == '.onnx':
-        from .export import OnnxNetwork
+        from .exported import OnnxNetwork
 
         providers = None
         if device is not None and str(device) not in ('cpu', 'cuda', 'cuda:0'):

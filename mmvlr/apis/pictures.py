@@ -1,17 +1,21 @@
 """Whatever a user calls faces, as a stream of named pictures."""
 
 import glob
+import itertools
 import logging
 import os
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from mmengine.logging import print_log
+from PIL import Image
 
 from mmvlr.datasets.finding import ABOVE, PICTURE_SUFFIXES, find_images, require_readable, walk
+from mmvlr.datasets.storage.decoding import decode_picture
 from mmvlr.datasets.transforms import PictureError, read_picture
 
 #: No face has been recognised in fewer pixels, and no quality measure knows such pictures.
@@ -19,6 +23,10 @@ MIN_SIDE = 4
 _VIDEO_SUFFIXES = frozenset(
     {'.mp4', '.avi', '.mov', '.mkv', '.webm', '.m4v', '.mpg', '.mpeg', '.wmv', '.flv', '.ts'}
 )
+
+
+# One letter would be a drive. pathlib makes one slash of two.
+_ADDRESS = re.compile(r'([a-z][a-z0-9+.-]+):/{1,2}(?=[^/])', re.IGNORECASE)
 
 
 class VideoError(PictureError):
@@ -47,7 +55,7 @@ class Picture:
 def count_pictures(faces: Any) -> int | None:
     """Return how many pictures there are, or None where only the end will tell.
 
-    A path that names nothing counts as a picture that cannot be used.
+    What cannot be used counts as a picture: a path that names nothing, a frame that is None.
     """
     if isinstance(faces, (str, Path)):
         try:
@@ -55,11 +63,11 @@ def count_pictures(faces: Any) -> int | None:
         except (FileNotFoundError, ValueError):
             return 1
     if _is_array(faces):
-        return len(faces) if faces.ndim == 4 else 1
+        return len(faces) if getattr(faces, 'ndim', 0) == 4 else 1
     if isinstance(faces, (list, tuple)):
         counts = [count_pictures(face) for face in faces]
         return None if None in counts else sum(counts)
-    return None
+    return None if _is_iterable(faces) else 1
 
 
 def find_pictures(path: str | Path) -> list[Path]:
@@ -70,8 +78,17 @@ def find_pictures(path: str | Path) -> list[Path]:
 
     Raises:
         FileNotFoundError: Nothing has that name.
+        VideoError: It is the address of a stream or a page.
         ValueError: There is no picture among it.
     """
+    address = _ADDRESS.match(str(path))
+    if address and not os.path.exists(path):
+        whole = f'{address[1]}://{str(path)[address.end() :]}'
+        raise VideoError(
+            f'{whole} is an address, no file: download images; of a video stream give the frames, '
+            'RGB arrays, to FaceInferencer.stream (OpenCV: cv2.VideoCapture(ADDRESS) reads them, '
+            'cv2.cvtColor(frame, cv2.COLOR_BGR2RGB))'
+        )
     # Unlike Path.expanduser, this one leaves a file named ~old.jpg alone.
     path = Path(os.path.expanduser(path))
     if path.is_file():
@@ -131,48 +148,67 @@ def pictures_of(faces: Any) -> Iterator[Picture]:
 
     Args:
         faces: A path (file, folder, glob), an array (H, W), (H, W, 1), (H, W, 3), (H, W, 4) or a
-            batch (N, H, W, C), uint8 RGB; or any iterable of these, generators too.
+            batch (N, H, W, C), uint8 RGB; an image of Pillow's; or any iterable of these,
+            generators too. Anything else in an iterable, as the None of a camera that drops a
+            frame, is one picture that cannot be used.
 
     Raises:
         FileNotFoundError, ValueError: The path names nothing, or a folder without pictures. (One
             of many paths comes as an error among the pictures.)
         TypeError: It is nothing of this kind.
     """
-    yield from _pictures_of(faces, iter(range(2**62)))
+    single = isinstance(faces, (str, Path))
+    if not single and not _is_array(faces) and not _is_iterable(faces):
+        raise TypeError(_wanted(faces))
+    # A path alone is an error of the call, one of many is one of the pictures.
+    yield from map(_read, find_pictures(faces)) if single else _each(faces, itertools.count())
 
 
-def _pictures_of(faces: Any, numbers: Iterator[int]) -> Iterator[Picture]:
+def _wanted(faces: Any) -> str:
+    kinds = 'a path, an array, a PIL image, or an iterable of these'
+    return f'faces must be {kinds}, not {type(faces).__name__}'
+
+
+def _each(faces: Any, numbers: Iterator[int]) -> Iterator[Picture]:
     if isinstance(faces, (str, Path)):
-        for path in find_pictures(faces):
-            yield _read(path)
-    elif _is_array(faces):
-        array = np.asarray(faces)
-        for single in array if array.ndim == 4 else [array]:
+        try:
+            found = find_pictures(faces)
+        except (FileNotFoundError, ValueError) as error:
+            # One name of many: the others are still wanted.
+            yield Picture(str(faces), error=error)
+            return
+        yield from map(_read, found)
+    elif _is_array(faces) or not _is_iterable(faces):
+        batch = getattr(faces, 'ndim', 0) == 4
+        for single in faces if batch else [faces]:
             name = f'array {next(numbers)}'
             try:
-                yield Picture(name, _checked(as_rgb(single), name))
+                yield Picture(name, _checked(_pixels(single, name), name))
             except PictureError as error:
                 yield Picture(name, error=error)
-    elif isinstance(faces, Iterable):
-        for face in faces:
-            if not isinstance(face, (str, Path)):
-                yield from _pictures_of(face, numbers)
-                continue
-            try:
-                found = find_pictures(face)
-            except (FileNotFoundError, ValueError) as error:
-                # One name of many: the others are still wanted.
-                yield Picture(str(face), error=error)
-                continue
-            yield from map(_read, found)
     else:
-        raise TypeError(
-            f'faces must be a path, an array, or an iterable of these, not {type(faces).__name__}'
-        )
+        for face in faces:
+            yield from _each(face, numbers)
 
 
 def _is_array(faces: Any) -> bool:
-    return isinstance(faces, np.ndarray) or hasattr(faces, '__array__')
+    return isinstance(faces, (np.ndarray, Image.Image)) or hasattr(faces, '__array__')
+
+
+def _is_iterable(faces: Any) -> bool:
+    return isinstance(faces, Iterable) and not isinstance(faces, (bytes, bytearray, Mapping))
+
+
+def _pixels(face: Any, name: str) -> np.ndarray:
+    if isinstance(face, Image.Image):
+        return decode_picture(face, name, upright=True)
+    if not _is_array(face):
+        raise PictureError(f'{name}: {_wanted(face)}')
+    try:
+        array = np.asarray(face)
+    except Exception as error:  # tensors of a GPU, arrays of other libraries
+        raise PictureError(f'{name} is no array of NumPy ({error})') from error
+    return as_rgb(array)
 
 
 def _read(path: Path) -> Picture:
@@ -184,7 +220,7 @@ def _read(path: Path) -> Picture:
                 f'(ffmpeg -i {path.name} frames/%06d.png), or give frames as a generator of arrays'
             )
         return Picture(str(path), _checked(read_picture(str(path), upright=True), str(path)))
-    except (OSError, PictureError) as error:
+    except Exception as error:  # whatever it is, the others are still wanted
         return Picture(str(path), error=error)
 
 

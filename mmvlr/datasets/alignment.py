@@ -54,6 +54,8 @@ COLUMNS = ['file', 'fallback', 'confidence', *(f'{a}{i}' for i in range(1, 6) fo
 COLUMNS += ['sha256']
 #: Grey level around the picture while faces are sought: MTCNN's input is centred at 127.5.
 GREY = 127
+#: Side in pixels from which an image without a found face is shrunk before it is made a square.
+_LARGEST_SQUARE = 4096
 
 
 def detector_version() -> str:
@@ -344,6 +346,11 @@ def fallback_face(picture: np.ndarray, size: int = 112) -> np.ndarray:
     Returns:
         (size, size, 3) uint8, resized bicubically (by averaging where it shrinks).
     """
+    longest = max(picture.shape[:2])
+    if longest > _LARGEST_SQUARE:
+        # The square of a strip of 100,000 x 4 pixels would take 30 GB.
+        shrunk = [max(1, round(n * _LARGEST_SQUARE / longest)) for n in picture.shape[:2]]
+        picture = resize(picture, shrunk, 'area')
     height, width = picture.shape[:2]
     side = max(height, width)
     top, left = (side - height) // 2, (side - width) // 2
@@ -528,6 +535,8 @@ class _AlignFile:
             face = self.aligner(read_picture(str(self.src / name)), name)
         except PictureError as error:
             return dict(file=name, error=str(error))
+        except Exception as error:  # of detection or warping: it is of this image alone
+            return dict(file=name, error=f'{name} cannot be aligned ({error!r:.300})')
         # Always PNG, whatever the suffix: decoders look at the content, lists of names go by name.
         picture = Image.fromarray(face.image)
         target = write_atomic(self.out / name, lambda path: picture.save(path, format='PNG'))

@@ -1,6 +1,9 @@
 """The embeddings of a test set with what is known of each face: what metrics compute on."""
 
 import json
+import math
+import os
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -10,9 +13,16 @@ from typing import Any
 import numpy as np
 import torch
 
+from mmvlr.utils.budget import BudgetError, check_zip
+from mmvlr.utils.filetype import describe_content
 from mmvlr.utils.io import write_atomic
+from mmvlr.utils.schema import parse_json
 from mmvlr.utils.vectors import unit_rows
 
+#: Variable with the bytes that a compressed table may hold beyond ten times the size of its file.
+LIMIT_VARIABLE = 'MMVLR_TABLE_BYTES'
+_LIMIT, _MOST_FIELDS = 2**28, 1000
+_REMEDY = 'make the table again'
 #: Identity of faces that belong to nobody in the gallery.
 NO_IDENTITY = -100
 #: Quality measures, higher is better: name of the column -> name for a reader.
@@ -73,23 +83,36 @@ class FaceTable:
             )
         if self.identity.dtype.kind not in 'iu':
             raise ValueError(f'identity must be integers, got {self.identity.dtype}')
+        if self.identity.size and self.identity.max() > np.iinfo(np.int64).max:
+            raise ValueError('identity must be below 2**63')
+        if self.role.dtype.kind != 'U':
+            raise ValueError(f'role must be text, got {self.role.dtype}')
+        arrays.pop('columns')
         for name, value in {**arrays, **self.columns}.items():
-            if name != 'columns' and len(value) != len(self.embedding):
+            if value.ndim != 1 and name != 'embedding':
+                raise ValueError(f'{name} must be (N,), got {value.shape}')
+            if len(value) != len(self.embedding):
                 raise ValueError(
                     f'{name} must have {len(self.embedding)} entries like embedding, '
                     f'got {len(value)}'
                 )
-            # Numpy would pickle them into the file, and nobody may read that.
-            if name != 'columns' and value.dtype.hasobject:
-                raise ValueError(f'{name} must hold plain values, got {value.dtype}')
+            # Numpy would pickle objects into the file, and nobody may read that.
+            if value.dtype.kind not in ('biuf' if name in MEASURES else 'biufUS'):
+                kind = 'numbers' if name in MEASURES else 'plain values'
+                raise ValueError(f'{name} must hold {kind}, got {value.dtype}')
         if (self.pairs is None) != (self.same is None):
             raise ValueError('pairs and same go together: one of them is missing')
         if self.pairs is not None:
             pairs, same = np.asarray(self.pairs), np.asarray(self.same)
-            if pairs.ndim != 2 or pairs.shape[1] != 2 or len(pairs) != len(same):
+            if pairs.ndim != 2 or pairs.shape[1] != 2 or same.shape != (len(pairs),):
                 raise ValueError(
                     f'pairs must be (P, 2) and same (P,), got {pairs.shape} and {same.shape}'
                 )
+            if pairs.size and pairs.dtype.kind not in 'iu':
+                raise ValueError(f'pairs must be integers, got {pairs.dtype}')
+            if same.size and (same.dtype.kind not in 'biu' or not np.isin(same, (0, 1)).all()):
+                raise ValueError(f'same must be bool, or 0 and 1, got {same.dtype}')
+            same = same.astype(bool)
             if len(pairs) and not 0 <= pairs.min() <= pairs.max() < len(self.embedding):
                 raise ValueError(
                     f'pairs name rows {pairs.min()} to {pairs.max()} '
@@ -195,29 +218,72 @@ class FaceTable:
         known = {name: fields.get(name) for name in ('embedding', 'role', 'identity')}
         own = {*known, 'pairs', 'same', 'meta'}
         try:
-            meta = json.loads(str(fields['meta'])) if 'meta' in fields else {}
             return cls(
                 **known,
                 columns={name: value for name, value in fields.items() if name not in own},
                 pairs=fields.get('pairs'),
                 same=fields.get('same'),
-                meta=meta,
+                meta=read_meta(fields, source),
             )
         except ValueError as error:
             raise ValueError(f'{source}: {error}') from error
 
 
+def read_meta(fields: Mapping[str, np.ndarray], source: str | Path) -> dict[str, Any]:
+    """Return the ``meta`` of the fields of an ``.npz`` file.
+
+    Raises:
+        FileFormatError: It is no JSON object.
+    """
+    if 'meta' not in fields:
+        return {}
+    text = str(fields['meta']).encode(errors='replace')
+    return parse_json(text, dict, f'{source}: meta', _REMEDY)
+
+
 def read_fields(path: str | Path) -> dict[str, np.ndarray]:
     """Read the arrays of an ``.npz`` file, without unpickling.
 
+    A compressed file may hold ten times its own size and 256 MB more; the variable
+    ``MMVLR_TABLE_BYTES`` allows another number of bytes instead of these.
+
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: It is not readable, or holds objects.
+        ValueError: It is not readable, holds objects, or would take too much memory.
     """
-    if not Path(path).is_file():
+    path = Path(path)
+    if not path.is_file():
         raise FileNotFoundError(f'{path} does not exist')
     try:
+        allowed = int(os.environ.get(LIMIT_VARIABLE) or _LIMIT)
+        check_zip(path, 9 * path.stat().st_size + allowed, _MOST_FIELDS)
+        _check_headers(path)
         with np.load(path, allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
+    except BudgetError as error:
+        raise ValueError(
+            f'{path} is not read: {error}; if it is right, set {LIMIT_VARIABLE} to more bytes'
+        ) from error
     except Exception as error:  # numpy and zipfile raise half a dozen types for damaged files
-        raise ValueError(f'{path} is not a readable .npz file ({error})') from error
+        with open(path, 'rb') as file:
+            kind = describe_content(file.read(512))
+        told = error if kind is None or 'zip' in kind else f'it is {kind}'
+        raise ValueError(f'{path} is not a readable .npz file ({told})') from error
+
+
+def _check_headers(path: Path) -> None:
+    """Raise ValueError where an array says another size than it has."""
+    read = {
+        (1, 0): np.lib.format.read_array_header_1_0,
+        (2, 0): np.lib.format.read_array_header_2_0,
+    }
+    with zipfile.ZipFile(path) as archive:
+        for info in archive.infolist():
+            with archive.open(info) as member:
+                version = np.lib.format.read_magic(member)
+                if version not in read:  # of names outside of latin1, which no table has
+                    raise ValueError(f"{info.filename} is of version {version} of NumPy's format")
+                shape, _, dtype = read[version](member)
+                size = member.tell() + math.prod(shape) * dtype.itemsize
+            if not dtype.hasobject and size != info.file_size:
+                raise ValueError(f'{info.filename} holds {info.file_size:,} bytes, says {size:,}')

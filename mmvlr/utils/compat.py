@@ -13,6 +13,8 @@ import os
 import pickle
 import platform
 import re
+import threading
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +26,20 @@ from mmengine.fileio import LocalBackend, register_backend
 from mmengine.logging import HistoryBuffer, print_log
 from mmengine.runner import CheckpointLoader
 
+from .budget import BudgetError, check_pickle, check_plain, check_zip
+from .filetype import describe_content
 from .io import write_atomic
 from .loading import watch_workers
 from .outputs import is_own, note_written
 
 #: Folders whose files may be unpickled in full, separated by ``os.pathsep``.
 TRUSTED_VARIABLE = 'MMVLR_TRUSTED'
+
+_loading = threading.Lock()
+
+
+class OtherKindError(ValueError):
+    """A file is something else than its name says."""
 
 
 class UntrustedCheckpointError(RuntimeError):
@@ -47,6 +57,13 @@ def _history_method(owner: Any, name: str) -> Any:
     raise pickle.UnpicklingError(f'Unsupported GLOBAL getattr of {name!r} of {owner!r}')
 
 
+def _empty_array(kind: type, shape: tuple, code: bytes) -> np.ndarray:
+    """What stands in for numpy's ``_reconstruct``: a file names any shape, and pickles (0,)."""
+    if shape != (0,):
+        raise pickle.UnpicklingError(f'Unsupported array of shape {shape!r:.80}')
+    return np.ndarray(shape, 'b')
+
+
 def _safe_globals() -> list[Any]:
     """Return the harmless types that mmengine stores in a checkpoint.
 
@@ -54,8 +71,11 @@ def _safe_globals() -> list[Any]:
     numpy arrays. Naming these types lets its checkpoints, resume included, load safely.
     """
     core = np.core if np.lib.NumpyVersion(np.__version__) < '2.0.0' else np._core
-    types = [HistoryBuffer, np.ndarray, np.dtype]
-    types += [core.multiarray._reconstruct, core.multiarray.scalar]
+    types = [HistoryBuffer, np.dtype, core.multiarray.scalar]
+    # A file may name the class, and go on with an array that was made, but make none of any shape:
+    # no file can write the name of the class itself.
+    types += [(object(), 'numpy.ndarray'), (np.ndarray, '\n')]
+    types += [(_empty_array, f'numpy.{name}.multiarray._reconstruct') for name in ('core', '_core')]
     types += [type(np.dtype(name)) for name in ('float64', 'float32', 'int64', 'int32', 'bool')]
     return [*types, (_history_method, 'builtins.getattr')]
 
@@ -69,11 +89,33 @@ def is_trusted(path: str | Path) -> bool:
     return any(resolved.is_relative_to(Path(folder).resolve()) for folder in folders)
 
 
-def _is_pickled(path: str) -> bool:
-    """Say whether a file starts like a checkpoint (zip or pickle) and not like a web page."""
+def _check_file(path: str) -> None:
+    """Raise an error if a file is no checkpoint, or would take more than its size deserves.
+
+    Raises:
+        BudgetError, OtherKindError, ValueError: The message does not name the file.
+    """
+    size = os.path.getsize(path)
     with open(path, 'rb') as file:
-        head = file.read(4)
-    return head == b'PK\x03\x04' or head[:1] == b'\x80'
+        head = file.read(512)
+        if head.startswith(b'PK\x03\x04'):
+            names = check_zip(path)
+            pickles = [name for name in names if name.endswith('data.pkl')]
+            if not pickles:
+                inside = next((name for name in names if not name.endswith('/')), 'nothing')
+                raise OtherKindError(f'it is a zip archive with {inside:.80} in it: unpack it')
+            with zipfile.ZipFile(path) as archive:
+                for name in pickles:
+                    check_pickle(io.BytesIO(archive.read(name)), size)
+        elif head.startswith(b'\x80'):
+            file.seek(0)
+            # torch's old format: a magic number, a version, the system, the content, ...
+            for _ in range(4):
+                if file.peek(1).startswith(b'\x80'):
+                    check_pickle(file, size)
+        else:
+            kind = describe_content(head)
+            raise OtherKindError(f'it is {kind}') if kind else ValueError('it is no checkpoint')
 
 
 def _reason(error: Exception) -> str:
@@ -81,7 +123,7 @@ def _reason(error: Exception) -> str:
     lines = str(error).splitlines()
     told = [line for line in lines if 'GLOBAL' in line or line.startswith('Unsupported')]
     line = (told or lines or [type(error).__name__])[0]
-    return line.split('. Please ')[0].removeprefix('\tWeightsUnpickler error: ')
+    return line.split('. Please ')[0].removeprefix('\tWeightsUnpickler error: ')[:500]
 
 
 def load_checkpoint_file(path: str, map_location: Any = 'cpu') -> Any:
@@ -107,15 +149,21 @@ def load_checkpoint_file(path: str, map_location: Any = 'cpu') -> Any:
     # Outside of the try: what torch lacks is no fault of the file.
     harmless = torch.serialization.safe_globals(_safe_globals())
     try:
-        with harmless:
-            return torch.load(path, map_location=map_location, weights_only=True)
-    except Exception as error:  # torch raises half a dozen types for damaged files
+        _check_file(path)
+        # torch keeps one list of what is safe for all threads.
+        with _loading, harmless:
+            content = torch.load(path, map_location=map_location, weights_only=True)
+        check_plain(content, os.path.getsize(path))
+        return content
+    except pickle.UnpicklingError as error:
         reason = _reason(error)
-        if not (isinstance(error, pickle.UnpicklingError) and _is_pickled(path)):
-            raise ValueError(
-                f'{path} is not a readable checkpoint ({reason}); it may be truncated or another '
-                'kind of file: get or save it again'
-            ) from error
+    except (BudgetError, OtherKindError) as error:
+        raise ValueError(f'{path} is not a readable checkpoint: {error}') from error
+    except Exception as error:  # torch raises half a dozen types for damaged files
+        raise ValueError(
+            f'{path} is not a readable checkpoint ({_reason(error)}); it may be truncated or '
+            'another kind of file: get or save it again'
+        ) from error
     if not is_trusted(path):
         raise UntrustedCheckpointError(
             f'{path} holds more than weights ({reason}), and loading it in full can run code. If '

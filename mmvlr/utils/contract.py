@@ -8,9 +8,44 @@ another scaling still gives numbers, just worse ones, and nobody sees why.
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field
+
+from .schema import FileModel, validate
 
 CONTRACT_KEY = 'preprocessing'
+_REMEDY = 'get the file again, or make it again with this version of mmvlr'
+_Side = Annotated[int, Field(ge=1, le=2048)]
+_Text = Annotated[str, Field(max_length=200)]
+
+
+class Contract(FileModel):
+    """The preprocessing contract as a file holds it; see :class:`FaceDataPreprocessor`."""
+
+    size: Annotated[list[_Side], Field(min_length=2, max_length=2)]
+    interpolation: Literal['nearest', 'bilinear', 'bicubic', 'area']
+    colour_order: Literal['RGB', 'BGR']
+    mean: Annotated[list[float], Field(min_length=3, max_length=3)]
+    std: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=3, max_length=3)]
+    alignment: _Text
+
+
+class Embedding(FileModel):
+    """How an embedding is made, as a file says it."""
+
+    model_config = ConfigDict(extra='allow')
+    dims: Annotated[int, Field(ge=1, le=2**16)]
+
+
+class Identity(FileModel):
+    """Which model made something, as a file says it: see :func:`mmvlr.apis.network.identity_of`."""
+
+    model_config = ConfigDict(extra='allow')
+    weights: _Text
+    preprocessing: Contract
+    embedding: Embedding
 
 
 class ContractMismatchError(ValueError):
@@ -21,10 +56,27 @@ class ModelMismatchError(ValueError):
     """Embeddings or thresholds were made with another model than the one in use."""
 
 
-def contract_of_checkpoint(checkpoint: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return the contract a checkpoint carries, or None if it carries none."""
+def contract_of_checkpoint(
+    checkpoint: Mapping[str, Any], source: str | Path = 'the checkpoint'
+) -> dict[str, Any] | None:
+    """Return the contract a checkpoint carries, or None if it carries none.
+
+    Args:
+        checkpoint: What was loaded.
+        source: File name, for the message.
+
+    Raises:
+        FileFormatError: The contract is not what a contract must be.
+    """
     meta = checkpoint.get('meta')
-    return None if not isinstance(meta, Mapping) else meta.get(CONTRACT_KEY)
+    found = meta.get(CONTRACT_KEY) if isinstance(meta, Mapping) else None
+    if found is None:
+        return None
+    return validate({CONTRACT_KEY: found}, _Carrier, source, _REMEDY).preprocessing.model_dump()
+
+
+class _Carrier(FileModel):
+    preprocessing: Contract
 
 
 def check_contract(

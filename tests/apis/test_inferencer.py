@@ -8,6 +8,8 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -207,18 +209,80 @@ def test_batches_of_broken_pictures_alone(tmp_path):
     assert list(results.qualities) == ['norm', 'size']
 
 
-def test_embedding_that_is_not_finite():
-    network = MeanColour()
-    network_call = type(network).__call__
+class Diverging(MeanColour):
+    """NaN for faces of grey level 7; with ``everywhere`` for all."""
 
-    class Damaged(MeanColour):
-        def __call__(self, faces):
-            output = network_call(self, faces)
-            output['embedding'][1, 0] = np.nan
-            return output
+    def __init__(self, everywhere=False):
+        super().__init__()
+        self.everywhere = everywhere
 
-    with pytest.raises(ValueError, match='embedding of array 1 is not finite'):
-        FaceInferencer(Damaged()).embed([face(1), face(2)])
+    def __call__(self, faces):
+        output = super().__call__(faces)
+        wrong = (output['embedding'][:, 0] == 7) | self.everywhere
+        output['embedding'][wrong] = np.nan
+        return output
+
+
+def test_face_whose_embedding_is_not_finite():
+    """It is a failure of its own; the others keep their answers."""
+    given = [face(level) for level in (1, 7, 2)]
+    results = FaceInferencer(Diverging()).embed(given)
+    assert levels(results) == [1, 2] and len(results.qualities['norm']) == 2
+    assert [name for name, _ in results.failures] == ['array 1']
+    with pytest.raises(PictureError, match='array 1'):
+        list(FaceInferencer(Diverging()).stream(given, on_error='raise'))
+
+
+def test_model_whose_embeddings_are_not_finite():
+    """The model is to blame, and no image is named."""
+    with pytest.raises(ValueError, match='the model is damaged') as error:
+        FaceInferencer(Diverging(everywhere=True)).embed([face(1), face(2)])
+    assert 'array' not in str(error.value)
+
+
+def test_frames_that_a_camera_drops(tmp_path):
+    """None and whatever else is no image is a failure; PIL images are images."""
+    broken = tmp_path / 'broken.png'
+    broken.write_bytes(save(tmp_path / 'a.png', height=64).read_bytes()[:-30])
+    given = [face(1), None, Image.fromarray(face(2)), 3.5, b'bytes', object(), {}]
+    given += [
+        Image.open(broken),
+        Image.fromarray(face(3)[..., 0]),
+        torch.ones(2, 2).requires_grad_(),
+    ]
+    for faces in (given, iter(given)):
+        (results,) = inferencer(batch_size=32).stream(faces)
+        assert levels(results) == [1, 2, 3]
+        assert [name for name, _ in results.failures] == [
+            f'array {i}' for i in (1, 3, 4, 5, 6, 7, 9)
+        ]
+
+
+def test_what_came_before_a_camera_failed():
+    def camera():
+        yield from (face(1), face(2))
+        raise OSError('the cable')
+
+    stream = inferencer(batch_size=64).stream(camera())
+    assert levels(next(stream)) == [1, 2]
+    with pytest.raises(OSError, match='the cable'):
+        next(stream)
+
+
+@pytest.mark.parametrize(
+    'kind', [IndexError, NotImplementedError, MemoryError, cv2.error, SystemError]
+)
+def test_errors_of_resizing_and_aligning_cost_one_face(kind, monkeypatch):
+    def aligner(pixels):
+        if pixels[0, 0, 0] == 2:
+            raise kind('odd')
+        return SimpleNamespace(image=pixels, detection=None)
+
+    aligning = inferencer()
+    aligning.aligner = aligner
+    results = aligning.embed([face(1), face(2), face(3)])
+    assert levels(results) == [1, 3]
+    assert [name for name, _ in results.failures] == ['array 1']
 
 
 # Streams ----------------------------------------------------------------------------------------
@@ -586,6 +650,31 @@ def test_attention_that_cannot_be(cam, model, tmp_path):
     for count in (1, 3):
         with pytest.raises(ValueError, match='references'):
             real.attention([face(1), face(2)], torch.randn(count, 16))
+
+
+def test_threads_share_an_inferencer(cam, model, people):
+    """Attention, embedding and quality at once, in 8 threads: every answer is the right one."""
+    inferencer = FaceInferencer(model, 'cpu', batch_size=10)
+    files = sorted(people.rglob('*.png'))[:4]
+    references = torch.randn(4, 16).numpy()
+
+    def answers(index):
+        chosen = files[index : index + 1]
+        embedded = inferencer.embed(chosen)
+        first, second = (
+            inferencer.attention(chosen, r) for r in (references[index : index + 1], None)
+        )
+        return [first, second, embedded.embedding, *embedded.qualities.values()]
+
+    expected = [answers(index) for index in range(4)]
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(answers, [i % 4 for i in range(48)]))
+    wrong = sum(
+        not all(map(np.array_equal, answer, expected[i % 4])) for i, answer in enumerate(found)
+    )
+    assert wrong == 0
+    hooks = [m for m in model.modules() if m._forward_hooks or m._forward_pre_hooks]
+    assert not hooks and all(p.requires_grad for p in model.parameters())
 
 
 # Alignment --------------------------------------------------------------------------------------

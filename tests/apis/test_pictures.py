@@ -1,5 +1,7 @@
 """Whatever a user calls faces: files, folders, globs, arrays, and what is none of these."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -232,11 +234,33 @@ def test_arrays_that_are_no_pictures(array, told):
         raise error
 
 
-@pytest.mark.parametrize('nothing', [None, 3, 2.5, object()])
+@pytest.mark.parametrize('nothing', [None, 3, 2.5, object(), b'bytes', {}])
 def test_what_is_nothing_of_this_kind(nothing):
-    for faces in (nothing, [face(), nothing]):
-        with pytest.raises(TypeError, match=f'not {type(nothing).__name__}'):
-            list(pictures_of(faces))
+    with pytest.raises(TypeError, match=f'not {type(nothing).__name__}'):
+        list(pictures_of(nothing))
+    first, wrong, last = levels([face(1), nothing, face(2)])
+    assert (first, last) == (1, 2)
+    assert isinstance(wrong, PictureError) and type(nothing).__name__ in str(wrong)
+    assert count_pictures([face(1), nothing]) == 2
+
+
+def test_images_of_pillow():
+    """Of any mode, as a file of them is read."""
+    palette = Image.fromarray(face(5)).convert('P', palette=Image.Palette.ADAPTIVE)
+    wide = Image.fromarray(np.full((8, 9), 6 * 257, np.uint16))
+    clear = Image.fromarray(np.dstack([face(3), np.zeros((8, 9), np.uint8)]))
+    assert levels([palette, wide, clear]) == [5, 6, 127]
+    assert levels(wide) == [6] and count_pictures(wide) == 1
+
+
+@pytest.mark.parametrize('address', ['rtsp://me:pw@camera:554/1', 'http://a.b/c.jpg', 'RTMP://a/b'])
+@pytest.mark.parametrize('kind', [str, Path])
+def test_addresses_point_to_stream(address, kind):
+    """pathlib makes one slash of two; the message has both, and the remedy."""
+    with pytest.raises(VideoError, match='stream') as error:
+        list(pictures_of(kind(address)))
+    assert address in str(error.value)
+    assert isinstance(levels([kind(address), face(1)])[0], VideoError)
 
 
 # Many -------------------------------------------------------------------------------------------

@@ -240,7 +240,7 @@ def test_jpeg_as_opencv_decodes_it(tmp_path):
     expected = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
     np.testing.assert_array_equal(found, expected[..., ::-1])
     assert np.abs(found.astype(int) - smooth).mean() < 3
-    with pytest.raises(PictureError, match=r'train\.rec: record 2 cannot be read \(truncated'):
+    with pytest.raises(PictureError, match=r'train\.rec: record 2 cannot be read \(.*truncated'):
         read_picture(f'{path}/2')
 
 
@@ -257,7 +257,7 @@ def test_missing_pictures(rec):
     for name in ('77', 'x', '1/2'):
         with pytest.raises(FileNotFoundError, match=rf'train\.rec has no record {name}'):
             read_picture(f'{rec}/{name}')
-    with pytest.raises(PictureError, match=r'train\.rec: record 9 cannot be read \(no picture\)'):
+    with pytest.raises(PictureError, match=r'train\.rec: record 9 cannot be read \(no picture'):
         read_picture(f'{rec}/9')
 
 

@@ -203,7 +203,7 @@ def test_damaged_files_are_read_or_refused_by_name(tmp_path, kind, capfd):
 def test_no_picture(tmp_path, content):
     path = tmp_path / 'face.jpg'
     path.write_bytes(content)
-    with pytest.raises(PictureError, match=r'face\.jpg cannot be read \(no picture\)'):
+    with pytest.raises(PictureError, match=r'face\.jpg cannot be read \(no picture'):
         read_picture(str(path), upright=True)
 
 
