@@ -21,7 +21,7 @@ from mmvlr.utils.vectors import unit_rows
 from mmvlr.utils.work import progress_bar
 
 from .network import Network, TorchNetwork, network_of
-from .pictures import NoFaceError, Picture, count_pictures, pictures_of
+from .pictures import NamedImage, NoFaceError, count_pictures, pictures_of
 
 #: From so many pictures on a bar shows how far the work is.
 _LONG = 200
@@ -379,7 +379,7 @@ class FaceInferencer:
 
     # One batch ----------------------------------------------------------------------------------
 
-    def _crop(self, picture: Picture) -> _Crop:
+    def _crop(self, picture: NamedImage) -> _Crop:
         if picture.error is not None:
             return _Crop(picture.name, error=picture.error)
         pixels, aligned = picture.pixels, False

@@ -38,7 +38,7 @@ class NoFaceError(PictureError):
 
 
 @dataclass(frozen=True)
-class Picture:
+class NamedImage:
     """One picture, or what is wrong with it.
 
     Attributes:
@@ -59,7 +59,7 @@ def count_pictures(faces: Any) -> int | None:
     """
     if isinstance(faces, (str, Path)):
         try:
-            return len(find_pictures(faces))
+            return len(find_paths(faces))
         except (FileNotFoundError, ValueError):
             return 1
     if _is_array(faces):
@@ -70,7 +70,7 @@ def count_pictures(faces: Any) -> int | None:
     return None if _is_iterable(faces) else 1
 
 
-def find_pictures(path: str | Path) -> list[Path]:
+def find_paths(path: str | Path) -> list[Path]:
     """Return the pictures that a path names: a file, all below a folder, or those of a glob.
 
     Links are followed. Links that lead nowhere and folders that may not be read are among the
@@ -143,7 +143,7 @@ def _glob(pattern: Path) -> list[Path]:
     return [Path(name) for name in glob.glob(str(pattern))]
 
 
-def pictures_of(faces: Any) -> Iterator[Picture]:
+def pictures_of(faces: Any) -> Iterator[NamedImage]:
     """Read pictures one by one, in order; what cannot be read comes as an error, not raised.
 
     Args:
@@ -161,7 +161,7 @@ def pictures_of(faces: Any) -> Iterator[Picture]:
     if not single and not _is_array(faces) and not _is_iterable(faces):
         raise TypeError(_wanted(faces))
     # A path alone is an error of the call, one of many is one of the pictures.
-    yield from map(_read, find_pictures(faces)) if single else _each(faces, itertools.count())
+    yield from map(_read, find_paths(faces)) if single else _each(faces, itertools.count())
 
 
 def _wanted(faces: Any) -> str:
@@ -169,13 +169,13 @@ def _wanted(faces: Any) -> str:
     return f'faces must be {kinds}, not {type(faces).__name__}'
 
 
-def _each(faces: Any, numbers: Iterator[int]) -> Iterator[Picture]:
+def _each(faces: Any, numbers: Iterator[int]) -> Iterator[NamedImage]:
     if isinstance(faces, (str, Path)):
         try:
-            found = find_pictures(faces)
+            found = find_paths(faces)
         except (FileNotFoundError, ValueError) as error:
             # One name of many: the others are still wanted.
-            yield Picture(str(faces), error=error)
+            yield NamedImage(str(faces), error=error)
             return
         yield from map(_read, found)
     elif _is_array(faces) or not _is_iterable(faces):
@@ -183,9 +183,9 @@ def _each(faces: Any, numbers: Iterator[int]) -> Iterator[Picture]:
         for single in faces if batch else [faces]:
             name = f'array {next(numbers)}'
             try:
-                yield Picture(name, _checked(_pixels(single, name), name))
+                yield NamedImage(name, _checked(_pixels(single, name), name))
             except PictureError as error:
-                yield Picture(name, error=error)
+                yield NamedImage(name, error=error)
     else:
         for face in faces:
             yield from _each(face, numbers)
@@ -211,7 +211,7 @@ def _pixels(face: Any, name: str) -> np.ndarray:
     return as_rgb(array)
 
 
-def _read(path: Path) -> Picture:
+def _read(path: Path) -> NamedImage:
     try:
         require_readable(path)
         if _is_video(path):
@@ -219,9 +219,9 @@ def _read(path: Path) -> Picture:
                 f'{path} is a video; take its frames out first '
                 f'(ffmpeg -i {path.name} frames/%06d.png), or give frames as a generator of arrays'
             )
-        return Picture(str(path), _checked(read_picture(str(path), upright=True), str(path)))
+        return NamedImage(str(path), _checked(read_picture(str(path), upright=True), str(path)))
     except Exception as error:  # whatever it is, the others are still wanted
-        return Picture(str(path), error=error)
+        return NamedImage(str(path), error=error)
 
 
 def _is_video(path: Path) -> bool:

@@ -24,7 +24,7 @@ SPECTRUM_SIDE = 112
 QUANTILES = (0.1, 0.5, 0.9)
 
 
-def find_pictures(root: Path) -> Tree:
+def require_images(root: Path) -> Tree:
     """Find the images below a folder, see :func:`find_images`.
 
     Raises:
@@ -112,9 +112,9 @@ def blockiness(image: np.ndarray) -> float:
         The ratio, half a grey level added to both; NaN where there is no border.
     """
     borders, others = [], []
-    for picture in (image, image.T):
-        steps = np.abs(np.diff(picture, axis=1))
-        at_border = np.arange(1, picture.shape[1]) % 8 == 0
+    for plane in (image, image.T):
+        steps = np.abs(np.diff(plane, axis=1))
+        at_border = np.arange(1, plane.shape[1]) % 8 == 0
         borders.append(steps[:, at_border].ravel())
         others.append(steps[:, ~at_border].ravel())
     border, other = np.concatenate(borders), np.concatenate(others)

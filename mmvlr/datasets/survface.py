@@ -148,8 +148,8 @@ class SurvFace(PairsFileDataset):
     def _verification(self, root: Path, first_index: int) -> list[dict]:
         """Return the records of the pictures that pairs name; put the pairs into metainfo."""
         folder = root / self.VERIFICATION
-        images = folder / self.IMAGES
-        pictures = {picture.name: picture for picture in self.pictures(images)}
+        parent = folder / self.IMAGES
+        pictures = {picture.name: picture for picture in self.pictures(parent)}
         pairs: list[tuple[str, str]] = []
         same: list[bool] = []
         for kind in ('positive', 'negative'):
@@ -161,7 +161,7 @@ class SurvFace(PairsFileDataset):
                 raise FileNotFoundError(f'SurvFace: {file} is missing; expected {self.LAYOUT}')
             listed = read_name_pairs(file, f'{kind}_pairs_names')
             names = dict.fromkeys(name for pair in listed for name in pair)
-            self.require_named(names, pictures, file, images)
+            self.require_named(names, pictures, file, parent)
             contradicted = [
                 f'{first} and {second}'
                 for first, second in listed

@@ -72,7 +72,7 @@ class SyntheticFace:
     Attributes:
         image: (h, w, 3) uint8 RGB picture with h = w = ``native_size``.
         person: Number of the person.
-        picture: Number of the picture among those of the person.
+        shot: Number of the picture among those of the person.
         native_size: Side of the picture in pixels, 8 to 24.
         detail_size: Side in pixels at which the face was really sampled. The same as
             ``native_size``, except for unrecognizable faces enlarged from 3 to 6 pixels.
@@ -87,7 +87,7 @@ class SyntheticFace:
 
     image: np.ndarray
     person: int
-    picture: int
+    shot: int
     native_size: int
     detail_size: int
     blur: float
@@ -336,7 +336,7 @@ def synthesize_face(
     return SyntheticFace(
         image=_shoot(canvas, rng, who.tint, **quality),
         person=person,
-        picture=picture,
+        shot=picture,
         difficulty=float(hard),
         unrecognizable=bool(unrecognizable),
         **quality,

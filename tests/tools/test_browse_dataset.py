@@ -95,8 +95,8 @@ def test_every_step(browse, config, people, cards, tmp_path, capsys):
 
 
 def same(image, path):
-    with Image.open(path) as picture:
-        return (np.asarray(picture) == image).all()
+    with Image.open(path) as still:
+        return (np.asarray(still) == image).all()
 
 
 def test_draws_are_those_of_training(browse, config, cards, tmp_path):

@@ -45,9 +45,9 @@ def configs(project, tmp_path_factory):
     data = tmp_path_factory.mktemp('people')
     for person in range(3):
         (data / str(person)).mkdir()
-        for picture in range(5):
-            image = Image.fromarray(synthesize_face(person, picture).image)
-            image.save(data / str(person) / f'{picture}.png')
+        for shot in range(5):
+            image = Image.fromarray(synthesize_face(person, shot).image)
+            image.save(data / str(person) / f'{shot}.png')
     for name, text in CONFIGS.items():
         (project / 'method' / name).write_text(text.format(data=data))
     return [

@@ -24,7 +24,7 @@ from mmvlr.datasets.degradation_statistics import (
     DegradationStatistics,
     degrade_faces,
     distance,
-    find_pictures,
+    require_images,
     fit_preset,
     measure_faces,
 )
@@ -76,7 +76,7 @@ class Faces:
 
     def __init__(self, folder: Path):
         self.folder = folder
-        tree = find_pictures(folder)
+        tree = require_images(folder)
         self.paths, self.others, self.unread = tree.images, tree.others, tree.unread
         self.damaged: list[str] = []
 

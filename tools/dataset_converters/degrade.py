@@ -21,7 +21,7 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import track
 
-from mmvlr.datasets.degradation_statistics import find_pictures
+from mmvlr.datasets.degradation_statistics import require_images
 from mmvlr.datasets.finding import Tree
 from mmvlr.datasets.transforms import PictureError, VLRDegradation, read_picture
 from mmvlr.datasets.transforms.degradation import PRESETS
@@ -137,7 +137,7 @@ def degrade_folder(args: argparse.Namespace) -> int:
     if src == out or src in out.parents or out in src.parents:
         raise ValueError(f'SRC {src} and OUT {out} must not lie in one another')
     degrade = VLRDegradation(args.preset)
-    tree = find_pictures(src)
+    tree = require_images(src)
     outputs = plan(src, tree.images, args.copies, args.suffix)
     settings = dict(
         source=str(src),
