@@ -1,8 +1,8 @@
-"""The preprocessing contract: what a network expects its pictures to have gone through.
+"""The preprocessing contract: what a network expects its images to have gone through.
 
 A contract is a flat dict of plain values. It is made by ``FaceDataPreprocessor.contract``, travels
 in a checkpoint under ``meta.preprocessing``, and two contracts are compatible only if they are
-equal (:func:`check_contract` tells the one exception): a network fed with another colour order or
+equal (:func:`check_contract` tells the one exception): a network fed with another color order or
 another scaling still gives numbers, just worse ones, and nobody sees why.
 """
 
@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import AliasChoices, ConfigDict, Field
 
 from .schema import FileModel, validate
 
@@ -26,7 +26,10 @@ class Contract(FileModel):
 
     size: Annotated[list[_Side], Field(min_length=2, max_length=2)]
     interpolation: Literal['nearest', 'bilinear', 'bicubic', 'area']
-    colour_order: Literal['RGB', 'BGR']
+    #: Files of mmvlr 0.1 spell it the other way.
+    color_order: Literal['RGB', 'BGR'] = Field(
+        validation_alias=AliasChoices('color_order', 'colour_order')
+    )
     mean: Annotated[list[float], Field(min_length=3, max_length=3)]
     std: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=3, max_length=3)]
     alignment: _Text
@@ -94,7 +97,7 @@ def check_contract(
 
     Example:
         >>> check_contract({'mean': [127.5]}, {'mean': [127.5]})
-        >>> check_contract({'colour_order': 'RGB'}, {'colour_order': 'BGR'}, 'a.pth')
+        >>> check_contract({'color_order': 'RGB'}, {'color_order': 'BGR'}, 'a.pth')
         Traceback (most recent call last):
         mmvlr.utils.contract.ContractMismatchError: a.pth was made with another preprocessing ...
     """
@@ -123,7 +126,10 @@ def check_identity(
         source: What is on disk, for the message.
     """
     # Through JSON, as the one on disk went: lists and tuples are the same there.
-    expected, found = json.loads(json.dumps(expected)), json.loads(json.dumps(found))
+    expected, found = (json.loads(json.dumps(identity)) for identity in (expected, found))
+    preprocessing = found.get(CONTRACT_KEY)
+    if isinstance(preprocessing, dict) and 'colour_order' in preprocessing:
+        preprocessing['color_order'] = preprocessing.pop('colour_order')
     different = []
     for part in sorted({*expected, *found}):
         here, there = expected.get(part), found.get(part)

@@ -71,7 +71,7 @@ def test_options_that_add_something(messages):
         'model.diversion_moves_backbone': False,
         'optim_wrapper.paramwise_cfg.rates.attention': None,
         'custom_hooks.1.diversion_begin': 0,
-        'ui_dataloader.dataset.max_pictures': 9,
+        'ui_dataloader.dataset.max_images': 9,
         'default_hooks.early': dict(type='EarlyStoppingHook', monitor='val/mAP'),
         'experiment_name': 'mine',
         'auto_scale_lr.enable': True,
@@ -183,7 +183,7 @@ def aligned(tmp_path):
     recipe = AlignmentRecipe(detector='a detector 1.0')
     folder = tmp_path / 'aligned'
     (folder / 'part').mkdir(parents=True)
-    facts = dict(recipe=asdict(recipe), digest=recipe.digest, pictures=7, fallbacks=2)
+    facts = dict(recipe=asdict(recipe), digest=recipe.digest, images=7, fallbacks=2)
     (folder / 'alignment.json').write_text(json.dumps(facts))
     return folder, recipe.name
 

@@ -1,4 +1,4 @@
-"""Batches transformed on the device against OpenCV, one picture at a time, and slow formulas."""
+"""Batches transformed on the device against OpenCV, one image at a time, and slow formulas."""
 
 import cv2
 import numpy as np
@@ -42,7 +42,7 @@ def batch_of(*images):
 
 
 def assert_close_levels(found, expected):
-    """At least 99.9 % of the pixels within 2 grey levels, and whole levels."""
+    """At least 99.9 % of the pixels within 2 gray levels, and whole levels."""
     assert np.array_equal(found, np.rint(found))
     off = np.abs(found - np.asarray(expected, np.float64))
     assert (off <= 2).mean() >= 0.999, f'{(off > 2).mean():.4%} off, worst {off.max()}'
@@ -81,7 +81,7 @@ def test_faces_of_all_sizes_in_one_batch(size):
         assert np.abs(face - expected).max() <= 1
 
 
-def test_a_face_does_not_depend_on_its_neighbours():
+def test_a_face_does_not_depend_on_its_neighbors():
     images = noise(SIZES)
     together = native(images)
     for index, image in enumerate(images):
@@ -162,7 +162,7 @@ def test_autocast_changes_nothing(dtype, inference):
 
 def test_records_and_contract_of_a_native_batch():
     images = noise([(20, 16), (112, 112)])
-    contract = dict(colour_order='BGR', mean=(1, 2, 3), std=(2, 4, 8))
+    contract = dict(color_order='BGR', mean=(1, 2, 3), std=(2, 4, 8))
     result = FaceDataPreprocessor(**contract)(packed(images))
     assert [sample.sample_idx for sample in result['data_samples']] == [0, 1]
     assert [sample.gt_label.item() for sample in result['data_samples']] == [0, 1]

@@ -1,4 +1,4 @@
-"""The benchmark of the training loaders on a few small pictures."""
+"""The benchmark of the training loaders on a few small images."""
 
 import json
 
@@ -66,8 +66,8 @@ def test_loading(main, configs, workers, capsys):
     assert main([*configs, '--rounds', '2', '--workers', str(workers), '--batch-size', '7']) == 0
     out = capsys.readouterr().out
     result = json.loads(out.splitlines()[-1])
-    assert '15 pictures packed' in out
-    assert '14 pictures a round, batches of 7' in out
+    assert '15 images packed' in out
+    assert '14 images a round, batches of 7' in out
     assert result['workers'] == workers
     for way in ('folder', 'batched'):
         assert result[f'{way}_host'] > 0
@@ -132,8 +132,8 @@ def first_epoch(work_dir):
     return [line for line in lines if line.get('epoch') == 1 and 'loss' in line]
 
 
-def test_training_sees_the_same_pictures(project, trained, tool, tmp_path):
-    """All hooks run, and the losses of the first epoch are those of pictures one by one."""
+def test_training_sees_the_same_images(project, trained, tool, tmp_path):
+    """All hooks run, and the losses of the first epoch are those of images one by one."""
     config = project / 'method' / 'batched_training.py'
     config.write_text(BATCHED_TRAINING)
     arguments = [

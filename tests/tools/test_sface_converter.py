@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from mmvlr.datasets.transforms import read_picture
+from mmvlr.datasets.transforms import read_image
 from mmvlr.models import FaceRecognizer
 from mmvlr.utils.compat import load_checkpoint_file
 
@@ -19,7 +19,7 @@ def test_reference_embeddings(converter, shared, tmp_path):
     out = tmp_path / 'new' / 'sface.pth'
     assert converter.main([str(source / 'face_recognition_sface_2021dec.onnx'), str(out)]) == 0
     checkpoint = load_checkpoint_file(str(out))
-    assert checkpoint['meta']['licence'] == 'Apache-2.0'
+    assert checkpoint['meta']['license'] == 'Apache-2.0'
     model = FaceRecognizer(
         backbone=checkpoint['meta']['architecture'],
         data_preprocessor=dict(type='FaceDataPreprocessor', **checkpoint['meta']['preprocessing']),
@@ -28,7 +28,7 @@ def test_reference_embeddings(converter, shared, tmp_path):
     assert not model.load_state_dict(checkpoint['state_dict'], strict=False).unexpected_keys
     reference = np.load(source / 'reference_embeddings.npz')
     folder = shared / 'data' / 'scface' / 'mugshot_frontal_cropped_all'
-    faces = [read_picture(str(folder / name)) for name in reference['names'].tolist()]
+    faces = [read_image(str(folder / name)) for name in reference['names'].tolist()]
     inputs = [torch.from_numpy(face.transpose(2, 0, 1).copy()) for face in faces]
     with torch.no_grad():
         found = model(model.data_preprocessor(dict(inputs=inputs))['inputs'])[1].numpy()

@@ -264,7 +264,7 @@ def test_one_image_a_person_is_told_before_training(project, config_file, tool):
     folder = project / 'single'
     loaders = ['train_dataloader', 'custom_hooks.0.dataloader', 'custom_hooks.2.dataloader']
     loaders.append('custom_hooks.2.degraded_dataloader')
-    options = [f'{loader}.dataset.pictures_per_person=1' for loader in loaders]
+    options = [f'{loader}.dataset.images_per_person=1' for loader in loaders]
     options.append('train_dataloader.batch_size=6')
     with pytest.raises(ValueError, match='0 people have two or more images'):
         tool('train.py').main([config_file, '--work-dir', str(folder), '--cfg-options', *options])

@@ -60,7 +60,7 @@ def test_compare_without_calibration_gives_no_verdict(inferencer, faces):
     assert 'no verdict' in told
     assert told.count('RI') == 2
     assert all(max(image.shape) == 224 for image in maps)
-    # The attention is coloured: the face alone would be its enlarged pixels.
+    # The attention is colored: the face alone would be its enlarged pixels.
     assert not np.array_equal(maps[0][::7, ::7][:32, :32], first)
 
 
@@ -84,8 +84,8 @@ def test_compare_says_too_poor(inferencer, faces, level, poor):
     assert told.count('of the calibration<') == 2
 
 
-def test_pictures_are_read_as_everywhere(inferencer, tmp_path):
-    """Not as the page's library would: 16-bit grey is no white picture."""
+def test_images_are_read_as_everywhere(inferencer, tmp_path):
+    """Not as the page's library would: 16-bit gray is no white image."""
     levels = np.arange(24 * 24, dtype=np.uint16).reshape(24, 24) * 100
     Image.fromarray(levels).save(tmp_path / 'deep.png')
     told, *_ = FacePage(inferencer).compare(tmp_path / 'deep.png', tmp_path / 'deep.png')
@@ -112,7 +112,7 @@ def test_identify_gives_the_verdict_and_escapes_names(inferencer, faces, gallery
     assert 'Nobody of the gallery' in page.identify(still(faces, 2, 0))[0]
 
 
-def test_identify_among_dropped_pictures(inferencer, faces, tmp_path):
+def test_identify_among_dropped_images(inferencer, faces, tmp_path):
     paths = []
     for number in (0, 1):
         path = tmp_path / f'Zoë {"AB"[number]}_1.png'

@@ -98,7 +98,7 @@ def main(argv: list[str] | None = None) -> int:
             FaceDataPreprocessor(mean=127.5, std=128.0).contract,
             architecture=dict(type='SFaceNet'),
             source='OpenCV model zoo, face_recognition_sface_2021dec.onnx',
-            licence='Apache-2.0',
+            license='Apache-2.0',
         )
     except (ImportError, OSError, ValueError) as error:
         print(f'sface_onnx.py: {error}', file=sys.stderr)
