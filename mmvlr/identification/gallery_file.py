@@ -297,7 +297,7 @@ def _read_version_1(folder: Path) -> StoredGallery:
     with _open_tensors(file) as tensors:
         arrays = _read_arrays(file, tensors)
     template = dict(content.template)
-    if template.get('type') == 'ImageTemplates':
+    if template.get('type') == 'PictureTemplates':
         template['type'] = 'ImageTemplates'
     stored = _checked(path, content, content.pictures, arrays, content.tensors)
     return StoredGallery(**vars(stored) | dict(template=template))

@@ -40,7 +40,7 @@ def save_version_1(gallery, folder):
     tensors_file = folder / f'gallery-{digest[:16]}.safetensors'
     (folder / 'written').rename(tensors_file)
     template = gallery.template | dict(
-        type=gallery.template['type'].replace('ImageTemplates', 'ImageTemplates')
+        type=gallery.template['type'].replace('ImageTemplates', 'PictureTemplates')
     )
     content = json.dumps(
         dict(
@@ -50,7 +50,7 @@ def save_version_1(gallery, folder):
             tensors=digest,
             people=gallery.people,
             offsets=np.cumsum([0, *gallery.counts.values()]).tolist(),
-            images=[name for names, *_ in images for name in names],
+            pictures=[name for names, *_ in images for name in names],
         )
     )
     digest = hashlib.sha256(content.encode()).hexdigest()
