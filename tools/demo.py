@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from mmvlr.apis import build_trainer, load_config
-from mmvlr.apis.report import build_report
+from mmvlr.reports.from_run import build_report
 
 CONFIG = Path(__file__).resolve().parents[1] / 'configs' / 'demo' / 'riface_synthetic.py'
 

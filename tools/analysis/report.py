@@ -5,7 +5,7 @@ import sys
 
 from mmengine.config import DictAction
 
-from mmvlr.apis.report import build_report
+from mmvlr.reports.from_run import build_report
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
