@@ -52,7 +52,8 @@ PACKAGES = {
     'mmvlr.web': 'The page in the browser',
     'mmvlr.quality': 'Quality measures',
     'mmvlr.structures': 'Structures',
-    'mmvlr.visualization': 'Visualization',
+    'mmvlr.experiments': 'Experiments',
+    'mmvlr.reports': 'Reports',
     'mmvlr.utils': 'Utilities',
 }
 

@@ -79,9 +79,9 @@ TASK_UTILS = Registry('task util', parent=MMENGINE_TASK_UTILS, locations=['mmvlr
 METRICS = Registry('metric', parent=MMENGINE_METRICS, locations=['mmvlr.evaluation'])
 EVALUATOR = Registry('evaluator', parent=MMENGINE_EVALUATOR, locations=['mmvlr.evaluation'])
 
-VISUALIZERS = Registry('visualizer', parent=MMENGINE_VISUALIZERS, locations=['mmvlr.visualization'])
+VISUALIZERS = Registry('visualizer', parent=MMENGINE_VISUALIZERS, locations=['mmvlr.reports'])
 VISBACKENDS = Registry(
-    'visualizer backend', parent=MMENGINE_VISBACKENDS, locations=['mmvlr.visualization']
+    'visualizer backend', parent=MMENGINE_VISBACKENDS, locations=['mmvlr.reports']
 )
 INFERENCERS = Registry('inferencer', parent=MMENGINE_INFERENCERS, locations=['mmvlr.apis'])
 

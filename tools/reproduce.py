@@ -21,8 +21,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from mmvlr.apis.comparison import write_comparison
-from mmvlr.apis.reproduction import PRETRAINED, Executor, Failure, Run, expected_seconds, plan
+from mmvlr.experiments import PRETRAINED, Executor, Failure, Run, estimate_seconds, plan_runs
+from mmvlr.reports.from_runs import write_comparison
 from mmvlr.utils.outputs import OutputFolder
 
 TOOLS = Path(__file__).resolve().parent
@@ -89,7 +89,7 @@ def main(argv: list[str] | None = None) -> int:
     MMLogger.get_instance('mmengine', log_level='WARNING')
     console = Console(soft_wrap=True)
     try:
-        runs = plan(
+        runs = plan_runs(
             args.data,
             args.methods,
             [int(seed) for seed in args.seeds],
@@ -156,7 +156,7 @@ def print_plan(runs: list[Run], jobs: int, console: Console) -> None:
     console.print(table)
     trainings = {run.training.folder: run.training for run in runs if run.training}
     left = sum(not training.finished for training in trainings.values())
-    seconds, unknown = expected_seconds(runs, jobs)
+    seconds, unknown = estimate_seconds(runs, jobs)
     text = f'{left} of {len(trainings)} trainings are to be done'
     if seconds:
         text += f', about {duration(seconds)}'
@@ -184,7 +184,7 @@ def execute(runs: list[Run], jobs: int, console: Console) -> list[Failure]:
             name = f'{run.method} on {run.data}, seed {run.seed}'
             if run.test != run.data and state not in ('trains', 'waits'):
                 name += f', test on {run.test}'
-            seconds, unknown = expected_seconds(runs, jobs)
+            seconds, unknown = estimate_seconds(runs, jobs)
             left = f'{duration(seconds)} left' if seconds and not unknown else ''
             done = int(state in ('finished', 'failed'))
             progress.update(task, advance=done, left=left)

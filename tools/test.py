@@ -73,7 +73,7 @@ def main(argv: list[str] | None = None) -> int:
         if args.out:
             write_atomic(args.out, lambda path: path.write_text(text + '\n', encoding='utf-8'))
         if args.curves:
-            from mmvlr.apis.curves import write_curves
+            from mmvlr.reports.curve_files import write_curves
 
             for path in write_curves(metrics, args.curves):
                 print(path)

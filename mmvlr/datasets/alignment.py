@@ -475,7 +475,12 @@ def alignment_of(root: str | Path) -> Alignment | None:
         try:
             facts = json.loads(path.read_text(encoding='utf-8'))
             recipe = AlignmentRecipe(**facts['recipe'])
-            found = Alignment(folder, recipe, int(facts.get('images', facts.get('pictures'))), int(facts['fallbacks']))
+            found = Alignment(
+                folder,
+                recipe,
+                int(facts.get('images', facts.get('pictures'))),
+                int(facts['fallbacks']),
+            )
             if recipe.digest != facts['digest']:
                 raise ValueError('the digest is that of another recipe')
         except (ValueError, KeyError, TypeError) as error:

@@ -14,8 +14,7 @@ from mmvlr.apis.inferencer import FaceInferencer, FaceResults
 from mmvlr.apis.network import TorchNetwork
 from mmvlr.datasets.transforms import read_image
 from mmvlr.identification import Comparison, Decision, Gallery, Identifier
-from mmvlr.visualization import overlay_attention
-from mmvlr.visualization.plots import resize_longer_side
+from mmvlr.reports.faces import overlay_attention, resize_longer_side
 
 if TYPE_CHECKING:
     import gradio

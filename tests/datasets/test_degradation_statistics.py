@@ -13,12 +13,12 @@ from mmvlr.datasets.degradation_statistics import (
     blockiness,
     degrade_faces,
     distance,
-    require_images,
     fit_preset,
     luminance,
     measure_faces,
     noise_level,
     radial_power_spectrum,
+    require_images,
 )
 from mmvlr.datasets.synthesis import synthesize_face
 from mmvlr.datasets.transforms import JPEGFace, NoiseFace

@@ -349,13 +349,12 @@ def draw(
     path: Path, fpir: float, rates: dict[str, dict[str, np.ndarray]], curves: dict[str, np.ndarray]
 ) -> None:
     """Write both figures side by side."""
+    from mmvlr.reports import draw_realized_fpir, draw_risk_coverage, render_pixels
     from mmvlr.utils.io import write_atomic
-    from mmvlr.visualization import figure_pixels
-    from mmvlr.visualization.decision import realized_fpir_figure, risk_coverage_figure
 
     shown = {rule: found['people'] for rule, found in rates.items()}
-    left = figure_pixels(realized_fpir_figure(shown, fpir))
-    right = figure_pixels(risk_coverage_figure(curves))
+    left = render_pixels(draw_realized_fpir(shown, fpir))
+    right = render_pixels(draw_risk_coverage(curves))
     pixels = np.concatenate([left, right], axis=1)[..., ::-1]
     write_atomic(path, lambda file: cv2.imwrite(str(file), pixels))
     print(f'\n{path}')

@@ -207,13 +207,14 @@ def draw(sets: dict[str, tuple[list[np.ndarray], DegradationStatistics]], path: 
     Raises:
         ImportError: matplotlib is not installed.
     """
-    from mmvlr.visualization.plots import LIGHT, new_figure
+    from mmvlr.reports.drawing import SERIES, new_axes
 
-    figure, axes = new_figure(10, 3.2 + len(sets))
+    axes = new_axes(10, 3.2 + len(sets))
+    figure = axes.figure
     axes.remove()
     upper, lower = figure.subfigures(2, 1, height_ratios=(3.2, len(sets)))
     heights, spectra, noise = upper.subplots(1, 3)
-    for (name, (_, statistics)), color in zip(sets.items(), LIGHT.series, strict=False):
+    for (name, (_, statistics)), color in zip(sets.items(), SERIES, strict=False):
         found = np.unique(statistics.sizes[:, 0], return_counts=True)
         heights.step(found[0], found[1] / len(statistics), color=color, where='mid', label=name)
         low, middle, high = np.quantile(statistics.spectra, (0.1, 0.5, 0.9), axis=0)

@@ -6,7 +6,7 @@ import sys
 
 from mmengine.config import DictAction
 
-from mmvlr.apis.report import build_report
+from mmvlr.reports.from_run import build_report
 from mmvlr.utils.io import output_file
 
 

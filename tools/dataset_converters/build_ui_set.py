@@ -35,12 +35,12 @@ from mmvlr.datasets.ui_building import (
 )
 from mmvlr.engine import extract_predictions
 from mmvlr.registry import MODELS
+from mmvlr.reports import FaceCard, contact_sheet
 from mmvlr.utils.checkpoint import check_architecture, state_dict_of
 from mmvlr.utils.compat import load_checkpoint_file
 from mmvlr.utils.contract import check_contract, contract_of_checkpoint
 from mmvlr.utils.io import write_atomic
 from mmvlr.utils.outputs import OutputFolder
-from mmvlr.visualization import FaceCard, contact_sheet
 
 SHEET_FACES = 240
 

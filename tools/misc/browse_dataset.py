@@ -27,8 +27,8 @@ from mmvlr.apis import load_config
 from mmvlr.datasets.base import set_epoch
 from mmvlr.datasets.transforms import native_collate
 from mmvlr.registry import DATASETS, MODELS
+from mmvlr.reports import FaceCard, contact_sheet
 from mmvlr.utils.io import output_file, write_atomic
-from mmvlr.visualization import FaceCard, contact_sheet
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:

@@ -1,4 +1,4 @@
-"""Curves of an evaluation as images and in TensorBoard."""
+"""Curves of an evaluation as PNG files and in TensorBoard."""
 
 from collections.abc import Iterable, Mapping
 from io import BytesIO
@@ -10,20 +10,16 @@ from mmvlr.evaluation.metrics import FaceMetric
 from mmvlr.evaluation.table import MEASURES
 from mmvlr.utils.io import write_atomic
 from mmvlr.utils.outputs import OutputFolder
-from mmvlr.visualization import (
-    DiscardCurve,
-    cmc_figure,
-    det_figure,
-    discard_figure,
-    figure_pixels,
-    rates_figure,
-)
+
+from .drawing import render_pixels
+from .figures import DiscardCurve, draw_cmc, draw_discard
+from .rate_figures import draw_det, draw_rates
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def all_curves(metrics: Iterable[FaceMetric]) -> dict[str, dict[str, Curve]]:
+def collect_curves(metrics: Iterable[FaceMetric]) -> dict[str, dict[str, Curve]]:
     """Return the curves that metrics have drawn: kind to name to curve."""
     curves: dict[str, dict[str, Curve]] = {}
     for metric in metrics:
@@ -36,26 +32,26 @@ def draw_figures(curves: Mapping[str, Mapping[str, Curve]]) -> dict[str, 'Figure
     """Return figures by name: cmc, tpir_fpir, open_set_det, roc, det, discard.
 
     Args:
-        curves: Kind to name to curve, as :func:`all_curves` returns them.
+        curves: Kind to name to curve, as :func:`collect_curves` returns them.
 
     Raises:
         ImportError: matplotlib is not installed.
     """
     figures = {}
     if curves.get('cmc'):
-        figures['cmc'] = cmc_figure(curves['cmc'])
+        figures['cmc'] = draw_cmc(curves['cmc'])
     if curves.get('open_set'):
-        figures['tpir_fpir'] = rates_figure(curves['open_set'], 'open_set')
-        figures['open_set_det'] = det_figure(curves['open_set'], 'open_set')
+        figures['tpir_fpir'] = draw_rates(curves['open_set'], 'open_set')
+        figures['open_set_det'] = draw_det(curves['open_set'], 'open_set')
     if curves.get('roc'):
-        figures['roc'] = rates_figure(curves['roc'], 'verification')
-        figures['det'] = det_figure(curves['roc'], 'verification')
+        figures['roc'] = draw_rates(curves['roc'], 'verification')
+        figures['det'] = draw_det(curves['roc'], 'verification')
     if curves.get('discard'):
         discard = {
-            MEASURES.get(name, name): DiscardCurve(c.x, c.y, low=c.low, high=c.high)
+            MEASURES.get(name, name): DiscardCurve(**vars(c))
             for name, c in curves['discard'].items()
         }
-        figures['discard'] = discard_figure(discard, {})
+        figures['discard'] = draw_discard(discard, {})
     return figures
 
 
@@ -64,7 +60,7 @@ def write_curves(metrics: Iterable[FaceMetric], folder: str | Path) -> list[Path
 
     Args:
         metrics: Metrics that were evaluated with ``curves=True``.
-        folder: Folder of the images; TensorBoard reads it too.
+        folder: Folder of the files; TensorBoard reads it too.
 
     Returns:
         The PNG files.
@@ -78,14 +74,14 @@ def write_curves(metrics: Iterable[FaceMetric], folder: str | Path) -> list[Path
     from torch.utils.tensorboard import SummaryWriter
 
     folder = Path(folder)
-    figures = draw_figures(all_curves(metrics))
+    figures = draw_figures(collect_curves(metrics))
     if not figures:
         raise ValueError('the metrics have drawn no curve; build them with curves=True')
     paths = []
     with OutputFolder(folder, 'curves', wait=60) as output, SummaryWriter(str(folder)) as board:
         output.claim(f'{name}.png' for name in figures)
         for name, figure in figures.items():
-            pixels = figure_pixels(figure)
+            pixels = render_pixels(figure)
             board.add_image(f'curves/{name}', pixels, dataformats='HWC')
             buffer = BytesIO()
             Image.fromarray(pixels).save(buffer, 'png')

@@ -1,37 +1,27 @@
-"""Train and score many methods with the same budget, resumably: the plan and who carries it out.
+"""The plan of an experiment: which methods are trained on which data from which seeds, and scored.
 
 Each training has a folder of its own whose name holds a digest of everything that determines its
 outcome: config, seed, the starting weights' content and mmvlr's version. Nothing is ever trained
 over: another budget gives another folder, and what is finished stays finished.
 """
 
-import contextlib
 import hashlib
 import json
-import os
-import queue
-import subprocess
-import sys
-import threading
-import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
 
+from mmvlr.apis.evaluation import plain
+from mmvlr.apis.runner import load_config
 from mmvlr.utils.config_keys import check_options
-from mmvlr.utils.io import sha256_of, write_atomic
-from mmvlr.utils.locks import LOCK_FILE, held_file
+from mmvlr.utils.io import sha256_of
 from mmvlr.version import __version__
-
-from .evaluation import plain
-from .runner import load_config
 
 #: The method that is not trained: the starting weights as they are.
 PRETRAINED = 'pretrained'
-_LOCK_MARK = b'mmvlr run\n'
 _WITHOUT_PAM = {'model.attention': None, 'optim_wrapper.paramwise_cfg.rates.attention': None}
 #: What the ablation's rows change: (name, method, options of training, options of the test only).
 ABLATION: tuple[tuple[str, str, dict[str, Any], dict[str, Any]], ...] = (
@@ -146,7 +136,7 @@ class Training:
         return self.folder / self.facts()['checkpoint']
 
 
-def config_of(method: str, backbone: str, data: str, configs: Path) -> tuple[str, Path]:
+def find_method_config(method: str, backbone: str, data: str, configs: Path) -> tuple[str, Path]:
     """Return a method's name and its config for a data set.
 
     Args:
@@ -175,7 +165,7 @@ def config_of(method: str, backbone: str, data: str, configs: Path) -> tuple[str
     return name, path
 
 
-def plan(
+def plan_runs(
     data: Sequence[str],
     methods: Sequence[str],
     seeds: Sequence[int],
@@ -191,7 +181,8 @@ def plan(
 
     Args:
         data: Data sets.
-        methods: See :func:`config_of`; ``'pretrained'`` is the starting weights as they are.
+        methods: See :func:`find_method_config`; ``'pretrained'`` is the starting weights as they
+            are.
         seeds: Seeds.
         out: Folder of everything.
         configs: mmvlr's configs.
@@ -225,7 +216,7 @@ def plan(
 
     for dataset, shown, group, method, changes, test_changes in wanted:
         source = 'arcface' if method == PRETRAINED else method
-        name, path = config_of(source, backbone, dataset, configs)
+        name, path = find_method_config(source, backbone, dataset, configs)
         if group == 'method':
             shown = PRETRAINED if method == PRETRAINED else name
         config = load(path, options or {}, changes)
@@ -243,7 +234,7 @@ def plan(
         for other in dict.fromkeys([dataset, *also_test]):
             test = load(path, options or {}, changes, test_changes)
             if other != dataset:
-                its = load(config_of(source, backbone, other, configs)[1], options or {})
+                its = load(find_method_config(source, backbone, other, configs)[1], options or {})
                 test.test_dataloader, test.test_evaluator = its.test_dataloader, its.test_evaluator
             tests[other] = test
         where = out / 'runs' / f'{dataset}_{backbone}'
@@ -252,11 +243,11 @@ def plan(
             if seed is not None:
                 own = Config(config.to_dict(), filename=config.filename)
                 own.randomness = {**own.get('randomness', {}), 'seed': seed}
-                digest = digest_of(own, start)
+                digest = compute_digest(own, start)
                 folder = where / f'{name}-seed{seed}-{digest}'
                 training = Training(own, seed, folder)
             for other, test in tests.items():
-                file = folder / f'scores-{other}-{digest_of(test, digest)}.npz'
+                file = folder / f'scores-{other}-{compute_digest(test, digest)}.npz'
                 runs.append(Run(dataset, other, shown, group, seed, training, test, file))
     keys = [(run.data, run.test, run.group, run.method, run.seed) for run in runs]
     for key in keys:
@@ -265,193 +256,8 @@ def plan(
     return runs
 
 
-def digest_of(config: Config, start: str) -> str:
+def compute_digest(config: Config, start: str) -> str:
     """Return eight hexadecimal digits for what determines a run: config, start and version."""
     content = {k: v for k, v in config.to_dict().items() if k not in ('work_dir', 'launcher')}
     text = json.dumps(plain(content), sort_keys=True) + start + __version__
     return hashlib.sha256(text.encode()).hexdigest()[:8]
-
-
-@dataclass(frozen=True, eq=False)
-class Failure:
-    """A run that could not be finished.
-
-    Attributes:
-        run: The run.
-        message: What went wrong, with the end of its log.
-    """
-
-    run: Run
-    message: str
-
-
-def expected_seconds(runs: Iterable[Run], jobs: int) -> tuple[float, list[str]]:
-    """Return how long what is not finished will train, as far as that can be told.
-
-    A training takes as long as the mean of those of its data set that are finished.
-
-    Args:
-        runs: A plan.
-        jobs: Runs at once.
-
-    Returns:
-        Seconds, and the data sets of which no training is finished, whose time is not in it.
-    """
-    trainings = {run.training.folder: run for run in runs if run.training}
-    known: dict[str, list[float]] = {}
-    left: dict[str, int] = {}
-    for run in trainings.values():
-        if not run.training.finished:
-            left[run.data] = left.get(run.data, 0) + 1
-        elif not run.training.facts()['resumed']:
-            known.setdefault(run.data, []).append(run.training.facts()['seconds'])
-    unknown = [data for data in left if data not in known]
-    total = sum(
-        count * sum(known[data]) / len(known[data]) for data, count in left.items() if data in known
-    )
-    return total / jobs, unknown
-
-
-class Executor:
-    """Carry out runs, several at once, each in processes of its own.
-
-    A run that fails is reported and the others go on. A process that is left from a killed
-    executor keeps the lock of its folder; the run then waits for it instead of training twice.
-
-    Args:
-        tools: Folder of ``train.py`` and ``analysis/score.py``.
-        jobs: Runs at once.
-        report: Called with a run and what happens to it: ``'waits'``, ``'trains'``, ``'scores'``,
-            ``'finished'`` or ``'failed'``, from several threads.
-    """
-
-    def __init__(
-        self, tools: Path, jobs: int = 1, report: Callable[[Run, str], None] | None = None
-    ):
-        self.tools = tools
-        self.jobs = jobs
-        self.report = report or (lambda run, state: None)
-        self._children: set[subprocess.Popen] = set()
-        self._stopping = False
-
-    def execute(self, runs: Iterable[Run]) -> list[Failure]:
-        """Carry out what is not finished; return what failed.
-
-        An interrupt stops the processes and is raised again.
-        """
-        # Runs that share a training go one after another.
-        groups: dict[Path, list[Run]] = {}
-        for run in runs:
-            if not run.finished:
-                groups.setdefault(run.scores.parent, []).append(run)
-        waiting: queue.SimpleQueue = queue.SimpleQueue()
-        for group in groups.values():
-            waiting.put(group)
-        failures: list[Failure] = []
-
-        def work() -> None:
-            while not self._stopping:
-                try:
-                    group = waiting.get_nowait()
-                except queue.Empty:
-                    return
-                cause: Exception | None = None
-                for run in group:
-                    try:
-                        # Runs that share a training fail with it: it is not tried once for each.
-                        if cause is not None and not (run.training and run.training.finished):
-                            raise cause
-                        self._carry_out(run)
-                    except Exception as error:
-                        if self._stopping:
-                            return
-                        if run.training and not run.training.finished:
-                            cause = error
-                        failures.append(Failure(run, str(error)))
-                        self.report(run, 'failed')
-
-        workers = [threading.Thread(target=work, daemon=True) for _ in range(self.jobs)]
-        for worker in workers:
-            worker.start()
-        try:
-            while any(worker.is_alive() for worker in workers):
-                time.sleep(0.2)
-        except BaseException:
-            self._stopping = True
-            for child in list(self._children):
-                child.terminate()
-            raise
-        return failures
-
-    def _carry_out(self, run: Run) -> None:
-        folder = run.scores.parent
-        folder.mkdir(parents=True, exist_ok=True)
-        # The processes inherit the lock: it outlives an executor that is killed.
-        path = folder / f'.run{LOCK_FILE}'
-        with contextlib.ExitStack() as stack:
-            try:
-                lock, _ = stack.enter_context(held_file(path, _LOCK_MARK, wait=0))
-            except BlockingIOError:
-                self.report(run, 'waits')
-                lock, _ = stack.enter_context(held_file(path, _LOCK_MARK))
-            if run.training and not run.training.finished:
-                self.report(run, 'trains')
-                self._train(run.training, lock)
-            if not run.finished:
-                self.report(run, 'scores')
-                config = write_config(run.config, run.scores.with_suffix('.py'))
-                script = self.tools / 'analysis' / 'score.py'
-                command = [script, config, run.checkpoint(), '--out', run.scores]
-                command += ['--work-dir', folder / 'test']
-                self._call(command, folder / 'score.log', lock)
-        self.report(run, 'finished')
-
-    def _train(self, training: Training, lock: int) -> None:
-        config = write_config(training.config, training.folder / 'config' / 'run.py')
-        begun = time.time()
-        command = [self.tools / 'train.py', config, '--work-dir', training.folder]
-        command += ['--seed', training.seed]
-        if training.begun:
-            command.append('--resume')
-        self._call(command, training.folder / 'train.log', lock)
-        checkpoint = f'epoch_{training.config.train_cfg.max_epochs}.pth'
-        if not (training.folder / checkpoint).is_file():
-            raise RuntimeError(f'{training.folder} has no {checkpoint} after its training')
-        facts = dict(
-            checkpoint=checkpoint,
-            seed=training.seed,
-            seconds=round(time.time() - begun, 1),
-            resumed='--resume' in command,
-            finished=time.strftime('%Y-%m-%d %H:%M:%S'),
-        )
-        text = json.dumps(facts, indent=2) + '\n'
-        write_atomic(training.record, lambda path: path.write_text(text, encoding='utf-8'))
-
-    def _call(self, command: Sequence[Any], log: Path, lock: int) -> None:
-        command = [sys.executable, *map(str, command)]
-        threads = max((os.cpu_count() or 1) // self.jobs, 1)
-        environment = {'OMP_NUM_THREADS': str(threads), **os.environ}
-        with open(log, 'a', encoding='utf-8') as file:
-            child = subprocess.Popen(
-                command,
-                stdout=file,
-                stderr=subprocess.STDOUT,
-                env=environment,
-                pass_fds=(lock,),
-            )
-            self._children.add(child)
-            try:
-                code = child.wait()
-            finally:
-                self._children.discard(child)
-        if code:
-            lines = log.read_text(encoding='utf-8', errors='replace').splitlines()
-            raise RuntimeError(
-                f'{Path(command[1]).name} ended with code {code}; {log} ends with:\n  '
-                + '\n  '.join(lines[-5:])
-            )
-
-
-def write_config(config: Config, path: Path) -> Path:
-    """Write a config with everything it inherits, as a file of its own."""
-    return write_atomic(path, lambda file: file.write_text(config.pretty_text, encoding='utf-8'))

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from mmvlr.apis.reproduction import (
+from mmvlr.experiments import (
     ABLATION,
     PRETRAINED,
     Executor,
-    config_of,
-    expected_seconds,
-    plan,
+    estimate_seconds,
+    find_method_config,
+    plan_runs,
 )
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -54,9 +54,9 @@ out.write_text(sys.argv[2])
 DRIVER = """
 import sys
 from pathlib import Path
-from mmvlr.apis.reproduction import Executor, plan
+from mmvlr.experiments import Executor, plan_runs
 here = Path(sys.argv[1])
-runs = plan(['tinyface'], sys.argv[2].split(','), [0], here / 'out', here / 'configs')
+runs = plan_runs(['tinyface'], sys.argv[2].split(','), [0], here / 'out', here / 'configs')
 Executor(here / 'tools', 1).execute(runs)
 """
 
@@ -80,7 +80,7 @@ def here(tmp_path):
 
 
 def plan_of(here, methods, seeds=(0,), data=('tinyface',), **options):
-    return plan(data, methods, seeds, here / 'out', here / 'configs', **options)
+    return plan_runs(data, methods, seeds, here / 'out', here / 'configs', **options)
 
 
 def calls(run):
@@ -154,18 +154,18 @@ def test_config_of(here):
     own = here / 'mine'
     own.mkdir()
     (own / 'mobilefacenet_tinyface.py').write_text('')
-    assert config_of('softmax', 'mobilefacenet', 'tinyface', configs) == (
+    assert find_method_config('softmax', 'mobilefacenet', 'tinyface', configs) == (
         'softmax',
         configs / 'softmax' / 'mobilefacenet_tinyface.py',
     )
-    assert config_of(str(own), 'mobilefacenet', 'tinyface', configs) == (
+    assert find_method_config(str(own), 'mobilefacenet', 'tinyface', configs) == (
         'mine',
         own / 'mobilefacenet_tinyface.py',
     )
     file = own / 'mobilefacenet_tinyface.py'
-    assert config_of(f'better={file}', 'r50', 'scface', configs) == ('better', file)
+    assert find_method_config(f'better={file}', 'r50', 'scface', configs) == ('better', file)
     with pytest.raises(FileNotFoundError, match=r"'nonsense'.*arcface, broken, riface, slow, soft"):
-        config_of('nonsense', 'mobilefacenet', 'tinyface', configs)
+        find_method_config('nonsense', 'mobilefacenet', 'tinyface', configs)
 
 
 def test_two_methods_of_one_name_are_refused(here):
@@ -178,7 +178,7 @@ def test_two_methods_of_one_name_are_refused(here):
 
 @pytest.mark.parametrize('data', ['tinyface', 'scface', 'survface'])
 def test_rows_of_the_ablation_change_the_real_config(data, tmp_path):
-    runs = plan([data], ['riface'], [0], tmp_path, ROOT / 'configs', ablation=[data])
+    runs = plan_runs([data], ['riface'], [0], tmp_path, ROOT / 'configs', ablation=[data])
     rows = {run.method: run for run in runs if run.group == 'ablation'}
     assert list(rows) == [name for name, *_ in ABLATION]
     full = rows['+ PAM (RI-Face)']
@@ -280,9 +280,9 @@ def test_killed_and_started_again_loses_no_finished_run(here, orphan):
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
 
 
-def test_expected_seconds(here):
+def test_estimate_seconds(here):
     runs = plan_of(here, ['arcface', 'softmax', 'slow'], (0, 1), ('tinyface', 'scface'))
-    assert expected_seconds(runs, 2) == (0, ['tinyface', 'scface'])
+    assert estimate_seconds(runs, 2) == (0, ['tinyface', 'scface'])
 
     def finish(run, seconds, resumed=False):
         run.training.folder.mkdir(parents=True)
@@ -294,4 +294,4 @@ def test_expected_seconds(here):
     finish(tiny[1], 200)
     # Of a resumed one only the last part is known.
     finish(tiny[2], 1, resumed=True)
-    assert expected_seconds(runs, 2) == (3 * 150 / 2, ['scface'])
+    assert estimate_seconds(runs, 2) == (3 * 150 / 2, ['scface'])

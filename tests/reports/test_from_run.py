@@ -1,10 +1,16 @@
 """The report of a run, end to end on a few synthetic faces."""
 
+import re
+
 import numpy as np
 import pytest
 
 from mmvlr.apis import build_trainer, load_config
-from mmvlr.apis.report import build_report, find_checkpoint, find_config, read_scalars
+from mmvlr.evaluation.table import MEASURES
+from mmvlr.reports import ReportData
+from mmvlr.reports.from_run import build_report, find_checkpoint, find_config, read_scalars
+
+from .pages import check_page, cut_section, read_rows
 
 SMALL = {
     'train_cfg.max_epochs': 2,
@@ -37,20 +43,41 @@ def report(run):
     return build_report(run)
 
 
-def test_page_has_every_section(report):
-    page, _ = report
-    text = page.read_text(encoding='utf-8')
-    for heading in (
-        'Training curves',
-        'Identification',
-        'Quality scores',
-        'Error versus discard',
-        'Lowest and highest RI',
-        'Attention maps',
-        'These faces are synthetic.',
-    ):
-        assert heading in text
+@pytest.fixture(scope='module')
+def text(report):
+    return report[0].read_text(encoding='utf-8')
+
+
+def test_page_has_every_section(text):
+    shown = [key for key in ReportData.SECTIONS if key not in ('open_set', 'verification')]
+    check_page(text, shown)
+    assert '<title>RIFace on SyntheticFaces</title>' in text
+    assert 'These faces are synthetic.' in text
     assert 'Left out:' not in text.split('Failures')[0]
+
+
+def test_counts_agree(text):
+    """6 people with two gallery and four probe images each, 5 distractors, 6 UI faces."""
+    legend = cut_section(text, 'quality')
+    for name, number in (('probes', 24), ('gallery and distractors', 17), ('UI faces', 6)):
+        assert len(re.findall(rf'>{name} <small>{number} ', legend)) == 3
+    counts = dict(row for row in read_rows(cut_section(text, 'details')) if len(row) == 2)
+    assert counts['gallery'] == '12 of 6 people' and counts['distractor'] == '5'
+    assert counts['gallery and distractors'] == '17'
+
+
+def test_words_say_what_the_figures_say(text, report):
+    reading, figures = cut_section(text, 'reading'), report[1]
+    order = sorted(('ri', 'ers', 'norm'), key=lambda name: figures[f'discard_auc_{name}'])
+    for name in order:
+        assert f'{MEASURES[name]} {figures[f"discard_auc_{name}"]:.3f}' in reading
+    assert f'{MEASURES[order[0]]} foretells errors best' in reading
+    for rival in ('ers', 'norm'):
+        low, high = (figures[f'discard_ri_minus_{rival}_{end}'] for end in ('low', 'high'))
+        assert f'{figures[f"discard_ri_minus_{rival}"]:+.3f}' in reading
+        assert (low <= 0 <= high) == (f'RI and {MEASURES[rival]} cannot be told apart' in reading)
+    assert f'{100 * figures["rank1"]:.1f}' in reading
+    assert f'{100 * figures["pixel_rank1"]:.1f}' in reading
 
 
 def test_figures_are_those_of_the_metric(run, report):

@@ -1,0 +1,16 @@
+"""Experiments that compare methods: the plan, and its execution, which can be resumed."""
+
+from .execution import Executor, Failure, estimate_seconds
+from .plan import ABLATION, PRETRAINED, Run, Training, find_method_config, plan_runs
+
+__all__ = [
+    'ABLATION',
+    'PRETRAINED',
+    'Executor',
+    'Failure',
+    'Run',
+    'Training',
+    'estimate_seconds',
+    'find_method_config',
+    'plan_runs',
+]

@@ -1,0 +1,196 @@
+"""What the figures of a page mean, in sentences, also where that does not flatter."""
+
+import re
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from mmvlr.evaluation.systems import Score
+from mmvlr.evaluation.table import MEASURES
+
+from .page import format_interval, format_number
+from .report import Metric
+
+#: Methods by the name of their folder.
+METHODS = dict(
+    riface='RI-Face',
+    arcface='ArcFace',
+    softmax='softmax',
+    normface='NormFace',
+    cosface='CosFace',
+    curricularface='CurricularFace',
+    magface='MagFace',
+    adaface='AdaFace',
+    crfiqa='CR-FIQA',
+)
+
+
+def name_method(method: str) -> str:
+    """Return a method's name as a reader would say it."""
+    return METHODS.get(method, method)
+
+
+def name_metric(name: str) -> str:
+    """Return a metric's name as a reader would say it.
+
+    Example:
+        >>> name_metric('d1_rank1'), name_metric('tpir20@fpir0.1')
+        ('D1, rank-1', 'TPIR20 at FPIR 0.1')
+        >>> name_metric('discard_auc_ri')
+        'area of error over discard, RI'
+    """
+    quality = MEASURES.get(name.rsplit('_', 1)[-1], '')
+    for pattern, text in (
+        (r'd(\d+)_rank(\d+)', r'D\1, rank-\2'),
+        (r'mean_rank(\d+)', r'mean of the distances, rank-\1'),
+        (r'rank(\d+)', r'rank-\1'),
+        (r'tpir(\d+)@fpir(.+)', r'TPIR\1 at FPIR \2'),
+        (r'tpir(\d+)_auc', r'area under TPIR\1 over FPIR'),
+        (r'tar@far(.+)', r'TAR at FAR \1'),
+        (r'verification_auc', 'verification, AUC'),
+        (r'verification_(.+)', r'verification, \1'),
+        (r'discard_auc_\w+', f'area of error over discard, {quality}'),
+        (r'fnmr_discard_auc_\w+', f'area of FNMR over discard, {quality}'),
+        (r'fnmr_discard_pauc_\w+', f'partial area of FNMR over discard, {quality}'),
+        (r'ui_auc_\w+', f'probes told from UI faces by {quality} (AUC)'),
+    ):
+        if re.fullmatch(pattern, name):
+            return re.sub(pattern, text, name)
+    return name
+
+
+# One run ----------------------------------------------------------------------------------------
+
+
+def describe_run(
+    metrics: Mapping[str, Metric], chance: float, error: float, highest: Sequence[bool] = ()
+) -> list[str]:
+    """Say what the metrics of a run mean.
+
+    Args:
+        metrics: Name of the number, such as ``rank1`` and ``discard_ri_minus_norm``, to metric.
+        chance: Area of error over discard of a measure that knows nothing.
+        error: Rank-1 error.
+        highest: Whether the probes of highest RI are identified rightly, the highest first.
+    """
+    sentences = [describe_rate(metrics)] if metrics else []
+    areas = _pick(metrics, 'discard_auc_')
+    if areas:
+        order = sorted(areas, key=lambda name: areas[name].value)
+        judges = ', '.join(f'{name} {areas[name].value:.3f}' for name in order)
+        sentences.append(
+            f'{order[0]} foretells errors best: area below error over discard, lower is better: '
+            f'{judges}; chance {chance:.3f}.'
+        )
+    if 'RI' in areas:
+        sentences.append(describe_chance(areas['RI'], chance))
+    for rival, difference in _pick(metrics, 'discard_ri_minus_').items():
+        sentences.append(describe_difference(rival, difference))
+    if 'error_best_half' in metrics:
+        half = metrics['error_best_half'].value
+        sentences.append(
+            f'Where the half of lowest RI is refused, the rank-1 error '
+            f'{"falls" if half < error else "does not fall"}: {format_number(half)} instead of '
+            f'{format_number(error)}.'
+        )
+    if len(highest):
+        wrong = int(np.sum(~np.asarray(highest, bool)))
+        rest = '' if highest[0] else '; the very highest is among them'
+        verb = 'is' if wrong == 1 else 'are'
+        sentences.append(
+            f'Of the {len(highest)} probes of highest RI, {wrong or "none"} {verb} identified '
+            f'wrongly{rest}.'
+        )
+    told = _pick(metrics, 'ui_auc_')
+    if told:
+        rates = ', '.join(f'{name} {format_number(found.value)}' for name, found in told.items())
+        sentences.append(
+            f'How often a probe is rated above an unrecognizable face (50 % is guessing): {rates}.'
+        )
+    return [sentence for sentence in sentences if sentence]
+
+
+def describe_rate(metrics: Mapping[str, Metric]) -> str:
+    """Say what the main rate is, and how it stands to the other systems."""
+    name = next((name for name in ('mean_rank1', 'rank1') if name in metrics), next(iter(metrics)))
+    metric = metrics[name]
+    text = f'{metric.name[0].upper()}{metric.name[1:]}: {format_number(metric.value, metric.unit)}'
+    interval = format_interval(metric.low, metric.high, metric.unit)
+    text += f' (95 % interval {interval})' if interval else ''
+    for system, value in metric.baselines.items():
+        low = metric.value if metric.low is None else metric.low
+        if low > value:
+            stands = 'ahead of'
+        else:
+            stands = 'not clearly ahead of' if metric.value > value else 'not ahead of'
+        text += f', {stands} {system} ({format_number(value, metric.unit)})'
+    return text + '.'
+
+
+def describe_difference(rival: str, difference: Metric) -> str:
+    """Say which of RI and another measure foretells errors better, if either.
+
+    Args:
+        rival: Name of the other measure.
+        difference: Area of RI minus that of the other; lower is better.
+    """
+    interval = format_interval(difference.low, difference.high, 'area') or 'unknown'
+    size = f'{difference.value:+.3f}, 95 % interval {interval}'
+    if difference.high < 0:
+        return f'RI is the better judge of errors than {rival}: difference of the areas {size}.'
+    if difference.low > 0:
+        return f'RI is a worse judge of errors than {rival}: difference of the areas {size}.'
+    ahead = 'RI' if difference.value < 0 else rival
+    return (
+        f'RI and {rival} cannot be told apart as judges of errors: {ahead} is ahead, but the '
+        f'interval holds 0: difference of the areas {size}.'
+    )
+
+
+def describe_chance(area: Metric, chance: float) -> str:
+    """Say whether RI foretells errors at all."""
+    low, high = (area.value if end is None else end for end in (area.low, area.high))
+    if high < chance:
+        return ''
+    if low > chance:
+        return 'RI foretells errors worse than guessing would.'
+    return 'RI cannot be told from guessing: the interval of its area holds chance.'
+
+
+def _pick(metrics: Mapping[str, Metric], prefix: str) -> dict[str, Metric]:
+    """Return the metrics of each quality measure by the measure's name."""
+    return {
+        MEASURES[quality]: metrics[prefix + quality]
+        for quality in MEASURES
+        if prefix + quality in metrics
+    }
+
+
+# Many runs --------------------------------------------------------------------------------------
+
+
+def describe_methods(title: str, found: Mapping[str, Mapping[str, Score]]) -> str:
+    """Say who is first in the main rate of a test set, and who cannot be told from it."""
+    name = 'mean_rank1' if 'mean_rank1' in found else next(iter(found))
+    scores = found[name]
+    best = next(system for system, score in scores.items() if score.best)
+    text = f'{title}: {name_method(best)} is first in {name_metric(name)}'
+    text += f' ({100 * scores[best].mean:.1f} %)'
+    return f'{text}; not distinguishable from it: {_list_near(scores)}.'
+
+
+def describe_judges(title: str, scores: Mapping[str, Score]) -> str:
+    """Say which measure foretells errors best, and which place RI has."""
+    order = sorted(scores, key=lambda name: scores[name].mean)
+    text = f'{title}: {order[0]} foretells errors best (area {scores[order[0]].mean:.3f})'
+    text += f'; not distinguishable from it: {_list_near(scores)}'
+    if 'RI' in scores and order[0] != 'RI':
+        text += f'. RI is number {order.index("RI") + 1} of {len(order)} ({scores["RI"].mean:.3f})'
+    return text + '.'
+
+
+def _list_near(scores: Mapping[str, Score]) -> str:
+    near = [name for name, score in scores.items() if score.mark == 'near']
+    if any(score.lower_is_better for score in scores.values()):
+        near.sort(key=lambda name: scores[name].mean)
+    return ', '.join(map(name_method, near)) or 'none'
