@@ -475,12 +475,9 @@ def alignment_of(root: str | Path) -> Alignment | None:
         try:
             facts = json.loads(path.read_text(encoding='utf-8'))
             recipe = AlignmentRecipe(**facts['recipe'])
-            found = Alignment(
-                folder,
-                recipe,
-                int(facts.get('images', facts.get('pictures'))),
-                int(facts['fallbacks']),
-            )
+            # Trees that mmvlr 0.1 aligned call them pictures.
+            count = facts.get('images', facts.get('pictures'))
+            found = Alignment(folder, recipe, int(count), int(facts['fallbacks']))
             if recipe.digest != facts['digest']:
                 raise ValueError('the digest is that of another recipe')
         except (ValueError, KeyError, TypeError) as error:

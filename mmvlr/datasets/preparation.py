@@ -28,7 +28,6 @@ from .finding import IMAGE_SUFFIXES
 from .inspection import Entry, inspect_images, name_copies
 from .pairs_files import PairsFileDataset, prefix_identity, read_name_pairs, read_pairs
 from .scface import BY_DISTANCE, FLAT, MUGSHOT, MUGSHOTS, SURVEILLANCE, WRAPPER, SCface
-from .storage.decoding import JPEG_END
 from .survface import SurvFace
 from .tinyface import TinyFace
 from .transforms.loading import ImageError, read_image
@@ -47,6 +46,7 @@ SUFFIXES = dict(
     TIFF=('.tif', '.tiff'),
     WEBP=('.webp',),
 )
+JPEG_END = b'\xff\xd9'
 END_MARKERS = dict(JPEG=JPEG_END, MPO=JPEG_END, PNG=b'IEND')
 #: Upper ends of the bins of the histogram, in pixels; they are in the next bin.
 SIDES = (8, 12, 16, 20, 24, 32, 48, 64, 112)
