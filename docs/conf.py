@@ -50,7 +50,7 @@ PACKAGES = {
     'mmvlr.identification': 'Identification',
     'mmvlr.cli': 'The command mmvlr',
     'mmvlr.web': 'The page in the browser',
-    'mmvlr.quality': 'Quality measures',
+    'mmvlr.models.quality': 'Quality measures',
     'mmvlr.structures': 'Structures',
     'mmvlr.experiments': 'Experiments',
     'mmvlr.reports': 'Reports',

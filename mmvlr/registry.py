@@ -67,7 +67,9 @@ TRANSFORMS = Registry(
 )
 FUNCTIONS = Registry('function', parent=MMENGINE_FUNCTIONS, locations=['mmvlr.datasets'])
 
-MODELS = Registry('model', parent=MMENGINE_MODELS, locations=['mmvlr.models', 'mmvlr.quality'])
+MODELS = Registry(
+    'model', parent=MMENGINE_MODELS, locations=['mmvlr.models', 'mmvlr.models.quality']
+)
 MODEL_WRAPPERS = Registry(
     'model wrapper', parent=MMENGINE_MODEL_WRAPPERS, locations=['mmvlr.models']
 )
@@ -85,7 +87,7 @@ VISBACKENDS = Registry(
 )
 INFERENCERS = Registry('inferencer', parent=MMENGINE_INFERENCERS, locations=['mmvlr.apis'])
 
-QUALITIES = Registry('quality measure', locations=['mmvlr.quality'])
+QUALITIES = Registry('quality measure', locations=['mmvlr.models.quality'])
 
 TEMPLATES = Registry('template', locations=['mmvlr.identification'])
 

@@ -13,8 +13,8 @@ from mmvlr import registry
 from mmvlr.evaluation import FaceTable
 from mmvlr.models import FaceBackbone, FaceDataPreprocessor
 from mmvlr.models.losses import MarginSoftmaxLoss, Proximities
+from mmvlr.models.quality import FaceBatch
 from mmvlr.models.recognizers import FaceRecognizer
-from mmvlr.quality import FaceBatch
 from mmvlr.structures import FaceDataSample
 
 from .datasets.test_recordio import encode, insightface_records, pixels, write_records

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from mmvlr.apis import build_trainer, load_config
-from mmvlr.apis.runner import hold_work_dir
+from mmvlr.engine.building import hold_work_dir
 from mmvlr.reports.from_run import build_report
 
 CONFIG = Path(__file__).resolve().parents[1] / 'configs' / 'demo' / 'riface_synthetic.py'

@@ -13,7 +13,7 @@ from mmengine.runner import Runner, find_latest_checkpoint
 from torch.distributed.elastic.multiprocessing.errors import record
 
 from mmvlr.apis import build_trainer, load_config
-from mmvlr.apis.runner import hold_work_dir
+from mmvlr.engine.building import hold_work_dir
 from mmvlr.utils.locks import LockedError
 
 

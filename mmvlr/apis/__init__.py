@@ -1,6 +1,8 @@
 """What tools and users call."""
 
-from .activation import activation_maps
+from mmvlr.engine.building import build_tester, build_trainer, load_config, resolve_num_classes
+from mmvlr.models.activation import activation_maps
+
 from .evaluation import (
     add_warnings,
     build_metrics,
@@ -12,7 +14,6 @@ from .evaluation import (
 )
 from .inferencer import FaceInferencer, FaceResults, VerificationResult
 from .network import identity_of, model_of
-from .runner import build_tester, build_trainer, load_config, resolve_num_classes
 
 __all__ = [
     'FaceInferencer',

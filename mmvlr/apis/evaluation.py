@@ -15,16 +15,15 @@ from mmengine.registry import DefaultScope
 from mmengine.runner import CheckpointLoader
 
 from mmvlr.datasets.storage import file_status
+from mmvlr.engine.building import build_tester, prepare, state_alignment
 from mmvlr.evaluation import FaceTable
 from mmvlr.evaluation.metrics import FaceMetric
 from mmvlr.evaluation.metrics.dump import relative_name
-from mmvlr.evaluation.table import read_fields, read_meta
 from mmvlr.registry import DATASETS, METRICS, MODELS
+from mmvlr.structures.face_table import read_fields, read_meta
 from mmvlr.utils.checkpoint import state_dict_of
 from mmvlr.utils.io import sha256_of
 from mmvlr.version import __version__
-
-from .runner import build_tester, prepare, state_alignment
 
 
 def evaluate_checkpoint(

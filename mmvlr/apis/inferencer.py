@@ -12,8 +12,8 @@ from pydantic import ConfigDict, Field
 
 from mmvlr.datasets.transforms import ImageError, resize
 from mmvlr.evaluation import FaceTable
-from mmvlr.evaluation.table import NO_IDENTITY, read_fields
 from mmvlr.registry import INFERENCERS
+from mmvlr.structures.face_table import NO_IDENTITY, read_fields
 from mmvlr.utils.contract import CONTRACT_KEY
 from mmvlr.utils.io import write_csv
 from mmvlr.utils.schema import FileModel, validate
@@ -208,7 +208,8 @@ class FaceInferencer:
             self.aligner = self._make_aligner()
 
     def _make_aligner(self) -> Callable:
-        from mmvlr.datasets import Aligner, AlignmentRecipe
+        from mmvlr.datasets import AlignmentRecipe
+        from mmvlr.preparation import Aligner
 
         aligner = Aligner(AlignmentRecipe(size=self.network.size[0]))
         contract = dict(self.network.contract)
@@ -334,7 +335,7 @@ class FaceInferencer:
         Args:
             faces: See :func:`mmvlr.apis.images.images_of`.
             references: (N, D) embeddings to compare with, see
-                :func:`mmvlr.apis.activation.activation_maps`.
+                :func:`mmvlr.models.activation.activation_maps`.
             method: ``'gradcam'``, ``'gradcam++'`` or ``'eigencam'``.
 
         Returns:
@@ -345,7 +346,7 @@ class FaceInferencer:
             ValueError: An image cannot be used, there are more or fewer references than faces, or
                 the model is an export, which has no gradient.
         """
-        from .activation import activation_maps
+        from mmvlr.models.activation import activation_maps
 
         if not isinstance(self.network, TorchNetwork):
             raise ValueError('attention needs the PyTorch model: an export has no gradients')

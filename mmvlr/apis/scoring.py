@@ -13,13 +13,13 @@ from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
 from mmvlr.engine import build_loader, extract_predictions, unwrap
+from mmvlr.engine.building import build_tester
+from mmvlr.engine.measuring import measure_quality
 from mmvlr.evaluation import FaceTable
 from mmvlr.evaluation.metrics import QUALITIES
 from mmvlr.evaluation.metrics.dump import relative_name
-from mmvlr.quality import FaceBatch, measure_quality
+from mmvlr.models.quality import FaceBatch
 from mmvlr.registry import QUALITIES as MEASURE_REGISTRY
-
-from .runner import build_tester
 
 #: Measures beside those that the model predicts: one is of the network, two of the image.
 MEASURES = (dict(type='SERFIQQuality'), dict(type='SizeQuality'), dict(type='SharpnessQuality'))

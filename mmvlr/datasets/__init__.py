@@ -1,7 +1,7 @@
 """Data sets, transforms and collation."""
 
 from . import transforms
-from .alignment import Aligner, Alignment, AlignmentRecipe, FaceDetector, align_face, alignment_of
+from .alignment import Alignment, AlignmentRecipe, alignment_of
 from .base import NO_IDENTITY, FaceDataset, set_epoch
 from .collate import face_collate
 from .face_folder import FaceFolder
@@ -15,11 +15,9 @@ from .validation import PeopleSubset, ValidationSubset
 
 __all__ = [
     'NO_IDENTITY',
-    'Aligner',
     'Alignment',
     'AlignmentRecipe',
     'FaceDataset',
-    'FaceDetector',
     'FaceFolder',
     'LFWBin',
     'PeopleSubset',
@@ -31,7 +29,6 @@ __all__ = [
     'TinyFace',
     'UIFaces',
     'ValidationSubset',
-    'align_face',
     'alignment_of',
     'face_collate',
     'set_epoch',

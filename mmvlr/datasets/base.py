@@ -14,14 +14,13 @@ from mmengine.dist import is_main_process
 from mmengine.logging import print_log
 
 from mmvlr.registry import TRANSFORMS
+from mmvlr.structures import NO_IDENTITY
 from mmvlr.utils.loading import prepare_worker
 
 from .finding import IMAGE_SUFFIXES, list_folder
 from .inspection import find_copies, inspect_images
 from .transforms.geometric import ResizeFace
 
-#: Identity of images that belong to nobody in the gallery (TinyFace's convention).
-NO_IDENTITY = -100
 #: What is left out because nobody may or can read it.
 UNREAD = 'entries that cannot be read'
 

@@ -1,6 +1,7 @@
 """Metrics: ``functional`` is arrays in, numbers out; ``metrics`` wraps it for mmengine."""
 
+from mmvlr.structures import FaceTable
+
 from . import metrics
-from .table import FaceTable
 
 __all__ = ['FaceTable', 'metrics']

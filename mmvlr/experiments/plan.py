@@ -15,7 +15,7 @@ from typing import Any
 from mmengine.config import Config
 
 from mmvlr.apis.evaluation import plain
-from mmvlr.apis.runner import load_config
+from mmvlr.engine.building import load_config
 from mmvlr.utils.config_keys import check_options
 from mmvlr.utils.io import sha256_of
 from mmvlr.version import __version__

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
-from mmvlr.evaluation.table import MEASURES
+from mmvlr.structures.face_table import MEASURES
 from mmvlr.utils.contract import check_identity
 
 from .abstention import AbstentionLevel

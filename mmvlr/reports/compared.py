@@ -11,8 +11,8 @@ from mmvlr.evaluation import FaceTable
 from mmvlr.evaluation.functional import rank1_error_versus_discard, roc_area
 from mmvlr.evaluation.metrics import ClosedSetMetric, FaceMetric, Observations
 from mmvlr.evaluation.systems import Score, compare_systems
-from mmvlr.evaluation.table import MEASURES
 from mmvlr.experiments import PRETRAINED, Run
+from mmvlr.structures.face_table import MEASURES
 
 from .figures import DiscardCurve
 from .tested import average_bounds, average_discard, split_qualities

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from mmvlr.evaluation.functional import Curve
 from mmvlr.evaluation.metrics import FaceMetric
-from mmvlr.evaluation.table import MEASURES
+from mmvlr.structures.face_table import MEASURES
 from mmvlr.utils.io import write_atomic
 from mmvlr.utils.outputs import OutputFolder
 

@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from mmengine.registry import DefaultScope
 
-from mmvlr.apis.runner import load_config
+from mmvlr.engine.building import load_config
 from mmvlr.evaluation.functional import paired_bootstrap, rank1_error_versus_discard, roc_area
-from mmvlr.evaluation.table import MEASURES
+from mmvlr.structures.face_table import MEASURES
 from mmvlr.version import __version__
 
 from .curve_files import collect_curves

@@ -8,15 +8,15 @@ from typing import Any
 import numpy as np
 from mmengine.registry import DefaultScope
 
-from mmvlr.apis.activation import activation_maps
 from mmvlr.apis.evaluation import evaluate_faces
-from mmvlr.apis.runner import build_tester
 from mmvlr.engine import unwrap
+from mmvlr.engine.building import build_tester
 from mmvlr.evaluation import FaceTable
 from mmvlr.evaluation.systems import Score
-from mmvlr.evaluation.table import MEASURES
 from mmvlr.experiments import PRETRAINED, Failure, Run
+from mmvlr.models.activation import activation_maps
 from mmvlr.registry import DATASETS
+from mmvlr.structures.face_table import MEASURES
 from mmvlr.utils.io import write_csv
 from mmvlr.version import __version__
 

@@ -11,11 +11,11 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 
 from mmvlr.apis.evaluation import build_metrics, evaluate_faces
-from mmvlr.apis.runner import build_tester
 from mmvlr.apis.scoring import table_of
 from mmvlr.datasets.synthesis import pixel_correlation_embedding
 from mmvlr.datasets.transforms import read_image
 from mmvlr.engine import build_loader, extract_predictions, unwrap
+from mmvlr.engine.building import build_tester
 from mmvlr.evaluation.functional import (
     Curve,
     closed_set_ranks,
@@ -23,8 +23,8 @@ from mmvlr.evaluation.functional import (
     rank1_error_versus_discard,
 )
 from mmvlr.evaluation.metrics import QUALITIES, ClosedSetMetric
-from mmvlr.evaluation.table import MEASURES, FaceTable
 from mmvlr.models.recognizers import FaceRecognizer
+from mmvlr.structures.face_table import MEASURES, FaceTable
 
 from .curve_files import collect_curves
 from .faces import FaceCard

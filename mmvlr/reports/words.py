@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from mmvlr.evaluation.systems import Score
-from mmvlr.evaluation.table import MEASURES
+from mmvlr.structures.face_table import MEASURES
 
 from .page import format_interval, format_number
 from .report import Metric

@@ -19,13 +19,13 @@ from PIL import Image
 from torch.utils.data import DataLoader, Subset
 
 from mmvlr.apis import FaceInferencer, FaceResults, identity_of
-from mmvlr.apis.activation import activation_maps
 from mmvlr.apis.inferencer import join_results
 from mmvlr.datasets import FaceFolder, SurvFace, face_collate
 from mmvlr.datasets.transforms import ImageError
 from mmvlr.engine.extraction import extract_predictions
 from mmvlr.evaluation import FaceTable
 from mmvlr.models import FaceRecognizer, RIFace
+from mmvlr.models.activation import activation_maps
 from mmvlr.utils.compat import UntrustedCheckpointError
 
 SIDE = 4
@@ -687,7 +687,8 @@ def detector():
 
 def test_alignment(detector, shared, tiny_backbone):
     """On mugshots: equal to aligning first; the gray image has no face."""
-    from mmvlr.datasets import Aligner, AlignmentRecipe
+    from mmvlr.datasets import AlignmentRecipe
+    from mmvlr.preparation import Aligner
 
     folder = shared / 'data' / 'scface' / 'mugshot_frontal_cropped_all'
     files = sorted(path for path in folder.iterdir() if path.suffix.lower() == '.jpg')[:3]

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile
 
-from mmvlr.datasets.alignment import fallback_face
 from mmvlr.datasets.storage import ImageError, decoding
 from mmvlr.datasets.transforms import read_image
+from mmvlr.preparation.alignment import fallback_face
 
 from .test_recordio import header, write_records
 

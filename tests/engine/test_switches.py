@@ -13,8 +13,8 @@ from mmengine.hooks import Hook
 from torch import nn
 
 from mmvlr.apis import build_trainer
-from mmvlr.apis.runner import name_compile_hook
 from mmvlr.engine import CompileHook
+from mmvlr.engine.building import name_compile_hook
 from mmvlr.registry import HOOKS, MODELS, OPTIM_WRAPPERS
 from mmvlr.utils.compat import load_checkpoint_file
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from mmvlr.apis import build_trainer, load_config
-from mmvlr.evaluation.table import MEASURES
 from mmvlr.reports import ReportData
 from mmvlr.reports.from_run import build_report, find_checkpoint, find_config, read_scalars
+from mmvlr.structures.face_table import MEASURES
 
 from .pages import check_page, cut_section, read_rows
 

@@ -12,7 +12,7 @@ from mmvlr.apis import load_config
 from mmvlr.datasets import UIFaces
 from mmvlr.registry import MODELS
 from mmvlr.utils.checkpoint import save_pretrained
-from tests.datasets.test_ui_building import compose_people, contents, read_manifest, real_faces
+from tests.preparation.test_ui_building import compose_people, contents, read_manifest, real_faces
 from tests.tools.test_align_tool import run_killed
 
 pytestmark = pytest.mark.skipif(

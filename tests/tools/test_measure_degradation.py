@@ -7,8 +7,8 @@ import pytest
 import scipy.ndimage
 from PIL import Image
 
-from mmvlr.datasets.degradation_statistics import measure_faces
 from mmvlr.datasets.transforms import VLRDegradation, read_image
+from mmvlr.preparation.degradation_statistics import measure_faces
 
 
 def write_faces(folder, count, size, seed=0):

@@ -8,8 +8,8 @@ from mmengine.runner import Runner
 from mmvlr.apis import build_tester, evaluate_checkpoint, load_config
 from mmvlr.apis.scoring import score_faces
 from mmvlr.engine import unwrap
+from mmvlr.engine.measuring import measure_quality
 from mmvlr.evaluation import FaceTable
-from mmvlr.quality import measure_quality
 
 # mmengine names its loggers by the second; several runs in one process may share a name.
 pytestmark = pytest.mark.filterwarnings('ignore:.*has been created:UserWarning')

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from mmvlr.apis.inferencer import FaceResults
-from mmvlr.datasets.ui_building import unrecognizable_cluster
 from mmvlr.evaluation import FaceTable
 from mmvlr.evaluation.functional import open_set_identification
 from mmvlr.identification import Gallery, MeanTemplate
+from mmvlr.preparation.ui_building import unrecognizable_cluster
 from mmvlr.utils.vectors import unit_rows
 
 SCALES = (1e-45, 1e-30, 1e-12, 1.0, 50.0, 1e12, 1e25, 1e38)

@@ -26,7 +26,6 @@ from rich.progress import track
 
 from mmvlr.evaluation import FaceTable
 from mmvlr.evaluation.functional import Resampled, resample, risk_coverage
-from mmvlr.evaluation.table import MEASURES
 from mmvlr.identification.abstention import abstention_level
 from mmvlr.identification.calibrating import SearchedFaces
 from mmvlr.identification.conformal import (
@@ -35,6 +34,7 @@ from mmvlr.identification.conformal import (
     conformal_threshold,
     quality_edges,
 )
+from mmvlr.structures.face_table import MEASURES
 from mmvlr.utils.io import output_file
 
 RULES = ('plain', 'grouped', 'per RI bin')

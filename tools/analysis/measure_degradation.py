@@ -20,7 +20,9 @@ import numpy as np
 from rich.console import Console
 from rich.progress import Progress, track
 
-from mmvlr.datasets.degradation_statistics import (
+from mmvlr.datasets.transforms import ImageError, read_image, resize
+from mmvlr.datasets.transforms.degradation import read_preset
+from mmvlr.preparation.degradation_statistics import (
     DegradationStatistics,
     degrade_faces,
     distance,
@@ -28,8 +30,6 @@ from mmvlr.datasets.degradation_statistics import (
     measure_faces,
     require_images,
 )
-from mmvlr.datasets.transforms import ImageError, read_image, resize
-from mmvlr.datasets.transforms.degradation import read_preset
 from mmvlr.utils.io import output_file, write_atomic
 from mmvlr.version import __version__
 

@@ -44,11 +44,11 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from mmvlr.apis import load_config
-from mmvlr.apis.runner import resolve_num_classes
 from mmvlr.datasets import set_epoch
 from mmvlr.datasets.base import IMAGE_SUFFIXES
 from mmvlr.datasets.storage import write_pack
 from mmvlr.datasets.transforms import read_image
+from mmvlr.engine.building import resolve_num_classes
 from mmvlr.registry import MODELS
 from mmvlr.utils.io import output_file
 

@@ -38,7 +38,7 @@ from torch.profiler import profile
 from torch.utils.data import Dataset
 
 from mmvlr.apis import load_config, resolve_num_classes
-from mmvlr.apis.runner import name_compile_hook, prepare
+from mmvlr.engine.building import name_compile_hook, prepare
 from mmvlr.registry import DATASETS, LOOPS, MODELS
 from mmvlr.structures import FaceDataSample
 from mmvlr.utils.io import write_atomic

@@ -8,8 +8,9 @@ import argparse
 import sys
 import time
 
-from mmvlr.datasets.alignment import AlignmentRecipe, align_tree
-from mmvlr.datasets.landmarks import LandmarkRecipe
+from mmvlr.datasets.alignment import AlignmentRecipe
+from mmvlr.preparation import align_tree
+from mmvlr.preparation.landmarks import LandmarkRecipe
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:

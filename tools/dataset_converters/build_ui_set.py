@@ -23,7 +23,8 @@ from torch.utils.data import DataLoader
 
 from mmvlr.apis import load_config
 from mmvlr.datasets import NO_IDENTITY, FaceDataset, face_collate
-from mmvlr.datasets.ui_building import (
+from mmvlr.engine import extract_predictions
+from mmvlr.preparation.ui_building import (
     FACES_FOLDER,
     LAYOUTS,
     MANIFEST_FILE,
@@ -33,7 +34,6 @@ from mmvlr.datasets.ui_building import (
     UISet,
     build_ui_set,
 )
-from mmvlr.engine import extract_predictions
 from mmvlr.registry import MODELS
 from mmvlr.reports import FaceCard, contact_sheet
 from mmvlr.utils.checkpoint import check_architecture, state_dict_of

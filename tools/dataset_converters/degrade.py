@@ -21,10 +21,10 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import track
 
-from mmvlr.datasets.degradation_statistics import require_images
 from mmvlr.datasets.finding import Tree
 from mmvlr.datasets.transforms import ImageError, VLRDegradation, read_image
 from mmvlr.datasets.transforms.degradation import PRESETS
+from mmvlr.preparation.degradation_statistics import require_images
 from mmvlr.utils.io import write_atomic
 from mmvlr.utils.outputs import OutputFolder
 from mmvlr.version import __version__

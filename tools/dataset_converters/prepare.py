@@ -13,7 +13,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from mmvlr.datasets.preparation import ARCHIVES, MANIFEST, check_archive, check_manifest_path
+from mmvlr.preparation.archives import ARCHIVES, MANIFEST, check_archive, check_manifest_path
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:

@@ -9,6 +9,8 @@ import numpy as np
 from mmengine.dist import all_gather_object, broadcast_object_list, is_main_process
 from mmengine.evaluator import BaseMetric
 
+from mmvlr.structures.face_table import FaceTable
+
 from ..functional import (
     Curve,
     Interval,
@@ -16,7 +18,6 @@ from ..functional import (
     bootstrap_intervals,
     paired_bootstraps,
 )
-from ..table import FaceTable
 
 #: Name of a quality measure in results -> attribute of the data sample; higher is better.
 QUALITIES = dict(ri='recognizability', ers='ers', norm='embedding_norm', crfiqa='crfiqa')

@@ -6,6 +6,7 @@ from types import MappingProxyType
 import numpy as np
 
 from mmvlr.registry import METRICS
+from mmvlr.structures.face_table import FaceTable
 
 from ..functional import (
     ClosedSetRanks,
@@ -17,7 +18,6 @@ from ..functional import (
     roc_area,
 )
 from ..functional.curves import split_kinds, stack_kinds
-from ..table import FaceTable
 from .base import FaceMetric, Observations
 
 #: Ranks of a CMC curve.

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from mmvlr.registry import METRICS
+from mmvlr.structures.face_table import FaceTable
 
-from ..table import FaceTable
 from .base import FaceMetric
 
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from mmvlr.registry import METRICS
+from mmvlr.structures.face_table import FaceTable
 
 from ..functional import (
     Curve,
@@ -15,7 +16,6 @@ from ..functional import (
     open_set_scores,
 )
 from ..functional.curves import split_kinds, stack_kinds
-from ..table import FaceTable
 from .base import Observations
 from .closed_set import MAX_RANK, ClosedSetMetric, means
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from mmvlr.registry import METRICS
+from mmvlr.structures.face_table import FaceTable
 
 from ..functional import (
     Curve,
@@ -13,7 +14,6 @@ from ..functional import (
     roc_curve,
     verification_rates,
 )
-from ..table import FaceTable
 from .base import FaceMetric, Observations
 
 

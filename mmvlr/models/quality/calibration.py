@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.isotonic import IsotonicRegression
 
-from mmvlr.datasets.base import NO_IDENTITY
+from mmvlr.structures import NO_IDENTITY
 from mmvlr.utils.io import write_atomic
 
 _FORMAT, _VERSION = 'mmvlr isotonic calibration', 1

@@ -10,8 +10,11 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from .alignment import AlignedFace, AlignmentRecipe, Detection, align_face, fallback_face
-from .transforms.loading import ImageError
+from mmvlr.datasets.alignment import AlignmentRecipe
+from mmvlr.datasets.transforms.loading import ImageError
+
+from .alignment import AlignedFace, Aligner, align_face, fallback_face
+from .detection import Detection
 
 
 def read_landmarks(path: str | Path) -> dict[str, np.ndarray]:
@@ -72,10 +75,6 @@ class LandmarkRecipe(AlignmentRecipe):
         object.__setattr__(recipe, 'path', str(Path(path).resolve()))
         return recipe
 
-    def build_aligner(self) -> 'LandmarkAligner':
-        """See :class:`AlignmentRecipe`."""
-        return LandmarkAligner(read_landmarks(self.path), self.size)
-
 
 class LandmarkAligner:
     """Aligns images by their names.
@@ -111,3 +110,10 @@ class LandmarkAligner:
             )
         box = (*points.min(0).tolist(), *points.max(0).tolist())
         return AlignedFace(align_face(image, points, self.size), Detection(box, 1.0, points))
+
+
+def build_aligner(recipe: AlignmentRecipe) -> Aligner | LandmarkAligner:
+    """Return what aligns images by a recipe."""
+    if isinstance(recipe, LandmarkRecipe):
+        return LandmarkAligner(read_landmarks(recipe.path), recipe.size)
+    return Aligner(recipe)

@@ -26,15 +26,17 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from mmvlr.datasets.alignment import detector_version
+from mmvlr.datasets.base import require_folder
+from mmvlr.datasets.finding import IMAGE_SUFFIXES, find_images
+from mmvlr.datasets.transforms.loading import ImageError, read_image
 from mmvlr.utils.io import write_atomic, write_csv
 from mmvlr.utils.outputs import OutputFolder
 from mmvlr.utils.vectors import unit_rows
 from mmvlr.utils.work import Journal, in_order, progress_bar, stamp_of
 
-from .alignment import FaceDetector, detector_version, files_below
-from .base import require_folder
-from .finding import IMAGE_SUFFIXES, find_images
-from .transforms.loading import ImageError, read_image
+from .align_tree import files_below
+from .detection import FaceDetector
 
 JOURNAL_FILE = '.detections.jsonl'
 #: Written by tools/dataset_converters/build_ui_set.py.

@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from mmvlr.apis.activation import METHODS, activation_maps
 from mmvlr.models import FaceRecognizer, RIFace
+from mmvlr.models.activation import METHODS, activation_maps
 
 SIDE = 48
 IRESNET = dict(type='IResNet', depth=18, input_size=SIDE, embed_dims=16)

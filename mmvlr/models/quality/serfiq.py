@@ -41,7 +41,7 @@ def split_at_dropout(
     """
     raise ValueError(
         f'it is not known where the dropout of a {type(backbone).__name__} stands: register the '
-        "class with mmvlr.quality.split_at_dropout, or use position='embedding'"
+        "class with mmvlr.models.quality.split_at_dropout, or use position='embedding'"
     )
 
 

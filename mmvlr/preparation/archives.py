@@ -19,18 +19,30 @@ from typing import Any
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from mmvlr.datasets.alignment import RECIPE_FILE, TABLE_FILE
+from mmvlr.datasets.base import alike_people, person_key
+from mmvlr.datasets.finding import IMAGE_SUFFIXES
+from mmvlr.datasets.inspection import Entry, inspect_images, name_copies
+from mmvlr.datasets.pairs_files import (
+    PairsFileDataset,
+    prefix_identity,
+    read_name_pairs,
+    read_pairs,
+)
+from mmvlr.datasets.scface import (
+    BY_DISTANCE,
+    FLAT,
+    MUGSHOT,
+    MUGSHOTS,
+    SURVEILLANCE,
+    WRAPPER,
+    SCface,
+)
+from mmvlr.datasets.survface import SurvFace
+from mmvlr.datasets.tinyface import TinyFace
+from mmvlr.datasets.transforms.loading import ImageError, read_image
 from mmvlr.utils.io import write_csv
 from mmvlr.utils.work import in_order, progress_bar
-
-from .alignment import RECIPE_FILE, TABLE_FILE
-from .base import alike_people, person_key
-from .finding import IMAGE_SUFFIXES
-from .inspection import Entry, inspect_images, name_copies
-from .pairs_files import PairsFileDataset, prefix_identity, read_name_pairs, read_pairs
-from .scface import BY_DISTANCE, FLAT, MUGSHOT, MUGSHOTS, SURVEILLANCE, WRAPPER, SCface
-from .survface import SurvFace
-from .tinyface import TinyFace
-from .transforms.loading import ImageError, read_image
 
 MANIFEST = 'manifest.csv'
 COLUMNS = ['file', 'part', 'person', 'width', 'height', 'bytes', 'sha256']

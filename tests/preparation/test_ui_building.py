@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from mmvlr.datasets import UIFaces
-from mmvlr.datasets.ui_building import (
+from mmvlr.preparation.ui_building import (
     UIFilter,
     UISearch,
     build_ui_set,
@@ -252,7 +252,7 @@ def test_other_limits_need_no_new_search(shared, tmp_path, monkeypatch):
     assert first.resumed == 0
     assert len(first.faces) > 2
     monkeypatch.setattr(
-        'mmvlr.datasets.ui_building._FindFaces.__call__', lambda *_: pytest.fail('searched')
+        'mmvlr.preparation.ui_building._FindFaces.__call__', lambda *_: pytest.fail('searched')
     )
     largest = max(json.loads(line)['faces'][0][2] for line in journal_lines(out))
     assert largest > 0

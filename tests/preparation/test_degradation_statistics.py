@@ -8,7 +8,10 @@ import pytest
 import scipy.ndimage
 import scipy.signal
 
-from mmvlr.datasets.degradation_statistics import (
+from mmvlr.datasets.synthesis import synthesize_face
+from mmvlr.datasets.transforms import JPEGFace, NoiseFace
+from mmvlr.datasets.transforms.degradation import PRESETS
+from mmvlr.preparation.degradation_statistics import (
     DegradationStatistics,
     blockiness,
     degrade_faces,
@@ -20,9 +23,6 @@ from mmvlr.datasets.degradation_statistics import (
     radial_power_spectrum,
     require_images,
 )
-from mmvlr.datasets.synthesis import synthesize_face
-from mmvlr.datasets.transforms import JPEGFace, NoiseFace
-from mmvlr.datasets.transforms.degradation import PRESETS
 
 
 def smooth_faces(count, height=20, width=16, sigma=2.0, seed=0):

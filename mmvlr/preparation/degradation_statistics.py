@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from .finding import Tree, find_images
-from .transforms.degradation import VLRDegradation, to_uint8
-from .transforms.geometric import resize
+from mmvlr.datasets.finding import Tree, find_images
+from mmvlr.datasets.transforms.degradation import VLRDegradation, to_uint8
+from mmvlr.datasets.transforms.geometric import resize
 
 #: Side in pixels at which the spectrum is taken.
 SPECTRUM_SIDE = 112

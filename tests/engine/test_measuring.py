@@ -9,17 +9,16 @@ from PIL import Image
 
 from mmvlr.datasets import SyntheticFaces, ValidationSubset
 from mmvlr.datasets.transforms import PackFace
-from mmvlr.quality import (
+from mmvlr.engine import measuring as module
+from mmvlr.engine.measuring import measure_quality, native_image
+from mmvlr.models.quality import (
     FaceBatch,
     NormQuality,
     QualityMeasure,
     SERFIQQuality,
     SharpnessQuality,
     SizeQuality,
-    measure_quality,
-    native_image,
 )
-from mmvlr.quality import measuring as module
 from mmvlr.structures import FaceDataSample
 
 ALL = [

@@ -12,11 +12,10 @@ from torch import nn
 from mmvlr.datasets import FaceDataset
 from mmvlr.datasets.transforms import FlipFace, LoadFace, PackFace, ResizeFace, read_image
 from mmvlr.engine import unwrap
+from mmvlr.models.quality.base import FaceBatch, QualityMeasure
 from mmvlr.models.recognizers import predict_in_full_batches
 from mmvlr.registry import QUALITIES
 from mmvlr.structures import FaceDataSample
-
-from .base import FaceBatch, QualityMeasure
 
 #: Transforms behind which the image of the record is still the face in its native size.
 _HARMLESS = (LoadFace, FlipFace, ResizeFace, PackFace)
@@ -37,7 +36,7 @@ def measure_quality(
     Args:
         model: A recognizer, wrapped or not; None where no measure needs one.
         dataloader: A loader of packed faces.
-        measures: Measures of :mod:`mmvlr.quality`, or their configs.
+        measures: Measures of :mod:`mmvlr.models.quality`, or their configs.
 
     Returns:
         Name of the measure -> float32 (N,), higher is better, in index order.

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from mmvlr.datasets import SCface, SurvFace, TinyFace
-from mmvlr.datasets.preparation import (
+from mmvlr.preparation.archives import (
     COLUMNS,
     check_archive,
     check_manifest_path,

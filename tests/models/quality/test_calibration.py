@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.isotonic import IsotonicRegression
 
-from mmvlr.quality import IsotonicCalibration
+from mmvlr.models.quality import IsotonicCalibration
 
 
 def pool_adjacent_violators(quality, correct):

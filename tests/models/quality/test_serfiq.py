@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from mmvlr.models import FaceBackbone
-from mmvlr.quality import FaceBatch, SERFIQQuality, split_at_dropout
+from mmvlr.models.quality import FaceBatch, SERFIQQuality, split_at_dropout
 
 IRESNET = dict(type='IResNet', depth=18, input_size=32, embed_dims=16, dropout=0.4)
 

@@ -10,22 +10,11 @@ from PIL import Image
 from scipy.optimize import minimize
 from skimage.transform import SimilarityTransform
 
-from mmvlr.datasets.alignment import (
-    TEMPLATE,
-    Aligner,
-    AlignmentRecipe,
-    Detection,
-    FaceDetector,
-    align_face,
-    align_tree,
-    alignment_of,
-    fallback_face,
-    main_face,
-    on_square,
-    similarity_transform,
-    to_image,
-)
+from mmvlr.datasets.alignment import TEMPLATE, AlignmentRecipe, alignment_of
 from mmvlr.datasets.transforms import read_image
+from mmvlr.preparation import Aligner, Detection, FaceDetector, align_face, align_tree
+from mmvlr.preparation.alignment import fallback_face, similarity_transform
+from mmvlr.preparation.detection import main_face, on_square, to_image
 from mmvlr.utils.work import Journal, in_order
 
 needs_mtcnn = pytest.mark.skipif(

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from mmvlr.quality import (
+from mmvlr.models.quality import (
     CRFIQAQuality,
     ERSQuality,
     FaceBatch,

@@ -10,8 +10,8 @@ import torch
 from mmengine.config import Config
 
 from mmvlr.apis import build_tester, load_config, resolve_num_classes
-from mmvlr.apis.runner import prepare, state_alignment
 from mmvlr.datasets import AlignmentRecipe
+from mmvlr.engine.building import prepare, state_alignment
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = sorted(

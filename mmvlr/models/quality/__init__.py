@@ -5,7 +5,6 @@ from .calibration import IsotonicCalibration
 from .crfiqa import CRFIQA, CRFIQAQuality, relative_classifiability
 from .embedding import ERSQuality, NormQuality, RecognizabilityQuality
 from .image import SharpnessQuality, SizeQuality
-from .measuring import measure_quality, native_image
 from .serfiq import SERFIQQuality, split_at_dropout
 
 __all__ = [
@@ -20,8 +19,6 @@ __all__ = [
     'SERFIQQuality',
     'SharpnessQuality',
     'SizeQuality',
-    'measure_quality',
-    'native_image',
     'relative_classifiability',
     'split_at_dropout',
 ]

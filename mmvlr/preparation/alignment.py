@@ -1,0 +1,162 @@
+"""Alignment of one face: a similarity transform moves its landmarks to the ArcFace position."""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from mmvlr.datasets.alignment import (
+    FOUR_POINTS,
+    TEMPLATE,
+    VERSION,
+    AlignmentRecipe,
+    detector_version,
+)
+from mmvlr.datasets.transforms.geometric import resize
+
+from .detection import Detection, FaceDetector, main_face
+
+#: Side in pixels from which an image without a found face is shrunk before it is made a square.
+_LARGEST_SQUARE = 4096
+
+
+def similarity_transform(source: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """Return the similarity transform that moves points closest to others.
+
+    Minimizes sum ||target - (s R source + t)||^2 over scale s, rotation R without reflection, and
+    shift t: Umeyama, *Least-squares estimation of transformation parameters between two point
+    patterns*, TPAMI 1991, in the plane.
+
+    Args:
+        source: (N, 2).
+        target: (N, 2).
+
+    Returns:
+        (2, 3): [s R | t].
+
+    Raises:
+        ValueError: The source points coincide, or a number is not finite.
+
+    Example:
+        >>> import numpy as np
+        >>> square = np.array([(0, 0), (1, 0), (1, 1), (0, 1)])
+        >>> similarity_transform(square, 2 * square + 3).round(6) + 0
+        array([[2., 0., 3.],
+               [0., 2., 3.]])
+    """
+    source, target = np.asarray(source, float), np.asarray(target, float)
+    mean, goal = source.mean(0), target.mean(0)
+    centered, aim = source - mean, target - goal
+    spread = (centered**2).sum() / len(source)
+    if not (np.isfinite(source).all() and np.isfinite(target).all()) or spread < 1e-12:
+        raise ValueError(f'no similarity transform from the points {source.tolist()}')
+    left, singular, right = np.linalg.svd(aim.T @ centered / len(source))
+    # Without this sign a mirrored face would be met by a reflection.
+    signs = np.array([1.0, np.sign(np.linalg.det(left) * np.linalg.det(right))])
+    matrix = (singular * signs).sum() / spread * (left * signs) @ right
+    return np.hstack([matrix, (goal - matrix @ mean)[:, None]])
+
+
+def align_face(image: np.ndarray, landmarks: np.ndarray, size: int = 112) -> np.ndarray:
+    """Move the landmarks of a face to the ArcFace template, bicubically.
+
+    What the image does not show is its mirror image, as in :class:`RotateFace`: very small
+    faces are cropped tightly, and black corners would be a cue that no camera gives.
+
+    Args:
+        image: (H, W, 3) uint8.
+        landmarks: (5, 2) as in :data:`TEMPLATE`, or (4, 2) as in :data:`FOUR_POINTS`, in pixels
+            of the image.
+        size: Side of the result in pixels.
+
+    Returns:
+        (size, size, 3) uint8.
+
+    Raises:
+        ValueError: The landmarks coincide.
+    """
+    landmarks = np.asarray(landmarks, float)
+    target = ((FOUR_POINTS if len(landmarks) == 4 else TEMPLATE) + 0.5) * size / 112 - 0.5
+    matrix = similarity_transform(landmarks, target)
+    shrink = int(1 / np.hypot(*matrix[:, 0]))
+    if shrink > 1:
+        # A warp reads single pixels; a large image is averaged down first.
+        height, width = image.shape[:2]
+        new = max(1, height // shrink), max(1, width // shrink)
+        image = resize(image, new, 'area')
+        scale = np.array([new[1] / width, new[0] / height])
+        matrix = similarity_transform((landmarks + 0.5) * scale - 0.5, target)
+    return cv2.warpAffine(
+        image,
+        matrix,
+        (size, size),
+        flags=cv2.INTER_CUBIC,
+        borderMode=cv2.BORDER_REFLECT_101,
+    )
+
+
+def fallback_face(image: np.ndarray, size: int = 112) -> np.ndarray:
+    """Return the whole image as a face: its shorter side is repeated outwards to a square.
+
+    Args:
+        image: (H, W, 3) uint8.
+        size: Side of the result in pixels.
+
+    Returns:
+        (size, size, 3) uint8, resized bicubically (by averaging where it shrinks).
+    """
+    longest = max(image.shape[:2])
+    if longest > _LARGEST_SQUARE:
+        # The square of a strip of 100,000 x 4 pixels would take 30 GB.
+        shrunk = [max(1, round(n * _LARGEST_SQUARE / longest)) for n in image.shape[:2]]
+        image = resize(image, shrunk, 'area')
+    height, width = image.shape[:2]
+    side = max(height, width)
+    top, left = (side - height) // 2, (side - width) // 2
+    square = cv2.copyMakeBorder(
+        image, top, side - height - top, left, side - width - left, cv2.BORDER_REPLICATE
+    )
+    return resize(square, (size, size), 'bicubic' if size > side else 'area')
+
+
+@dataclass(frozen=True)
+class AlignedFace:
+    """What :class:`Aligner` returns.
+
+    Attributes:
+        image: (size, size, 3) uint8 RGB.
+        detection: The face that was found; None if ``image`` is :func:`fallback_face`.
+    """
+
+    image: np.ndarray
+    detection: Detection | None
+
+
+class Aligner:
+    """Aligns images of one face each.
+
+    Args:
+        recipe: The recipe.
+
+    Raises:
+        ImportError: facenet-pytorch is not installed.
+        ValueError: The recipe asks for another detector or method than the installed one.
+    """
+
+    def __init__(self, recipe: AlignmentRecipe | None = None):
+        self.recipe = recipe = AlignmentRecipe() if recipe is None else recipe
+        if (recipe.detector, recipe.version) != (detector_version(), VERSION):
+            raise ValueError(
+                f'the recipe is of {recipe.detector}, version {recipe.version}; installed is '
+                f'{detector_version()}, version {VERSION}: align the images again with it'
+            )
+        self.detector = FaceDetector(
+            recipe.detection_side, recipe.padding, recipe.min_face, recipe.thresholds
+        )
+
+    def __call__(self, image: np.ndarray, name: str = '') -> AlignedFace:
+        """Align one image, RGB uint8 (H, W, 3), whatever its name."""
+        found = main_face(self.detector.detect([image])[0], image.shape)
+        if found is None:
+            return AlignedFace(fallback_face(image, self.recipe.size), None)
+        return AlignedFace(align_face(image, found.landmarks, self.recipe.size), found)
