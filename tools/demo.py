@@ -34,8 +34,7 @@ def main(argv: list[str] | None = None) -> int:
     config.randomness = dict(seed=args.seed)
     # The demo starts afresh each time: curves of an older run would mix with the new ones.
     try:
-        with hold_work_dir(config, 'demo', fresh=True) as folder:
-            folder.claim(['report.html'])
+        with hold_work_dir(config, 'demo', fresh=True, more=['report.html']) as folder:
             runner = build_trainer(config)
             folder.adopt([f'{Path(runner.log_dir).name}/vis_data/scalars.json'])
             runner.train()

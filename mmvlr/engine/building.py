@@ -7,7 +7,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +96,11 @@ class _Runner(Runner):
 
 @contextlib.contextmanager
 def hold_work_dir(
-    config: Config, tool: str = 'train', resume: bool = False, fresh: bool = False
+    config: Config,
+    tool: str = 'train',
+    resume: bool = False,
+    fresh: bool = False,
+    more: Iterable[str] = (),
 ) -> Iterator[OutputFolder | None]:
     """Be the only training in ``config.work_dir``, and keep what others have put there.
 
@@ -108,6 +112,7 @@ def hold_work_dir(
         resume: Checkpoints in the folder may be gone on from and replaced, also those of mmvlr's
             older versions, which noted nothing.
         fresh: Remove what the tool is noted to have written before.
+        more: Files that the tool will write beside those of the training.
 
     Yields:
         The folder; None on the other ranks.
@@ -126,7 +131,7 @@ def hold_work_dir(
         if fresh:
             folder.remove()
         there = set(os.listdir(folder.folder))
-        wanted = {'last_checkpoint', *filter(_CHECKPOINT.fullmatch, there)}
+        wanted = {'last_checkpoint', *more, *filter(_CHECKPOINT.fullmatch, there)}
         if resume and not folder.names:
             folder.adopt(wanted & there)
         # A resumed run leaves the config that is there.
