@@ -208,7 +208,7 @@ def test_missing_image_is_counted(scface_root, split, subject, warned):
     assert ('29 probes (official 30)' in warned()) == (split == 'test')
 
 
-def test_subject_without_a_image(scface_root, warned):
+def test_subject_without_an_image(scface_root, warned):
     dataset = make(scface_root, 'train', train_subjects='1-2, 5', gallery_subjects='1-5')
     assert dataset.num_classes == 2
     assert 'noticed: 1 train_subjects without an image (005)' in warned()

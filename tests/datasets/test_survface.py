@@ -203,7 +203,7 @@ def test_unmated_image_named_like_a_person_of_the_gallery(survface_root, write_f
     assert 'noticed: 1 unmated images named like people of the gallery (11_cam7_7' in warned()
 
 
-def test_unmated_without_a_image(survface_root, write_face):
+def test_unmated_without_an_image(survface_root, write_face):
     folder = survface_root / IDENTIFICATION / 'unmated_probe'
     for path in folder.iterdir():
         path.unlink()

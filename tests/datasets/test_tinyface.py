@@ -155,7 +155,7 @@ def test_mat_with_different_lengths(tmp_path, write_pairs):
         read_pairs(path, 'probe_set', 'probe_ids')
 
 
-def test_mat_with_two_identities_of_a_image(tmp_path, write_pairs):
+def test_mat_with_two_identities_of_an_image(tmp_path, write_pairs):
     path = tmp_path / 'pairs.mat'
     write_pairs(path, 'probe', ['1_1.jpg', '1_1.jpg'], [1, 2])
     with pytest.raises(ValueError, match=r'gives 1_1\.jpg two identities, 1 and 2'):

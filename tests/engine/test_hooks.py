@@ -72,7 +72,7 @@ def test_prototypes_of_a_resumed_run_stay(make_model, make_loader, make_runner):
     assert torch.equal(model.head.weight, before)
 
 
-def test_class_without_a_image(make_model, make_loader, make_runner):
+def test_class_without_an_image(make_model, make_loader, make_runner):
     hook = PrototypeInitHook(make_loader(num_people=2, images_per_person=2))
     with pytest.raises(ValueError, match='1 of 3 classes have no image'):
         hook.before_train_epoch(make_runner(make_model()))

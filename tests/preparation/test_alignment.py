@@ -164,7 +164,7 @@ def test_landmarks_follow_the_image(shared):
 
 
 @needs_mtcnn
-def test_a_image_does_not_depend_on_its_neighbors(shared):
+def test_an_image_does_not_depend_on_its_neighbors(shared):
     faces = mugshots(shared, 3)
     detector = FaceDetector()
     alone = [detector.detect([face])[0] for face in faces]

@@ -177,7 +177,7 @@ def unicode_names(root, write_face, **_):
     }
 
 
-def folder_named_like_a_image(root, **_):
+def folder_named_like_an_image(root, **_):
     (root / 'Testing_Set/Gallery_Distractor/d.jpg').mkdir()
     return {'folders named like an image': ['Testing_Set/Gallery_Distractor/d.jpg']}
 
@@ -242,7 +242,7 @@ DAMAGES = [
     zero_bytes,
     unexpected,
     unicode_names,
-    folder_named_like_a_image,
+    folder_named_like_an_image,
     dead_link,
     missing_label_file,
     entries,
@@ -550,7 +550,7 @@ def test_survface_pairs_in_the_folder_of_the_evaluation(survface_root, write_fac
 
 
 @pytest.mark.parametrize('kind', ['JPEG', 'PNG', 'BMP'])
-def test_a_image_cut_anywhere(tmp_path, kind):
+def test_an_image_cut_anywhere(tmp_path, kind):
     """Wherever the file ends: it is refused, or every pixel is there."""
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (9, 8, 3), np.uint8)

@@ -56,7 +56,7 @@ def test_folders_and_names_are_kept(run, source, tmp_path):
     assert record['settings']['parameters']['jpeg']['quality'] == [60, 90]
 
 
-def test_a_image_depends_on_seed_and_name_alone(run, source, tmp_path):
+def test_an_image_depends_on_seed_and_name_alone(run, source, tmp_path):
     preset = ['--preset', 'tinyface']
     run(source, tmp_path / 'all', *preset)
     everything = contents(tmp_path / 'all')
