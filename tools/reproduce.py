@@ -23,6 +23,7 @@ from rich.table import Table
 
 from mmvlr.experiments import PRETRAINED, Executor, Failure, Run, estimate_seconds, plan_runs
 from mmvlr.reports.from_runs import write_comparison
+from mmvlr.utils.command import tell_write_errors
 from mmvlr.utils.outputs import OutputFolder
 
 TOOLS = Path(__file__).resolve().parent
@@ -82,6 +83,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+@tell_write_errors
 def main(argv: list[str] | None = None) -> int:
     """Compare; return the exit code."""
     args = parse_args(argv)

@@ -2,6 +2,7 @@
 
 import atexit
 import contextlib
+import errno
 import logging
 import os
 import re
@@ -137,7 +138,13 @@ def hold_work_dir(
         # A resumed run leaves the config that is there.
         wanted |= {Path(config.filename or '').name} - ({''} | (there if resume else set()))
         folder.claim(wanted)
-        yield folder
+        try:
+            yield folder
+        except OSError as error:
+            # mmengine's logs do not say where the disk is full.
+            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) and not error.filename:
+                error.filename = str(folder.folder)
+            raise
 
 
 def build_trainer(config: Config) -> Runner:

@@ -30,7 +30,8 @@ from mmvlr.preparation.degradation_statistics import (
     measure_faces,
     require_images,
 )
-from mmvlr.utils.io import output_file, write_atomic
+from mmvlr.utils.command import output_file, tell_write_errors
+from mmvlr.utils.io import write_atomic
 from mmvlr.version import __version__
 
 SHOWN = 10
@@ -265,6 +266,7 @@ def run(args: argparse.Namespace) -> bool:
     return not faces.damaged and not faces.unread
 
 
+@tell_write_errors
 def main(argv: list[str] | None = None) -> int:
     """Measure a folder; return the exit code."""
     args = parse_args(argv)

@@ -50,7 +50,7 @@ from mmvlr.datasets.storage import write_pack
 from mmvlr.datasets.transforms import read_image
 from mmvlr.engine.building import resolve_num_classes
 from mmvlr.registry import MODELS
-from mmvlr.utils.io import output_file
+from mmvlr.utils.command import output_file
 
 CONFIG = 'configs/riface/mobilefacenet_tinyface.py'
 BATCHED = 'configs/riface/mobilefacenet_tinyface_batched.py'

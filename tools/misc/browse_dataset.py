@@ -28,7 +28,8 @@ from mmvlr.datasets.base import set_epoch
 from mmvlr.datasets.transforms import native_collate
 from mmvlr.registry import DATASETS, MODELS
 from mmvlr.reports import FaceCard, contact_sheet
-from mmvlr.utils.io import output_file, write_atomic
+from mmvlr.utils.command import output_file, tell_write_errors
+from mmvlr.utils.io import write_atomic
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -193,6 +194,7 @@ def _about(sample: Any, index: int, epoch: int | None) -> tuple[str, ...]:
     return name, role if epoch is None else f'{role}, draw {epoch + 1}'
 
 
+@tell_write_errors
 def main(argv: list[str] | None = None) -> int:
     """Draw the sheet; return the exit code."""
     args = parse_args(argv)
