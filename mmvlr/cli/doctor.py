@@ -410,7 +410,7 @@ def _size_of(folder: str) -> int | None:
 
 
 def check_shared_memory(size: int | None) -> list[Finding]:
-    """Check the memory through which data loader workers hand over pictures.
+    """Check the memory through which data loader workers hand over images.
 
     Args:
         size: Bytes of /dev/shm; None where there is none.
@@ -496,7 +496,7 @@ def check_data_root(variable: str, value: str | None, default: str, kind: str) -
         return Finding('data', 'error', told, f'export {variable}={deeper[0]}')
     remedy = f'python tools/dataset_converters/prepare.py {kind} {root} says what is wrong'
     if kind == 'ui':
-        remedy = 'a folder of pictures is wanted'
+        remedy = 'a folder of images is wanted'
     if kind == 'recordio':
         remedy = 'the folder with train.rec, train.idx and lfw.bin is wanted'
     return Finding('data', 'error', told, remedy)
@@ -519,7 +519,7 @@ def _missing(root: Path, kind: str) -> list[str]:
         return [name for name in RECORDIO_FILES if not (root / name).is_file()]
     path = data_path(root)
     if kind == 'ui':
-        return [] if any(folder.images for folder in walk(path)) else ['pictures']
+        return [] if any(folder.images for folder in walk(path)) else ['images']
     wrapper, folders = layout_of(kind)
     path = unwrap(path, wrapper)
     return [
@@ -583,25 +583,25 @@ def check_model(path: str | Path, topic: str, status: str) -> Finding:
     facts = [
         f'weights {network.identity["weights"][:16]}',
         f'{network.identity["embedding"]["dims"]} dimensions',
-        f'faces of {network.size[0]} x {network.size[1]} {contract["colour_order"]}',
+        f'faces of {network.size[0]} x {network.size[1]} {contract["color_order"]}',
         f'alignment {contract["alignment"]}',
-        f'licence {_licence_of(path, network) or "not stated"}',
+        f'license {_license_of(path, network) or "not stated"}',
     ]
     return Finding(topic, 'ok', f'{path}: {", ".join(facts)}')
 
 
-def _licence_of(path: str | Path, network: Any) -> str | None:
+def _license_of(path: str | Path, network: Any) -> str | None:
     path = Path(path).expanduser()
     if path.suffix == '.onnx':
-        return network.licence
+        return network.license
     if path.suffix == '.safetensors':
         from mmvlr.apis.export import read_published
 
-        return read_published(path)[2].get('licence')
+        return read_published(path)[2].get('license')
     from mmvlr.utils.compat import load_checkpoint_file
 
     meta = load_checkpoint_file(str(path)).get('meta')
-    return meta.get('licence') if isinstance(meta, Mapping) else None
+    return meta.get('license') if isinstance(meta, Mapping) else None
 
 
 def check_trusted(value: str) -> list[Finding]:

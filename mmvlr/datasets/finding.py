@@ -14,7 +14,7 @@ from .storage.paths import PackPath
 
 #: Why a link to a folder above is not read: following it would not end.
 ABOVE = 'a link to a folder above, not followed'
-PICTURE_SUFFIXES = frozenset({'.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp'})
+IMAGE_SUFFIXES = frozenset({'.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp'})
 
 
 class Unread(NamedTuple):
@@ -65,7 +65,7 @@ def list_folder(path: Path | PackPath) -> Folder:
             if entry.is_dir():
                 found.folders.append(place)
             elif entry.is_file():
-                is_image = place.suffix.lower() in PICTURE_SUFFIXES
+                is_image = place.suffix.lower() in IMAGE_SUFFIXES
                 (found.images if is_image else found.others).append(place)
             else:
                 dangling = os.path.islink(place)

@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from .storage import locate
-from .transforms.loading import read_picture
+from .transforms.loading import read_image
 
 #: Images of a role that are looked at, evenly spread.
 SAMPLE = 64
@@ -31,7 +31,7 @@ MAX_SQUEEZE = 1.26
 FRAME_SIDE = 480
 #: Channels of a gray image differ by compression at most.
 GRAY_SPREAD = 2
-#: Skin is redder than blue under any light that faces were measured in: by 25 grey levels in the
+#: Skin is redder than blue under any light that faces were measured in: by 25 gray levels in the
 #: median of the worst set, so that the opposite means that the channels are swapped.
 SWAPPED = -10
 REMEDY = 'align them (tools/dataset_converters/align.py)'
@@ -152,7 +152,7 @@ def read_shape(record: Mapping[str, Any]) -> tuple[int, int]:
 
 
 def _read(record: Mapping[str, Any]) -> np.ndarray:
-    return record['img'] if 'img' in record else read_picture(record['img_path'])
+    return record['img'] if 'img' in record else read_image(record['img_path'])
 
 
 # ----------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from .alignment import AlignedFace, AlignmentRecipe, Detection, align_face, fallback_face
-from .transforms.loading import PictureError
+from .transforms.loading import ImageError
 
 
 def read_landmarks(path: str | Path) -> dict[str, np.ndarray]:
@@ -98,14 +98,14 @@ class LandmarkAligner:
         """Align one image, RGB uint8 (H, W, 3); one that is not listed is taken as a whole.
 
         Raises:
-            PictureError: The points lie outside of the image: they are those of another version.
+            ImageError: The points lie outside of the image: they are those of another version.
         """
         points = self.find(name)
         if points is None:
             return AlignedFace(fallback_face(image, self.size), None)
         height, width = image.shape[:2]
         if (points < 0).any() or (points > (width - 1, height - 1)).any():
-            raise PictureError(
+            raise ImageError(
                 f'{name}: landmarks lie outside of its {width} x {height} pixels; the list is of '
                 'another version of the images'
             )

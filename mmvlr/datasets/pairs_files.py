@@ -1,4 +1,4 @@
-"""Data sets whose labels stand in MATLAB files beside folders of pictures."""
+"""Data sets whose labels stand in MATLAB files beside folders of images."""
 
 import logging
 from collections import Counter
@@ -50,7 +50,7 @@ def read_pairs(path: Path | PackPath, names_key: str, ids_key: str) -> dict[str,
 
     Raises:
         ValueError: The file is no .mat file, lacks a variable, names nothing, an identity is no
-            whole number, the lengths differ, or a picture has two identities.
+            whole number, the lengths differ, or an image has two identities.
     """
     cells, numbers = read_mat(path, names_key, ids_key)
     names = [_text(cell, path, names_key) for cell in np.ravel(cells)]
@@ -117,7 +117,7 @@ def has_prefix(name: str) -> bool:
 
 
 class PairsFileDataset(FaceDataset):
-    """Base of TinyFace and QMUL-SurvFace: folders of pictures and .mat files with identities.
+    """Base of TinyFace and QMUL-SurvFace: folders of images and .mat files with identities.
 
     A subclass states its layout: the only place where it stands.
 
@@ -157,17 +157,17 @@ class PairsFileDataset(FaceDataset):
         folder = self.find_root() / self.TRAIN
         return [str(path) for path in find_images(folder).images] if folder.is_dir() else []
 
-    def pictures(self, folder: Path) -> list[Path]:
-        """Return the pictures of a folder; count what else is in it.
+    def images(self, folder: Path) -> list[Path]:
+        """Return the images of a folder; count what else is in it.
 
         Raises:
             FileNotFoundError: There is no such folder.
-            ValueError: It holds no picture.
+            ValueError: It holds no image.
         """
-        pictures = self.list_images(self.require(folder))
-        if not pictures:
-            raise ValueError(f'{self.name}: no picture in {folder}; expected {self.LAYOUT}')
-        return pictures
+        images = self.list_images(self.require(folder))
+        if not images:
+            raise ValueError(f'{self.name}: no image in {folder}; expected {self.LAYOUT}')
+        return images
 
     def matched(self, root: Path, sources: Mapping[str, tuple[str, str, str]]) -> list[dict]:
         """Return the records of folders whose identities stand in .mat files.
@@ -181,7 +181,7 @@ class PairsFileDataset(FaceDataset):
                 (``<stem>_set``, ``<stem>_ids``).
 
         Raises:
-            FileNotFoundError: A folder is missing, or a file names pictures that are not there.
+            FileNotFoundError: A folder is missing, or a file names images that are not there.
             ValueError: A file is damaged, or a folder is empty.
         """
         absent = [file for _, file, _ in sources.values() if not (root / file).is_file()]
@@ -195,41 +195,41 @@ class PairsFileDataset(FaceDataset):
         records: list[dict] = []
         named: list[tuple[str, int]] = []
         for role, (folder, file, stem) in sources.items():
-            pictures = {picture.name: picture for picture in self.pictures(root / folder)}
+            images = {image.name: image for image in self.images(root / folder)}
             if absent:
-                pairs = {name: prefix_identity(name) for name in pictures}
+                pairs = {name: prefix_identity(name) for name in images}
                 # 1_a.jpg and 01_b.jpg: the numbers are one, whatever the names mean.
-                prefixes = dict.fromkeys(name.split('_')[0] for name in pictures)
+                prefixes = dict.fromkeys(name.split('_')[0] for name in images)
                 self.noticed['numbers in file names that are one person here'].extend(
                     alike_people([*prefixes])
                 )
             else:
                 pairs = read_pairs(root / file, f'{stem}_set', f'{stem}_ids')
                 named.extend(pairs.items())
-            self.require_named(pairs, pictures, root / file, root / folder)
-            self.left_out[f'{role} pictures that {file} does not name'].extend(
-                name for name in pictures if name not in pairs
+            self.require_named(pairs, images, root / file, root / folder)
+            self.left_out[f'{role} images that {file} does not name'].extend(
+                name for name in images if name not in pairs
             )
             records += [
-                dict(img_path=str(pictures[name]), identity=identity, role=role)
+                dict(img_path=str(images[name]), identity=identity, role=role)
                 for name, identity in pairs.items()
             ]
         self.cross_check(named)
         return records
 
     def require_named(
-        self, names: Mapping[str, Any], pictures: Mapping[str, Path], file: Path, folder: Path
+        self, names: Mapping[str, Any], images: Mapping[str, Path], file: Path, folder: Path
     ) -> None:
-        """Raise an error if ``file`` names pictures that are not among those of ``folder``."""
-        missing = [name for name in names if name not in pictures]
+        """Raise an error if ``file`` names images that are not among those of ``folder``."""
+        missing = [name for name in names if name not in images]
         if missing:
             raise FileNotFoundError(
-                f'{file} names {len(missing)} pictures that are not in {folder}, such as '
+                f'{file} names {len(missing)} images that are not in {folder}, such as '
                 f'{missing[0]}; unpack the archive again'
             )
 
     def cross_check(self, named: Sequence[tuple[str, int]]) -> None:
-        """Warn where the names' prefixes group the pictures otherwise than the .mat files.
+        """Warn where the names' prefixes group the images otherwise than the .mat files.
 
         Over all files: two that number people differently would match the wrong ones.
         """
