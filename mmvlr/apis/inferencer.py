@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from mmvlr.datasets.inspection import watch_images
 from mmvlr.datasets.transforms import ImageError, resize
 from mmvlr.evaluation import FaceTable
 from mmvlr.evaluation.table import NO_IDENTITY, read_fields
@@ -227,7 +228,10 @@ class FaceInferencer:
         if on_error not in ('collect', 'raise'):
             raise ValueError(f"on_error must be 'collect' or 'raise', not {on_error!r}")
         # Cropped when read: a batch of whole images can be larger than the memory.
-        crops = map(self._crop, images_of(faces))
+        images = images_of(faces)
+        if self.aligner is None:
+            images = watch_images(images, self.network.size)
+        crops = map(self._crop, images)
         with ThreadPoolExecutor(1) as reader:
             # The next batch is read while the network works on this one.
             coming = reader.submit(_take, crops, self.batch_size)
