@@ -103,6 +103,9 @@ def find_paths(path: str | Path) -> list[Path]:
         if not found:
             raise FileNotFoundError(f'no file matches {path}')
         return found
+    if path.exists() or path.is_symlink():
+        # Reading it says why it cannot be read.
+        return [path]
     raise FileNotFoundError(f'{path} does not exist')
 
 

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import ConfigDict, Field
 
+from mmvlr.datasets.inspection import watch_images
 from mmvlr.datasets.transforms import ImageError, resize
 from mmvlr.evaluation import FaceTable
 from mmvlr.registry import INFERENCERS
@@ -241,7 +242,10 @@ class FaceInferencer:
         if on_error not in ('collect', 'raise'):
             raise ValueError(f"on_error must be 'collect' or 'raise', not {on_error!r}")
         # Cropped when read: a batch of whole images can be larger than the memory.
-        crops = map(self._crop, images_of(faces))
+        images = images_of(faces)
+        if self.aligner is None:
+            images = watch_images(images, self.network.size)
+        crops = map(self._crop, images)
         batches = _batches(crops, self.batch_size)
         with ThreadPoolExecutor(1) as reader:
             # The next batch is read while the network works on this one.

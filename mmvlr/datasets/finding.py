@@ -131,13 +131,16 @@ def require_readable(path: Path) -> None:
     """Say why an entry that :func:`find_images` lists as unread cannot be read.
 
     Raises:
-        OSError: It is a link that leads nowhere, or a folder.
+        OSError: It is a link that leads nowhere, a folder, or neither file nor folder.
     """
     if path.is_dir():
         os.scandir(path).close()
         raise IsADirectoryError(f'folder {path} holds no image')
     if path.is_symlink() and not path.exists():
         raise FileNotFoundError(f'{path} is a link that leads nowhere ({os.readlink(path)})')
+    if path.exists() and not path.is_file():
+        # Opening a pipe would wait for ever.
+        raise OSError(f'{path} is neither file nor folder')
 
 
 def find_images(root: Path | PackPath) -> Tree:

@@ -5,6 +5,7 @@
 """
 
 import hashlib
+import logging
 import os
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from mmengine.logging import print_log
 from PIL import Image
 
 from .storage import locate
@@ -42,6 +44,79 @@ def spread(count: int, limit: int = SAMPLE) -> list[int]:
     return np.linspace(0, count - 1, min(count, limit)).round().astype(int).tolist()
 
 
+class Look(NamedTuple):
+    """What an image looks like.
+
+    Attributes:
+        name: Its name.
+        shape: (height, width) in pixels.
+        gray: Whether it has no color; None where it was not decoded.
+        redness: Mean of red less blue in its middle, in gray levels; None as above.
+    """
+
+    name: str
+    shape: tuple[int, int]
+    gray: bool | None = None
+    redness: float | None = None
+
+
+def look_at(name: str, image: np.ndarray) -> Look:
+    """Look at an image, RGB uint8 (H, W, 3)."""
+    height, width = image.shape[:2]
+    step = max(1, min(height, width) // 128)
+    pixels = image[::step, ::step].astype(np.int16)
+    rows, columns = len(pixels) // 4, pixels.shape[1] // 4
+    middle = pixels[rows : len(pixels) - rows, columns : pixels.shape[1] - columns]
+    red, _, blue = middle.reshape(-1, 3).mean(0)
+    gray = int(np.ptp(pixels, axis=2).max()) <= GRAY_SPREAD
+    return Look(name, (height, width), gray, float(red - blue))
+
+
+def judge(looks: Sequence[Look], size: Sequence[int], role: str = 'given') -> dict[str, list[str]]:
+    """Say what is odd about a sample of images.
+
+    Args:
+        looks: What they look like.
+        size: (height, width) that images are resized to.
+        role: What they are, for the message.
+
+    Returns:
+        What is odd -> names of the images.
+    """
+    if not looks:
+        return {}
+    found: dict[str, list[str]] = {}
+    of = f'of {len(looks)} sampled {role} images'
+    height, width = np.median([look.shape for look in looks], axis=0).astype(int)
+    target = f'{size[0]} x {size[1]} (height x width)'
+    large = [look.name for look in looks if min(look.shape) >= FRAME_SIDE]
+    squeezed = [look.name for look in looks if squeeze(look.shape, size) > MAX_SQUEEZE]
+    if len(large) > len(looks) / 2:
+        found[
+            f'{of} are frames or portraits, {height} x {width} in the median, where face crops are '
+            f'expected; resized to {target} they are recognized badly: {REMEDY}'
+        ] = large
+    elif len(squeezed) > len(looks) / 2:
+        found[
+            f'{of} have another shape, {height} x {width} in the median, and are squeezed to '
+            f'{target}, which is recognized badly: {REMEDY}'
+        ] = squeezed
+    seen = [look for look in looks if look.gray is not None]
+    bluer = [look.name for look in seen if look.redness < 0]
+    if len(seen) < FEWEST:
+        return found
+    if all(look.gray for look in seen):
+        found[f'{of} are gray, where color is expected: figures are not those of color images'] = [
+            look.name for look in seen
+        ]
+    elif np.median([look.redness for look in seen]) < SWAPPED and len(bluer) > 0.8 * len(seen):
+        found[
+            f'{of} show faces that are bluer than red: red and blue are probably swapped; write '
+            'the images as RGB'
+        ] = bluer
+    return found
+
+
 def inspect_images(
     records: Sequence[Mapping[str, Any]], size: Sequence[int] = (112, 112), root: str = ''
 ) -> dict[str, list[str]]:
@@ -61,66 +136,46 @@ def inspect_images(
     found: dict[str, list[str]] = {}
     for role, members in by_role.items():
         sample = [members[index] for index in spread(len(members))]
-        found |= _inspect(role, sample, size, root)
+        found |= judge(list(_looks(sample, root)), size, role)
     return found
 
 
-def _inspect(
-    role: str, sample: Sequence[Mapping[str, Any]], size: Sequence[int], root: str
-) -> dict[str, list[str]]:
-    names, shapes = [], []
-    gray, swapped = [], []
+def _looks(sample: Sequence[Mapping[str, Any]], root: str) -> Iterator[Look]:
     left = DECODED_PIXELS
     for record in sample:
+        name = _name(record.get('img_path', ''), root)
         try:
             shape = read_shape(record)
             left -= shape[0] * shape[1]
-            pixels = _read(record).astype(np.int16) if left >= 0 else None
+            yield look_at(name, _read(record)) if left >= 0 else Look(name, shape)
         except Exception:  # the error belongs to whoever needs the image
             continue
-        names.append(_name(record.get('img_path', ''), root))
-        shapes.append(shape)
-        if pixels is not None:
-            gray.append(int(np.ptp(pixels, axis=2).max()) <= GRAY_SPREAD)
-            h, w = shape[0] // 4, shape[1] // 4
-            middle = pixels[h : shape[0] - h, w : shape[1] - w].mean((0, 1))
-            swapped.append(middle[0] - middle[2])
-    if not shapes:
-        return {}
-    found: dict[str, list[str]] = {}
-    of = f'of {len(shapes)} sampled {role} images'
 
-    def note(marks: Sequence[bool], text: str) -> None:
-        chosen = [name for name, mark in zip(names, marks, strict=False) if mark]
-        found[f'{of} {text}'] = chosen
 
-    height, width = np.median(shapes, axis=0).astype(int)
-    large = [min(shape) >= FRAME_SIDE for shape in shapes]
-    squeezed = [squeeze(shape, size) > MAX_SQUEEZE for shape in shapes]
-    target = f'{size[0]} x {size[1]} (height x width)'
-    if np.mean(large) > 0.5:
-        note(
-            large,
-            f'are frames or portraits, {height} x {width} in the median, where face crops are '
-            f'expected; resized to {target} they are recognized badly: {REMEDY}',
-        )
-    elif np.mean(squeezed) > 0.5:
-        note(
-            squeezed,
-            f'have another shape, {height} x {width} in the median, and are squeezed to {target}, '
-            f'which is recognized badly: {REMEDY}',
-        )
-    if len(gray) < FEWEST:
-        return found
-    if all(gray):
-        note(gray, 'are gray, where color is expected: figures are not those of color images')
-    elif np.median(swapped) < SWAPPED and np.mean(np.array(swapped) < 0) > 0.8:
-        note(
-            [difference < 0 for difference in swapped],
-            'show faces that are bluer than red: red and blue are probably swapped; write the '
-            'images as RGB',
-        )
-    return found
+def watch_images(images: Iterable[Any], size: Sequence[int]) -> Iterator[Any]:
+    """Pass images on, and warn once where the first ones are not what the network is fed with.
+
+    Args:
+        images: Anything with ``name`` and ``pixels`` (RGB, or None).
+        size: (height, width) that they are resized to.
+    """
+    looks: list[Look] = []
+    told = False
+    for image in images:
+        if image.pixels is not None and len(looks) < SAMPLE:
+            looks.append(look_at(image.name, image.pixels))
+            if len(looks) == SAMPLE:
+                told = True
+                _warn(judge(looks, size))
+        yield image
+    if not told:
+        _warn(judge(looks, size))
+
+
+def _warn(findings: Mapping[str, Sequence[str]]) -> None:
+    for reason, names in findings.items():
+        shown = ', '.join(names[:3]) + (', ...' if len(names) > 3 else '')
+        print_log(f'{len(names)} {reason} ({shown})', logger='current', level=logging.WARNING)
 
 
 def _name(path: str, root: str) -> str:

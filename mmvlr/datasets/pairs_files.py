@@ -36,8 +36,8 @@ def _read(path: Path | PackPath) -> bytes:
     if isinstance(path, PackPath):
         return path.read_bytes()
     with path.open('rb') as file:
-        # One byte more says that it is too large.
-        return file.read(MAX_BYTES + 1)
+        # One byte more than the limit says that it is too large.
+        return file.read(min(path.stat().st_size, MAX_BYTES) + 1)
 
 
 def read_pairs(path: Path | PackPath, names_key: str, ids_key: str) -> dict[str, int]:

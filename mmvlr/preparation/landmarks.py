@@ -5,6 +5,7 @@ SCface has such a list for all its images: name, eyes, tip of the nose and cente
 
 import hashlib
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -67,13 +68,32 @@ class LandmarkRecipe(AlignmentRecipe):
 
     @classmethod
     def read(cls, path: str | Path, size: int = 112) -> 'LandmarkRecipe':
-        """Return the recipe of a list; its name changes with the list's content."""
+        """Return the recipe of a list; its name changes with the list's content.
+
+        Raises:
+            OSError, ValueError: See :func:`read_landmarks`.
+        """
         read_landmarks(path)
         digest = hashlib.sha256(Path(path).read_bytes()).hexdigest()
         recipe = cls(size=size, detector=f'landmarks of a list, sha256 {digest[:16]}')
         # No field: where the list lies does not decide what a face looks like.
         object.__setattr__(recipe, 'path', str(Path(path).resolve()))
         return recipe
+
+    def find_unused(self, images: Iterable[str]) -> list[str]:
+        """Return the entries of the list that none of the images belongs to.
+
+        Args:
+            images: Names below a folder.
+
+        Raises:
+            ValueError: The list names none of them.
+        """
+        aligner = build_aligner(self)
+        used = {aligner.find_entry(name) for name in images} - {None}
+        if not used:
+            raise ValueError(f'{self.path} names none of the images; give the list of these images')
+        return [name for name in aligner.landmarks if name not in used]
 
 
 class LandmarkAligner:
@@ -87,11 +107,11 @@ class LandmarkAligner:
     def __init__(self, landmarks: dict[str, np.ndarray], size: int):
         self.landmarks, self.size = landmarks, size
 
-    def find(self, name: str) -> np.ndarray | None:
-        """Return the points of an image: by its path if the list has paths, else by its name."""
-        key = PurePosixPath(name).with_suffix('')
-        ends = ['/'.join(key.parts[start:]).lower() for start in range(len(key.parts))]
-        return next((self.landmarks[end] for end in ends if end in self.landmarks), None)
+    def find_entry(self, name: str) -> str | None:
+        """Return the entry of an image: by its path if the list has paths, else by its name."""
+        parts = PurePosixPath(name.lower()).with_suffix('').parts
+        ends = ('/'.join(parts[start:]) for start in range(len(parts)))
+        return next((end for end in ends if end in self.landmarks), None)
 
     def __call__(self, image: np.ndarray, name: str) -> AlignedFace:
         """Align one image, RGB uint8 (H, W, 3); one that is not listed is taken as a whole.
@@ -99,9 +119,10 @@ class LandmarkAligner:
         Raises:
             ImageError: The points lie outside of the image: they are those of another version.
         """
-        points = self.find(name)
-        if points is None:
+        entry = self.find_entry(name)
+        if entry is None:
             return AlignedFace(fallback_face(image, self.size), None)
+        points = self.landmarks[entry]
         height, width = image.shape[:2]
         if (points < 0).any() or (points > (width - 1, height - 1)).any():
             raise ImageError(

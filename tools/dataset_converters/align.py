@@ -7,8 +7,10 @@ run goes on where it stopped. Exit code 3 if some images or folders cannot be re
 import argparse
 import sys
 import time
+from pathlib import Path
 
 from mmvlr.datasets.alignment import AlignmentRecipe
+from mmvlr.datasets.finding import find_images
 from mmvlr.preparation import align_tree
 from mmvlr.preparation.landmarks import LandmarkRecipe
 
@@ -52,8 +54,10 @@ def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     start = time.perf_counter()
     try:
+        unused = []
         if args.landmarks:
             recipe = LandmarkRecipe.read(args.landmarks, args.size)
+            unused = recipe.find_unused(map(str, find_images(Path(args.src)).images))
         else:
             recipe = AlignmentRecipe(args.size, args.detection_side, args.padding, args.min_face)
         report = align_tree(args.src, args.out, recipe, args.jobs)
@@ -67,7 +71,11 @@ def main(argv: list[str] | None = None) -> int:
     new = total - report.resumed
     print(f'{new:,} images in {seconds:.1f} s, {new / seconds:.1f} a second')
     share = report.fallbacks / max(total, 1)
-    print(f'{report.fallbacks:,} without a detected face, cropped instead ({share:.1%})')
+    what = 'landmarks in the list' if args.landmarks else 'a detected face'
+    print(f'{report.fallbacks:,} without {what}, cropped instead ({share:.1%})')
+    if unused:
+        shown = ', '.join(unused[:3]) + (', ...' if len(unused) > 3 else '')
+        print(f'{len(unused):,} entries of {args.landmarks} without an image ({shown})')
     print(f'{len(report.copied):,} other files copied')
     if report.stale:
         print(f'{len(report.stale):,} files in {args.out} were aligned before and are not in')

@@ -8,9 +8,9 @@ Usage::
 SRC is a folder, of which all images, label files and folders are packed, or a .rec file of
 insightface with its .idx beside it (or the folder with ``train.rec``), whose images become
 ``<label>/<record>.jpg``, the layout of ``FaceFolder``. Links are followed. Images are decoded
-once and stored as raw pixels in native size. Images that cannot be read are named, counted,
-and nothing is written unless ``--skip-broken`` leaves them out. ``--verify`` checks the checksum of
-everything in a pack. The exit code is 1 where something is broken, and 3 where that was left out.
+once and stored as raw pixels in native size. Images that cannot be read are named and counted,
+and nothing is written unless ``--skip-broken`` leaves them out. ``--verify`` compares the checksum
+of everything in a pack. The exit code is 1 where something is broken, 3 where that was left out.
 """
 
 import argparse
