@@ -41,7 +41,7 @@ __all__ = ['OnnxNetwork', 'export_onnx', 'largest_differences', 'publish', 'read
 OUTPUTS = dict(embedding='embedding', norm='embedding_norm', ri='recognizability', ers='ers')
 #: Most by which a file may differ from the model. See :func:`largest_differences`.
 TOLERANCE = 1e-4
-_LICENCE = re.compile(
+_LICENSE = re.compile(
     r'\(*[\w.+-]+(:[\w.+-]+)?\)*( (AND|OR|WITH) \(*[\w.+-]+(:[\w.+-]+)?\)*)*', re.ASCII
 )
 
@@ -108,19 +108,19 @@ class _Faces(nn.Module):
 
 
 def export_onnx(
-    model: FaceRecognizer, path: str | Path, licence: str, name: str | None = None
+    model: FaceRecognizer, path: str | Path, license: str, name: str | None = None
 ) -> Exported:
     """Write a recognizer as one ONNX file that takes uint8 faces.
 
     Input ``faces`` (B, H, W, 3), uint8 RGB of the contract's size, any B; outputs ``embedding``
     (B, D), ``norm`` (B,) and, where the model has them, ``ri`` and ``ers`` (B,), float32. Scaling,
-    colour order, flip fusion and the choice of embedding are inside. The file is run by
+    color order, flip fusion and the choice of embedding are inside. The file is run by
     onnxruntime and compared with the model before it gets its name.
 
     Args:
         model: The recognizer.
         path: The file, ``.onnx``.
-        licence: SPDX expression of the weights' licence, such as ``'CC-BY-NC-4.0'``.
+        license: SPDX expression of the weights' license, such as ``'CC-BY-NC-4.0'``.
         name: Name of the model; that of the file by default.
 
     Raises:
@@ -129,7 +129,7 @@ def export_onnx(
         RuntimeError: What onnxruntime computes differs from the model.
     """
     onnx, _, _ = needs('onnx', 'onnxscript', 'onnxruntime')
-    path = _checked(path, '.onnx', licence)
+    path = _checked(path, '.onnx', license)
     # The source of truth of the comparison: the model as it is, on the CPU.
     model = copy.deepcopy(model, {id(model.head): None}).cpu().float().eval()
     traced = _Faces(model)
@@ -146,7 +146,7 @@ def export_onnx(
             'mmvlr.format': str(FORMAT),
             'mmvlr.version': __version__,
             'mmvlr.name': proto.graph.name,
-            'mmvlr.licence': licence,
+            'mmvlr.license': license,
             'mmvlr.weights_sha256': identity['weights'],
             'mmvlr.identity': json.dumps(identity),
             'mmvlr.contract': json.dumps(model.data_preprocessor.contract),
@@ -223,7 +223,7 @@ def _quiet() -> Iterator[None]:
 def largest_differences(
     model: FaceRecognizer, network: 'OnnxNetwork', batch_sizes: Sequence[int] = (1, 37)
 ) -> dict[str, float]:
-    """Return by how much a file differs from the model it was made of, on random pictures.
+    """Return by how much a file differs from the model it was made of, on random images.
 
     Differences are divided by the length of the model's embedding for ``embedding``, that is, they
     are of unit embeddings, and by the value, where it exceeds 1, for all others.
@@ -267,7 +267,7 @@ def largest_differences(
 def publish(
     model: FaceRecognizer,
     path: str | Path,
-    licence: str,
+    license: str,
     name: str | None = None,
     config: Mapping[str, Any] | None = None,
 ) -> str:
@@ -280,7 +280,7 @@ def publish(
     Args:
         model: The recognizer.
         path: The file, ``.safetensors``.
-        licence: SPDX expression of the weights' licence, such as ``'CC-BY-NC-4.0'``.
+        license: SPDX expression of the weights' license, such as ``'CC-BY-NC-4.0'``.
         name: Name of the model; that of the file by default.
         config: What ``MODELS.build`` makes the model of; ``model.source_config`` by default, which
             :func:`mmvlr.apis.network.model_of` sets.
@@ -292,7 +292,7 @@ def publish(
         ValueError: A bad argument.
         RuntimeError: What the file holds is not the model.
     """
-    path = _checked(path, '.safetensors', licence)
+    path = _checked(path, '.safetensors', license)
     config = config or getattr(model, 'source_config', None)
     if config is None:
         raise ValueError(
@@ -315,7 +315,7 @@ def publish(
         format=FORMAT,
         mmvlr_version=__version__,
         name=name or path.stem,
-        licence=licence,
+        license=license,
         identity=identity_of(model),
         config=config,
     )
@@ -365,14 +365,14 @@ def _check_same(model: FaceRecognizer, read: FaceRecognizer, path: Path) -> None
 # Both --------------------------------------------------------------------------------------------
 
 
-def _checked(path: str | Path, suffix: str, licence: str) -> Path:
+def _checked(path: str | Path, suffix: str, license: str) -> Path:
     path = Path(path).expanduser()
     if path.suffix != suffix:
         raise ValueError(f'{path}: the name of the file must end in {suffix}')
-    if not isinstance(licence, str) or not _LICENCE.fullmatch(licence):
+    if not isinstance(license, str) or not _LICENSE.fullmatch(license):
         raise ValueError(
-            f'licence must be an SPDX expression such as MIT, CC-BY-NC-4.0 or LicenseRef-ours '
-            f'(https://spdx.org/licenses), not {licence!r}: who gets the file must know what is '
+            f'license must be an SPDX expression such as MIT, CC-BY-NC-4.0 or LicenseRef-ours '
+            f'(https://spdx.org/licenses), not {license!r}: who gets the file must know what is '
             'allowed'
         )
     return path

@@ -41,7 +41,7 @@ class _OnnxFacts(FileModel):
     """What the metadata of an ONNX file say."""
 
     name: _Text
-    licence: _Text
+    license: _Text
     identity: Identity
     contract: Contract
     outputs: Annotated[list[Literal['embedding', 'norm', 'ri', 'ers']], Field(min_length=1)]
@@ -53,7 +53,7 @@ class _Published(FileModel):
     format: int
     mmvlr_version: _Text
     name: _Text
-    licence: _Text
+    license: _Text
     identity: Identity
     config: dict[str, Any]
 
@@ -72,7 +72,7 @@ class OnnxNetwork:
         contract: The preprocessing contract.
         size: (height, width) of the faces in pixels.
         name: Name of the model.
-        licence: SPDX expression.
+        license: SPDX expression.
         outputs: Names of what a call returns.
 
     Raises:
@@ -123,7 +123,7 @@ class OnnxNetwork:
         self.identity: dict[str, Any] = facts.identity.model_dump()
         self.contract: dict[str, Any] = facts.contract.model_dump()
         self.size: tuple[int, int] = tuple(facts.contract.size)
-        self.name, self.licence, self.outputs = facts.name, facts.licence, facts.outputs
+        self.name, self.license, self.outputs = facts.name, facts.license, facts.outputs
         self._check_graph()
         on_cpu = self.session.get_providers()[0] == 'CPUExecutionProvider'
         self._portion = _PORTION if on_cpu else 64
@@ -198,7 +198,7 @@ def read_published(
 
     Returns:
         tuple: The model's config for ``MODELS.build``, its state dict, and the metadata: a dict
-        with ``format`` (int), ``mmvlr_version``, ``name``, ``licence`` (str) and ``identity``
+        with ``format`` (int), ``mmvlr_version``, ``name``, ``license`` (str) and ``identity``
         (dict, with the preprocessing contract in it).
 
     Raises:

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image, ImageFile
 
 from mmvlr.datasets.alignment import fallback_face
-from mmvlr.datasets.storage import PictureError, decoding
-from mmvlr.datasets.transforms import read_picture
+from mmvlr.datasets.storage import ImageError, decoding
+from mmvlr.datasets.transforms import read_image
 
 from .test_recordio import header, write_records
 
@@ -53,9 +53,7 @@ def read_everywhere(tmp_path, content):
     ],
 )
 def test_one_decoder_everywhere(tmp_path, kind, mode, options, tolerance):
-    found = [
-        read_picture(name) for name in read_everywhere(tmp_path, encode(kind, mode, **options))
-    ]
+    found = [read_image(name) for name in read_everywhere(tmp_path, encode(kind, mode, **options))]
     assert found[0].shape == (48, 64, 3) and found[0].dtype == np.uint8
     assert np.abs(found[0].astype(int) - smooth()).max() <= tolerance
     assert all(np.array_equal(found[0], other) for other in found[1:])
@@ -64,7 +62,7 @@ def test_one_decoder_everywhere(tmp_path, kind, mode, options, tolerance):
 @pytest.mark.parametrize('mode', ['I;16', 'LA', '1'])
 def test_depth_and_transparency_everywhere(tmp_path, mode):
     content = encode('PNG', mode, smooth()[..., 0].astype(np.uint16) * 257 if ';' in mode else None)
-    found = [read_picture(name) for name in read_everywhere(tmp_path, content)]
+    found = [read_image(name) for name in read_everywhere(tmp_path, content)]
     assert all(np.array_equal(found[0], other) for other in found[1:])
 
 
@@ -73,8 +71,8 @@ def test_depth_and_transparency_everywhere(tmp_path, mode):
 def test_truncated_everywhere(tmp_path, kind, raw):
     content = encode(kind, 'YCbCr' if raw and kind == 'TIFF' else 'RGB')
     for name in read_everywhere(tmp_path, content[: len(content) // 2]):
-        with pytest.raises(PictureError, match='cannot be read'):
-            read_picture(name)
+        with pytest.raises(ImageError, match='cannot be read'):
+            read_image(name)
 
 
 @pytest.mark.parametrize(
@@ -87,8 +85,8 @@ def test_whatever_a_decoder_raises(tmp_path, monkeypatch, kind):
 
     monkeypatch.setattr(ImageFile.ImageFile, 'load', load)
     for name in read_everywhere(tmp_path, encode('BMP')):
-        with pytest.raises(PictureError, match='cannot be read') as error:
-            read_picture(name)
+        with pytest.raises(ImageError, match='cannot be read') as error:
+            read_image(name)
         assert str(tmp_path) in str(error.value)
 
 
@@ -102,8 +100,8 @@ def test_whatever_a_decoder_raises(tmp_path, monkeypatch, kind):
     ],
 )
 def test_what_it_is_instead(tmp_path, content, told):
-    with pytest.raises(PictureError, match=told):
-        decoding.decode_picture(content, 'a.jpg')
+    with pytest.raises(ImageError, match=told):
+        decoding.decode_image(content, 'a.jpg')
 
 
 # What it would cost ---------------------------------------------------------------------------
@@ -118,13 +116,11 @@ def small_limit(monkeypatch):
 def test_too_many_pixels(tmp_path, small_limit, kind):
     options = dict(sizes=[(64, 48)]) if kind == 'ICO' else {}
     for name in read_everywhere(tmp_path, encode(kind, **options)):
-        with pytest.raises(PictureError, match=r'64 x 48 pixels'):
-            read_picture(name)
+        with pytest.raises(ImageError, match=r'64 x 48 pixels'):
+            read_image(name)
     if kind == 'ICO':
         options = dict(sizes=[(32, 24)])
-    assert (
-        decoding.decode_picture(encode(kind, pixels=smooth(24, 32), **options), 'a').shape[1] == 32
-    )
+    assert decoding.decode_image(encode(kind, pixels=smooth(24, 32), **options), 'a').shape[1] == 32
 
 
 def test_icon_that_hides_a_larger_image(monkeypatch):
@@ -132,8 +128,8 @@ def test_icon_that_hides_a_larger_image(monkeypatch):
     content = bytearray(encode('ICO', sizes=[(64, 48)]))
     content[6:8] = 16, 16
     monkeypatch.setattr(decoding, 'MAX_PIXELS', 2000)
-    with pytest.raises(PictureError, match='64 x 48 pixels'):
-        decoding.decode_picture(bytes(content), 'a.ico')
+    with pytest.raises(ImageError, match='64 x 48 pixels'):
+        decoding.decode_image(bytes(content), 'a.ico')
 
 
 def test_jpeg_of_a_camera_is_decoded_smaller(monkeypatch):
@@ -141,13 +137,13 @@ def test_jpeg_of_a_camera_is_decoded_smaller(monkeypatch):
     content = encode('JPEG', quality=95)
     for pixels, scale in ((2000, 2), (200, 4), (50, 8)):
         monkeypatch.setattr(decoding, 'MAX_PIXELS', pixels)
-        found = decoding.decode_picture(content, 'a.jpg', upright=True)
+        found = decoding.decode_image(content, 'a.jpg', upright=True)
         expected = cv2.resize(smooth(), (64 // scale, 48 // scale), interpolation=cv2.INTER_AREA)
         assert found.shape == expected.shape
         assert np.abs(found.astype(int) - expected).mean() < 3
     monkeypatch.setattr(decoding, 'MAX_PIXELS', 2000)
     below = encode('JPEG', pixels=smooth(40, 50))
-    plain, upright = (decoding.decode_picture(below, 'a.jpg', upright=u) for u in (False, True))
+    plain, upright = (decoding.decode_image(below, 'a.jpg', upright=u) for u in (False, True))
     assert np.array_equal(plain, upright)
     assert np.array_equal(plain, cv2.imdecode(np.frombuffer(below, np.uint8), 1)[..., ::-1])
 
@@ -157,10 +153,10 @@ def test_memory_counts_too(monkeypatch, kind):
     """A format whose decoder needs more may have fewer pixels."""
     costs = dict(PNG=7, WEBP=19, JPEG2000=29)
     monkeypatch.setattr(decoding, 'MAX_MEMORY', costs[kind] * 48 * 64)
-    assert decoding.decode_picture(encode(kind), 'a').shape == (48, 64, 3)
+    assert decoding.decode_image(encode(kind), 'a').shape == (48, 64, 3)
     monkeypatch.setattr(decoding, 'MAX_MEMORY', costs[kind] * 48 * 64 - 1)
-    with pytest.raises(PictureError, match='MB'):
-        decoding.decode_picture(encode(kind), 'a')
+    with pytest.raises(ImageError, match='MB'):
+        decoding.decode_image(encode(kind), 'a')
 
 
 @pytest.mark.parametrize('mode', ['RGB', 'RGBA', 'P', 'L', '1', 'LA', 'I;16', 'I'])
@@ -174,9 +170,9 @@ def test_strips_change_nothing(monkeypatch, mode):
     )
     if mode == 'P':
         image.info['transparency'] = 3
-    whole = decoding.decode_picture(image, 'a')
+    whole = decoding.decode_image(image, 'a')
     monkeypatch.setattr(decoding, '_STRIP', 200)
-    assert np.array_equal(decoding.decode_picture(image, 'a'), whole)
+    assert np.array_equal(decoding.decode_image(image, 'a'), whole)
 
 
 def test_strip_of_an_image_as_a_face():

@@ -47,17 +47,17 @@ def _formats() -> list[str]:
     return [name for name in wanted if name in Image.OPEN]
 
 
-class PictureError(ValueError):
+class ImageError(ValueError):
     """An image cannot be read; the message names the file."""
 
 
-def decode_picture(
+def decode_image(
     content: bytes | str | Path | Image.Image, name: str, upright: bool = False
 ) -> np.ndarray:
     """Decode an image.
 
-    Pillow rather than OpenCV decodes: OpenCV fills the missing part of a truncated JPEG with grey
-    and says nothing. 16-bit grey is scaled to 8 bits, and what is transparent becomes grey.
+    Pillow rather than OpenCV decodes: OpenCV fills the missing part of a truncated JPEG with gray
+    and says nothing. 16-bit gray is scaled to 8 bits, and what is transparent becomes gray.
 
     Args:
         content: The encoded image, the path of its file, or an image of Pillow's.
@@ -71,7 +71,7 @@ def decode_picture(
 
     Raises:
         FileNotFoundError: There is no such file.
-        PictureError: It is damaged, truncated, no image, or too large.
+        ImageError: It is damaged, truncated, no image, or too large.
     """
     try:
         if isinstance(content, Image.Image):
@@ -81,26 +81,26 @@ def decode_picture(
                 _check_icon(file)
             file.seek(0)
             try:
-                picture = Image.open(file, formats=_formats())
+                image = Image.open(file, formats=_formats())
             except UnidentifiedImageError:
                 file.seek(0)
                 kind = describe_content(file.read(512))
-                raise ValueError(f'no picture, but {kind}' if kind else 'no picture') from None
-            with picture:
-                return _decode(picture, file, upright)
+                raise ValueError(f'no image, but {kind}' if kind else 'no image') from None
+            with image:
+                return _decode(image, file, upright)
     except FileNotFoundError:
         raise
     # Pillow and its plug-ins raise whatever they like: IndexError, RuntimeError, MemoryError, ...
     except Exception as error:
         reason = ' '.join(str(error).split())[:300] or type(error).__name__
-        raise PictureError(
+        raise ImageError(
             f'{name} cannot be read ({reason}); get it again, or leave it out'
         ) from error
 
 
-def _decode(picture: Image.Image, file: BinaryIO | None, upright: bool) -> np.ndarray:
-    _check_cost(picture, upright and file is not None)
-    if _is_raw_ycbcr(picture) and file is not None:
+def _decode(image: Image.Image, file: BinaryIO | None, upright: bool) -> np.ndarray:
+    _check_cost(image, upright and file is not None)
+    if _is_raw_ycbcr(image) and file is not None:
         # Pillow takes such a TIFF for one of four bytes a pixel, and so for a truncated one.
         file.seek(0)
         flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
@@ -109,22 +109,22 @@ def _decode(picture: Image.Image, file: BinaryIO | None, upright: bool) -> np.nd
             raise ValueError('damaged or truncated TIFF')
         return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
     # Loaded first, a TIFF is turned already.
-    picture.load()
-    return _as_rgb(_upright(picture) if upright else picture)
+    image.load()
+    return _as_rgb(_upright(image) if upright else image)
 
 
-def _check_cost(picture: Image.Image, reducible: bool) -> None:
-    width, height = picture.size
+def _check_cost(image: Image.Image, reducible: bool) -> None:
+    width, height = image.size
     kept = 0
-    if picture.format in ('JPEG', 'MPO'):
+    if image.format in ('JPEG', 'MPO'):
         # The coefficients of a progressive JPEG are kept for all of it, whatever size it gets.
-        kept = width * height * _COEFFICIENTS * ('progressive' in picture.info)
+        kept = width * height * _COEFFICIENTS * ('progressive' in image.info)
         if reducible and width * height > MAX_PIXELS:
             scales = [s for s in (2, 4, 8) if -(-width // s) * -(-height // s) <= MAX_PIXELS]
             scale = min(scales, default=8)
-            picture.draft(None, (width // scale, height // scale))
-            width, height = picture.size
-    _check_size(width, height, _COSTS.get(picture.format, _PILLOW), kept)
+            image.draft(None, (width // scale, height // scale))
+            width, height = image.size
+    _check_size(width, height, _COSTS.get(image.format, _PILLOW), kept)
 
 
 def _check_size(width: int, height: int, cost: int = _PILLOW, kept: int = 0) -> None:
@@ -152,50 +152,48 @@ def _check_icon(file: BinaryIO) -> None:
             _check_size(*map(abs, struct.unpack('<ii', inside[4:12])))
 
 
-def _is_raw_ycbcr(picture: Image.Image) -> bool:
+def _is_raw_ycbcr(image: Image.Image) -> bool:
     return (
-        picture.format == 'TIFF'
-        and picture.tag_v2.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 6
-        and picture.tag_v2.get(TiffImagePlugin.COMPRESSION, 1) == 1
+        image.format == 'TIFF'
+        and image.tag_v2.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 6
+        and image.tag_v2.get(TiffImagePlugin.COMPRESSION, 1) == 1
     )
 
 
-def _upright(picture: Image.Image) -> Image.Image:
+def _upright(image: Image.Image) -> Image.Image:
     # Not ImageOps.exif_transpose: it copies upright images too, 150 MB for 50 megapixels, and
     # fails for whole images whose EXIF data are damaged.
     try:
-        turn = _TURNS.get(picture.getexif().get(ExifTags.Base.Orientation))
+        turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation))
     except Exception:  # Pillow raises half a dozen types for damaged EXIF data
         turn = None
-    return picture if turn is None else picture.transpose(turn)
+    return image if turn is None else image.transpose(turn)
 
 
-def _as_rgb(picture: Image.Image) -> np.ndarray:
-    if picture.mode == 'F':
+def _as_rgb(image: Image.Image) -> np.ndarray:
+    if image.mode == 'F':
         raise ValueError('its pixels are floating-point numbers; save it with 8 or 16 bits')
-    wide = picture.mode.startswith('I;16') or (
-        picture.mode == 'I' and max(picture.getextrema()) > 255
-    )
-    width, height = picture.size
+    wide = image.mode.startswith('I;16') or (image.mode == 'I' and max(image.getextrema()) > 255)
+    width, height = image.size
     rows = max(1, _STRIP // max(width, 1))
     if rows >= height:
-        return _strip_as_rgb(picture, wide)
+        return _strip_as_rgb(image, wide)
     # In strips: what a conversion takes, up to 16 bytes a pixel, is taken for a few rows only.
     pixels = np.empty((height, width, 3), np.uint8)
     for top in range(0, height, rows):
         bottom = min(top + rows, height)
-        pixels[top:bottom] = _strip_as_rgb(picture.crop((0, top, width, bottom)), wide)
+        pixels[top:bottom] = _strip_as_rgb(image.crop((0, top, width, bottom)), wide)
     return pixels
 
 
-def _strip_as_rgb(picture: Image.Image, wide: bool) -> np.ndarray:
-    if picture.mode.startswith('I'):
+def _strip_as_rgb(image: Image.Image, wide: bool) -> np.ndarray:
+    if image.mode.startswith('I'):
         # Pillow's own conversion cuts off at 255: a 16-bit image would be all white.
-        levels = np.asarray(picture, np.float64)
-        grey = np.clip(np.rint(levels / 257 if wide else levels), 0, 255).astype(np.uint8)
-        return np.repeat(grey[..., None], 3, axis=2)
-    if picture.has_transparency_data:
+        levels = np.asarray(image, np.float64)
+        gray = np.clip(np.rint(levels / 257 if wide else levels), 0, 255).astype(np.uint8)
+        return np.repeat(gray[..., None], 3, axis=2)
+    if image.has_transparency_data:
         # Nobody sees the colors of transparent pixels, so the network should not either.
-        grey = Image.new('RGBA', picture.size, (127, 127, 127, 255))
-        picture = Image.alpha_composite(grey, picture.convert('RGBA'))
-    return np.asarray(picture if picture.mode == 'RGB' else picture.convert('RGB'))
+        gray = Image.new('RGBA', image.size, (127, 127, 127, 255))
+        image = Image.alpha_composite(gray, image.convert('RGBA'))
+    return np.asarray(image if image.mode == 'RGB' else image.convert('RGB'))

@@ -5,29 +5,29 @@ from mmcv.transforms import BaseTransform
 
 from mmvlr.registry import TRANSFORMS
 
-from ..storage import PictureError, locate
-from ..storage.decoding import decode_picture
+from ..storage import ImageError, locate
+from ..storage.decoding import decode_image
 
-__all__ = ['LoadFace', 'PictureError', 'read_picture']
+__all__ = ['ImageError', 'LoadFace', 'read_image']
 
 
-def read_picture(path: str, upright: bool = False) -> np.ndarray:
+def read_image(path: str, upright: bool = False) -> np.ndarray:
     """Read an image as RGB uint8 (H, W, 3), from a file or out of a .pack, .rec or .bin file.
 
     Args:
         path: The file, or a name in a pack.
-        upright: See :func:`mmvlr.datasets.storage.decoding.decode_picture`.
+        upright: See :func:`mmvlr.datasets.storage.decoding.decode_image`.
 
     Raises:
         FileNotFoundError: There is no such file.
-        PictureError: It is damaged, truncated, no image, or too large.
+        ImageError: It is damaged, truncated, no image, or too large.
     """
     stored = locate(path)
     if stored is None:
-        return decode_picture(path, path, upright)
+        return decode_image(path, path, upright)
     reader, name = stored
     try:
-        return reader.picture(name)
+        return reader.image(name)
     except KeyError as error:
         raise FileNotFoundError(error.args[0]) from None
 
@@ -44,6 +44,6 @@ class LoadFace(BaseTransform):
     def transform(self, results: dict) -> dict:
         """Load one face."""
         if 'img' not in results:
-            results['img'] = read_picture(results['img_path'])
+            results['img'] = read_image(results['img_path'])
         results['ori_shape'] = tuple(results['img'].shape[:2])
         return results

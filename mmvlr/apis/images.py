@@ -1,4 +1,4 @@
-"""Whatever a user calls faces, as a stream of named pictures."""
+"""Whatever a user calls faces, as a stream of named images."""
 
 import glob
 import itertools
@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from mmvlr.datasets.base import PICTURE_SUFFIXES
-from mmvlr.datasets.storage.decoding import decode_picture
-from mmvlr.datasets.transforms import PictureError, read_picture
+from mmvlr.datasets.base import IMAGE_SUFFIXES
+from mmvlr.datasets.storage.decoding import decode_image
+from mmvlr.datasets.transforms import ImageError, read_image
 
-#: No face has been recognised in fewer pixels, and no quality measure knows such pictures.
+#: No face has been recognized in fewer pixels, and no quality measure knows such images.
 MIN_SIDE = 4
 _VIDEO_SUFFIXES = frozenset(
     {'.mp4', '.avi', '.mov', '.mkv', '.webm', '.m4v', '.mpg', '.mpeg', '.wmv', '.flv', '.ts'}
@@ -27,16 +27,16 @@ _VIDEO_SUFFIXES = frozenset(
 _ADDRESS = re.compile(r'([a-z][a-z0-9+.-]+):/{1,2}(?=[^/])', re.IGNORECASE)
 
 
-class VideoError(PictureError):
-    """A video was given where pictures are expected."""
+class VideoError(ImageError):
+    """A video was given where images are expected."""
 
 
 @dataclass(frozen=True)
-class Picture:
-    """One picture, or what is wrong with it.
+class Image:
+    """One image, or what is wrong with it.
 
     Attributes:
-        name: Path, or ``array 3`` for pictures without one.
+        name: Path, or ``array 3`` for images without one.
         pixels: (H, W, 3) uint8 RGB; None if there is an ``error``.
         error: Why there are no pixels.
     """
@@ -46,31 +46,31 @@ class Picture:
     error: Exception | None = None
 
 
-def count_pictures(faces: Any) -> int | None:
-    """Return how many pictures there are, or None where only the end will tell.
+def count_images(faces: Any) -> int | None:
+    """Return how many images there are, or None where only the end will tell.
 
-    What cannot be used counts as a picture: a path that names nothing, a frame that is None.
+    What cannot be used counts as an image: a path that names nothing, a frame that is None.
     """
     if isinstance(faces, (str, Path)):
         try:
-            return len(find_pictures(faces))
+            return len(find_images(faces))
         except (FileNotFoundError, ValueError):
             return 1
     if _is_array(faces):
         return len(faces) if getattr(faces, 'ndim', 0) == 4 else 1
     if isinstance(faces, (list, tuple)):
-        counts = [count_pictures(face) for face in faces]
+        counts = [count_images(face) for face in faces]
         return None if None in counts else sum(counts)
     return None if _is_iterable(faces) else 1
 
 
-def find_pictures(path: str | Path) -> list[Path]:
-    """Return the pictures that a path names: a file, all below a folder, or those of a glob.
+def find_images(path: str | Path) -> list[Path]:
+    """Return the images that a path names: a file, all below a folder, or those of a glob.
 
     Raises:
         FileNotFoundError: Nothing has that name.
         VideoError: It is the address of a stream or a page.
-        ValueError: There is no picture among it.
+        ValueError: There is no image among it.
     """
     address = _ADDRESS.match(str(path))
     if address and not os.path.exists(path):
@@ -90,11 +90,9 @@ def find_pictures(path: str | Path) -> list[Path]:
             for entry in path.rglob('*')
             if not any(part.startswith('.') for part in entry.relative_to(path).parts)
         ]
-        found = [e for e in shown if e.suffix.lower() in PICTURE_SUFFIXES and e.is_file()]
+        found = [e for e in shown if e.suffix.lower() in IMAGE_SUFFIXES and e.is_file()]
         if not found:
-            raise ValueError(
-                f'folder {path} holds no picture ({", ".join(sorted(PICTURE_SUFFIXES))})'
-            )
+            raise ValueError(f'folder {path} holds no image ({", ".join(sorted(IMAGE_SUFFIXES))})')
         return sorted(found)
     if glob.has_magic(str(path)):
         found = sorted(Path(name) for name in glob.glob(str(path), recursive=True))
@@ -105,25 +103,25 @@ def find_pictures(path: str | Path) -> list[Path]:
     raise FileNotFoundError(f'{path} does not exist')
 
 
-def pictures_of(faces: Any) -> Iterator[Picture]:
-    """Read pictures one by one, in order; what cannot be read comes as an error, not raised.
+def images_of(faces: Any) -> Iterator[Image]:
+    """Read images one by one, in order; what cannot be read comes as an error, not raised.
 
     Args:
         faces: A path (file, folder, glob), an array (H, W), (H, W, 1), (H, W, 3), (H, W, 4) or a
             batch (N, H, W, C), uint8 RGB; an image of Pillow's; or any iterable of these,
             generators too. Anything else in an iterable, as the None of a camera that drops a
-            frame, is one picture that cannot be used.
+            frame, is one image that cannot be used.
 
     Raises:
-        FileNotFoundError, ValueError: The path names nothing, or a folder without pictures. (One
-            of many paths comes as an error among the pictures.)
+        FileNotFoundError, ValueError: The path names nothing, or a folder without images. (One
+            of many paths comes as an error among the images.)
         TypeError: It is nothing of this kind.
     """
     single = isinstance(faces, (str, Path))
     if not single and not _is_array(faces) and not _is_iterable(faces):
         raise TypeError(_wanted(faces))
-    # A path alone is an error of the call, one of many is one of the pictures.
-    yield from map(_read, find_pictures(faces)) if single else _each(faces, itertools.count())
+    # A path alone is an error of the call, one of many is one of the images.
+    yield from map(_read, find_images(faces)) if single else _each(faces, itertools.count())
 
 
 def _wanted(faces: Any) -> str:
@@ -131,13 +129,13 @@ def _wanted(faces: Any) -> str:
     return f'faces must be {kinds}, not {type(faces).__name__}'
 
 
-def _each(faces: Any, numbers: Iterator[int]) -> Iterator[Picture]:
+def _each(faces: Any, numbers: Iterator[int]) -> Iterator[Image]:
     if isinstance(faces, (str, Path)):
         try:
-            found = find_pictures(faces)
+            found = find_images(faces)
         except (FileNotFoundError, ValueError) as error:
             # One name of many: the others are still wanted.
-            yield Picture(str(faces), error=error)
+            yield Image(str(faces), error=error)
             return
         yield from map(_read, found)
     elif _is_array(faces) or not _is_iterable(faces):
@@ -145,9 +143,9 @@ def _each(faces: Any, numbers: Iterator[int]) -> Iterator[Picture]:
         for single in faces if batch else [faces]:
             name = f'array {next(numbers)}'
             try:
-                yield Picture(name, _checked(_pixels(single, name), name))
-            except PictureError as error:
-                yield Picture(name, error=error)
+                yield Image(name, _checked(_pixels(single, name), name))
+            except ImageError as error:
+                yield Image(name, error=error)
     else:
         for face in faces:
             yield from _each(face, numbers)
@@ -163,26 +161,26 @@ def _is_iterable(faces: Any) -> bool:
 
 def _pixels(face: Any, name: str) -> np.ndarray:
     if isinstance(face, Image.Image):
-        return decode_picture(face, name, upright=True)
+        return decode_image(face, name, upright=True)
     if not _is_array(face):
-        raise PictureError(f'{name}: {_wanted(face)}')
+        raise ImageError(f'{name}: {_wanted(face)}')
     try:
         array = np.asarray(face)
     except Exception as error:  # tensors of a GPU, arrays of other libraries
-        raise PictureError(f'{name} is no array of NumPy ({error})') from error
+        raise ImageError(f'{name} is no array of NumPy ({error})') from error
     return as_rgb(array)
 
 
-def _read(path: Path) -> Picture:
+def _read(path: Path) -> Image:
     try:
         if _is_video(path):
             raise VideoError(
                 f'{path} is a video; take its frames out first '
                 f'(ffmpeg -i {path.name} frames/%06d.png), or give frames as a generator of arrays'
             )
-        return Picture(str(path), _checked(read_picture(str(path), upright=True), str(path)))
+        return Image(str(path), _checked(read_image(str(path), upright=True), str(path)))
     except Exception as error:  # whatever it is, the others are still wanted
-        return Picture(str(path), error=error)
+        return Image(str(path), error=error)
 
 
 def _is_video(path: Path) -> bool:
@@ -190,29 +188,29 @@ def _is_video(path: Path) -> bool:
         return True
     with open(path, 'rb') as file:
         head = file.read(12)
-    # Matroska, RIFF/AVI and MP4; the latter's brands of still pictures (avif, heic) are none.
+    # Matroska, RIFF/AVI and MP4; the latter's brands of still images (avif, heic) are none.
     mp4 = head[4:8] == b'ftyp' and head[8:12] not in (b'avif', b'heic', b'heix', b'mif1')
     return head[:4] == b'\x1a\x45\xdf\xa3' or (head[:4], head[8:]) == (b'RIFF', b'AVI ') or mp4
 
 
 def as_rgb(array: np.ndarray) -> np.ndarray:
-    """Return an array as RGB uint8 (H, W, 3): grey is repeated, alpha blended onto grey.
+    """Return an array as RGB uint8 (H, W, 3): gray is repeated, alpha blended onto gray.
 
     Raises:
-        PictureError: Shape or type are not those of a picture.
+        ImageError: Shape or type are not those of an image.
     """
     if array.ndim == 2:
         array = array[..., None]
     if array.ndim != 3 or array.shape[2] not in (1, 3, 4):
-        raise PictureError(
-            f'an array of shape {array.shape} is no picture: expected (H, W), (H, W, 3) or '
+        raise ImageError(
+            f'an array of shape {array.shape} is no image: expected (H, W), (H, W, 3) or '
             '(H, W, 4), channels last, RGB'
         )
     if array.dtype == np.uint16:
         array = np.rint(array / 257).astype(np.uint8)
     if array.dtype != np.uint8:
-        raise PictureError(
-            f'an array of {array.dtype} is no picture: expected uint8, 0 to 255 '
+        raise ImageError(
+            f'an array of {array.dtype} is no image: expected uint8, 0 to 255 '
             '(for values in [0, 1]: (255 * array).round().astype(numpy.uint8))'
         )
     if array.shape[2] == 1:
@@ -227,7 +225,7 @@ def as_rgb(array: np.ndarray) -> np.ndarray:
 def _checked(pixels: np.ndarray, name: str) -> np.ndarray:
     height, width = pixels.shape[:2]
     if min(height, width) < MIN_SIDE:
-        raise PictureError(
+        raise ImageError(
             f'{name} has {height} x {width} pixels: no face; {MIN_SIDE} are needed at least'
         )
     return pixels
