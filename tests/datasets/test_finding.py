@@ -3,12 +3,12 @@
 import os
 
 import pytest
-from mmvlr.datasets.degradation_statistics import find_images as find_faces
 
-from mmvlr.apis.images import count_images, find_images, images_of
+from mmvlr.apis.images import count_images, find_paths, images_of
 from mmvlr.datasets import FaceFolder, UIFaces
-from mmvlr.datasets.alignment import files_below
 from mmvlr.datasets.finding import find_images
+from mmvlr.preparation.align_tree import files_below
+from mmvlr.preparation.degradation_statistics import require_images
 
 
 @pytest.fixture
@@ -89,7 +89,7 @@ def test_every_walk_is_this_one(tree, monkeypatch):
     readable = ['1/a.png', '1/b.jpg', '2/c.png', '3/back/c.png', '3/linked.png']
     readable.insert(4, '3/back/deep/d.png')
     assert [n for n in files_below(tree) if not n.endswith('.txt')] == sorted(readable)
-    assert sorted(names(find_faces(tree).images, tree)) == sorted(readable)
+    assert sorted(names(require_images(tree).images, tree)) == sorted(readable)
     dataset = UIFaces(data_root=str(tree))
     found = [info['img_path'].removeprefix(f'{tree}/') for info in dataset.infos()]
     assert sorted(found) == sorted(readable)
@@ -118,7 +118,7 @@ def test_what_cannot_be_read_is_a_failure_with_its_name(tree, monkeypatch):
     assert 'leads nowhere (nowhere.jpg)' in errors['1/gone.jpg']
     assert 'Permission denied' in errors['2/deep']
     # One by one, as enrollment asks for them, they are the same.
-    again = list(images_of([str(path) for path in find_images(tree)]))
+    again = list(images_of([str(path) for path in find_paths(tree)]))
     assert [(p.name, str(p.error)) for p in again] == [(p.name, str(p.error)) for p in images]
 
 
@@ -141,14 +141,14 @@ def test_globs_find_what_the_folders_hold(tree, pattern, expected):
     if pattern == '*':
         # Each folder is a walk of its own, as where the shell expands the pattern.
         (tree / '3' / 'back').unlink()
-    found = names(find_images(tree / pattern), tree)
+    found = names(find_paths(tree / pattern), tree)
     assert [name for name in found if name not in UNREAD] == expected
 
 
 def test_glob_names_what_it_cannot_enter(tree, monkeypatch):
     deny(monkeypatch, tree / '2' / 'deep')
     for pattern in ('**/*.png', '**/*.jpg', '2/*'):
-        assert tree / '2' / 'deep' in find_images(tree / pattern)
+        assert tree / '2' / 'deep' in find_paths(tree / pattern)
 
 
 # Data sets --------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -84,7 +85,7 @@ def test_sample_is_spread_evenly():
     assert spread(3) == [0, 1, 2] and spread(0) == []
     indices = spread(1000)
     assert len(indices) == 64 and (indices[0], indices[-1]) == (0, 999)
-    assert {b - a for a, b in zip(indices, indices[1:], strict=False)} == {15, 16}
+    assert {b - a for a, b in pairwise(indices)} == {15, 16}
 
 
 def test_real_sets_are_silent(shared):

@@ -7,11 +7,13 @@ the converter are their own reference.
 
 import sys
 import types
+import zipfile
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors.torch import save_file
 
 from mmvlr.models import FaceRecognizer
 from mmvlr.utils.checkpoint import check_architecture
@@ -227,6 +229,58 @@ def mbf_forward(state, x):
     return feature_map, net.bn('features.layers.3', net.linear('features.layers.2', x))
 
 
+# FaceX-Zoo's MobileFaceNet
+
+ZOO_UNITS = [
+    # name, channels in and out, expanded, stride
+    ('conv_23', 64, 64, 128, 2),
+    *((f'conv_3.model.{i}', 64, 64, 128, 1) for i in range(4)),
+    ('conv_34', 64, 128, 256, 2),
+    *((f'conv_4.model.{i}', 128, 128, 256, 1) for i in range(6)),
+    ('conv_45', 128, 128, 512, 2),
+    *((f'conv_5.model.{i}', 128, 128, 256, 1) for i in range(2)),
+]
+
+
+def zoo_mbf_source(device=None):
+    source = Source(device)
+
+    def unit(name, out, channels, kernel, act=True):
+        source.conv(f'{name}.conv', out, channels, kernel, kernel)
+        source.bn(f'{name}.bn', out)
+        if act:
+            source.prelu(f'{name}.prelu', out)
+
+    unit('conv1', 64, 3, 3)
+    unit('conv2_dw', 64, 1, 3)
+    for name, channels, out, expanded, _ in ZOO_UNITS:
+        unit(f'{name}.conv', expanded, channels, 1)
+        unit(f'{name}.conv_dw', expanded, 1, 3)
+        unit(f'{name}.project', out, expanded, 1, act=False)
+    unit('conv_6_sep', 512, 128, 1)
+    unit('conv_6_dw', 512, 1, 7, act=False)
+    source.conv('linear', 512, 512)
+    source.bn('bn', 512)
+    return source
+
+
+def zoo_mbf_forward(state, x):
+    net = Layers(state, 1e-5)
+
+    def unit(name, x, stride=1, padding=0, groups=1):
+        x = net.bn(f'{name}.bn', net.conv(f'{name}.conv', x, stride, padding, groups))
+        return net.prelu(f'{name}.prelu', x) if f'{name}.prelu' in net else x
+
+    x = unit('conv2_dw', unit('conv1', x, 2, 1), 1, 1, groups=64)
+    for name, _, _, expanded, stride in ZOO_UNITS:
+        out = unit(f'{name}.conv', x)
+        out = unit(f'{name}.project', unit(f'{name}.conv_dw', out, stride, 1, expanded))
+        x = out if stride == 2 else x + out
+    feature_map = unit('conv_6_sep', x)
+    x = unit('conv_6_dw', feature_map, groups=512).flatten(1)
+    return feature_map, net.bn('bn', net.linear('linear', x))
+
+
 # facenet-pytorch's InceptionResnetV1
 
 FACENET_BRANCHES = {
@@ -428,6 +482,35 @@ CASES = {
         depth=18,
         left_out=1,
     ),
+    'cvlface-18': dict(
+        family='cvlface',
+        source=lambda: ir_source(18, inner_bn=True, last_affine=False),
+        stored=lambda state: as_published('model.net.', state),
+        safetensors=True,
+        forward=lambda state, x: ir_forward(state, x, 18, True),
+        image=half,
+        depth=18,
+    ),
+    'facexzoo-18': dict(
+        family='facexzoo',
+        source=lambda: ir_source(18, inner_bn=False, last_affine=True),
+        stored=lambda state: dict(
+            epoch=3, batch_id=1, state_dict=as_published('backbone.', state, **KERNEL)
+        ),
+        forward=lambda state, x: ir_forward(state, x, 18, False),
+        image=lambda image: (bgr(image) - 127.5) / 128,
+        depth=18,
+        left_out=2,
+    ),
+    'facexzoo-mbf': dict(
+        family='facexzoo-mbf',
+        source=zoo_mbf_source,
+        stored=lambda state: dict(state_dict=as_published('backbone.', state, **KERNEL)),
+        forward=zoo_mbf_forward,
+        image=lambda image: (bgr(image) - 127.5) / 128,
+        parameters=1_200_512,
+        left_out=2,
+    ),
     'facenet': dict(
         family='facenet',
         source=facenet_source,
@@ -455,7 +538,7 @@ def test_converted_network_computes_what_its_source_does(converter, tmp_path, ca
     if 'parameters' in case:
         assert source.num_parameters() == case['parameters']
     path, out = tmp_path / 'public.pth', tmp_path / 'new' / 'mmvlr.pth'
-    torch.save(case['stored'](source.state), path)
+    (save_file if case.get('safetensors') else torch.save)(case['stored'](source.state), path)
     depth = ['--depth', str(case['depth'])] if 'depth' in case else []
     assert converter.main([case['family'], str(path), str(out), *depth]) == 0
     said = capsys.readouterr().out
@@ -504,7 +587,10 @@ CONTRACTS = {
     'insightface-iresnet': (112, 'RGB', 127.5, 127.5),
     'insightface-mbf': (112, 'RGB', 127.5, 127.5),
     'adaface': (112, 'BGR', 127.5, 127.5),
+    'cvlface': (112, 'RGB', 127.5, 127.5),
     'faceevolve': (112, 'RGB', 127.5, 127.5),
+    'facexzoo': (112, 'BGR', 127.5, 128.0),
+    'facexzoo-mbf': (112, 'BGR', 127.5, 128.0),
     'magface': (112, 'BGR', 0.0, 255.0),
     'facenet': (160, 'RGB', 127.5, 128.0),
 }
@@ -512,7 +598,7 @@ CONTRACTS = {
 
 @pytest.mark.parametrize('family', CONTRACTS)
 def test_contract_is_that_of_the_table(converter, family):
-    """As in shared/protocols.md, "Backbones and public checkpoints"."""
+    """As in shared/protocols.md, "Backbones and public checkpoints", and publishers' code."""
     assert sorted(CONTRACTS) == sorted(converter.FAMILIES)
     size, color_order, mean, std = CONTRACTS[family]
     contract = converter.FaceDataPreprocessor(**converter.FAMILIES[family].preprocessing).contract
@@ -560,6 +646,37 @@ def test_half_precision_is_read(converter, tmp_path):
     assert torch.equal(weight, state['layers.0.layers.0.weight'].float())
 
 
+@pytest.mark.parametrize(
+    ('wrapped', 'where'),
+    [
+        (lambda s: s, None),
+        (lambda s: as_published('a.b.', s), 'a.b.'),
+        (lambda s: dict(state_dict=as_published('module.model.', s)), 'state_dict.module.model.'),
+        (
+            lambda s: dict(ema=dict(weights=s), epoch=1, optimizer=dict(state={0: {}})),
+            'ema.weights.',
+        ),
+    ],
+)
+def test_network_behind_any_prefix_and_wrapper(converter, tmp_path, capsys, mbf, wrapped, where):
+    path, out = tmp_path / 'in.pth', tmp_path / 'out.pth'
+    torch.save(wrapped(mbf), path)
+    assert converter.main(['insightface-mbf', str(path), str(out)]) == 0
+    said = capsys.readouterr().out
+    assert f'was found behind {where}' in said if where else 'found behind' not in said
+    weight = load_checkpoint_file(str(out))['state_dict']['backbone.stem.conv.weight']
+    assert torch.equal(weight, mbf['layers.0.layers.0.weight'])
+
+
+def test_colors_of_another_publisher_are_pointed_out(converter):
+    """The layout alone does not tell: FAMILY decides, and the prefix gives a hint."""
+    states = {'': as_published('net.', light(ir_source(18, True, False, 'meta')))}
+    assert 'cvlface, for which faces are RGB' in converter.split('a', states, 'adaface')[2]
+    assert 'for which' not in converter.split('a', states, 'cvlface')[2]
+    states = {'': as_published('backbone.', light(ir_source(18, False, True, 'meta')))}
+    assert 'facexzoo, for which faces are BGR' in converter.split('a', states, 'faceevolve')[2]
+
+
 # Refusals: small wrong files
 
 
@@ -588,6 +705,43 @@ def mbf():
 def light(source):
     """The same names, with weights that take no space; refused before shapes count."""
     return {key: torch.zeros(1) for key in source.state}
+
+
+def test_two_networks(refused, mbf):
+    said = refused('insightface-mbf', dict(student=mbf, teacher=as_published('net.', mbf)))
+    assert 'student.*, teacher.net.*' in said
+
+
+@pytest.mark.parametrize(
+    ('change', 'told'),
+    [
+        (lambda w: w.to(torch.complex64), 'complex64'),
+        (lambda w: w.to(torch.int8), 'int8'),
+        (lambda w: w * float('nan'), 'not finite'),
+    ],
+)
+def test_weights_that_are_no_real_numbers(refused, mbf, change, told):
+    said = refused('insightface-mbf', {**mbf, 'conv_sep.layers.0.weight': change(torch.ones(3))})
+    assert 'conv_sep.layers.0.weight' in said and told in said
+
+
+@pytest.mark.parametrize(
+    ('content', 'told'),
+    [
+        (b'<!DOCTYPE html><html>', 'web page'),
+        (b'version https://git-lfs.github.com/spec/v1\n', 'git lfs pull'),
+        (b'', 'empty'),
+        (b'\x20' + bytes(7) + b'{"a":', 'safetensors'),
+        ('zip', 'zip archive with inner/backbone.pth'),
+    ],
+)
+def test_what_it_is_instead(refused, tmp_path, content, told):
+    if content == 'zip':
+        with zipfile.ZipFile(tmp_path / 'public.pth', 'w') as archive:
+            archive.writestr('inner/backbone.pth', b'x')
+    else:
+        (tmp_path / 'public.pth').write_bytes(content)
+    assert told in refused('insightface-mbf', None)
 
 
 def test_missing_weight(refused, mbf):
@@ -663,17 +817,13 @@ def test_magface_is_not_taken_for_insightface(refused):
 
 def test_no_face_network(refused):
     said = refused('adaface', {'blocks.0.weight': torch.ones(1)})
-    assert 'no weight model.body.0.res_layer.5.running_mean' in said
-    assert 'its first weight is blocks.0.weight: is FAMILY right?' in said
+    assert 'no weight body.0.res_layer.5.running_mean' in said
+    assert 'its first weight is blocks.0.weight' in said and 'no layout that is known' in said
 
 
-@pytest.mark.parametrize('stored', [{}, [torch.ones(1)], torch.ones(3)])
+@pytest.mark.parametrize('stored', [{}, [torch.ones(1)], torch.ones(3), dict(epoch=3)])
 def test_no_weights(refused, stored):
     assert 'no weights in it' in refused('adaface', stored)
-
-
-def test_more_than_weights(refused):
-    assert 'epoch is no weight but a int' in refused('adaface', dict(epoch=3))
 
 
 def test_no_file(refused):

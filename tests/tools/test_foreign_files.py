@@ -33,7 +33,7 @@ FOREIGN = (
 SERVER = """
 import importlib.util, json, os, signal, sys, tempfile
 sys.path[:0] = sys.argv[2:]
-import matplotlib, torch, mmvlr.apis, mmvlr.cli.main, mmvlr.datasets.ui_building, mmvlr.web
+import matplotlib, torch, mmvlr.apis, mmvlr.cli.main, mmvlr.preparation.ui_building, mmvlr.web
 import mmvlr.apis.comparison, mmvlr.apis.curves, mmvlr.apis.export, mmvlr.apis.report
 import torchvision, torch._dynamo, torch.utils.tensorboard
 import mmengine.config.config, mmengine.runner.runner

@@ -9,11 +9,14 @@ FAMILY says who published SRC; it decides the names of the weights and the prepr
 - ``insightface-iresnet``: ``backbone.pth`` of r18, r34, r50, r100 (insightface, arcface_torch);
 - ``insightface-mbf``: ``backbone.pth`` of mbf;
 - ``adaface``: IR-18 to IR-101 ``.ckpt`` files, keys behind ``model.``;
+- ``cvlface``: IR-18 to IR-101 of CVLface, keys behind ``net.``;
 - ``faceevolve``: IR-50 of face.evoLVe;
+- ``facexzoo``, ``facexzoo-mbf``: IR and MobileFaceNet of FaceX-Zoo, keys behind ``backbone.``;
 - ``magface``: iResNet of MagFace, keys behind ``module.features.`` or ``features.module.``;
 - ``facenet``: ``InceptionResnetV1`` of facenet-pytorch.
 
-SRC is read without running code that may be hidden in it.
+SRC is a PyTorch or a safetensors file, read without running code that may be hidden in it. The
+network is found behind any prefix and in any dict, and it is said where.
 """
 
 import mmvlr  # noqa: F401  # isort: skip
@@ -26,16 +29,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 
 from mmvlr.models.backbones import FaceBackbone, InceptionResnetV1, IResNet, MobileFaceNet
 from mmvlr.models.data_preprocessor import FaceDataPreprocessor
-from mmvlr.utils.checkpoint import save_pretrained
+from mmvlr.utils.checkpoint import check_values, save_pretrained
 from mmvlr.utils.command import output_file, tell_write_errors
 from mmvlr.utils.compat import UntrustedCheckpointError, load_checkpoint_file
+from mmvlr.utils.filetype import describe_content
 from mmvlr.utils.io import sha256_of
 
-#: Where training checkpoints keep the weights; a bare state dict has none of these.
-WRAPPERS = ('state_dict', 'state_dict_backbone')
+#: Dicts in dicts that are searched for weights.
+DEEPEST = 3
 #: Names of the residual blocks of an IResNet, in all its layouts.
 BLOCK = re.compile(r'(layer\d+|body)\.\d+\.')
 
@@ -92,6 +97,27 @@ def mbf_names(backbone: MobileFaceNet) -> dict[str, str]:
     return names
 
 
+def facexzoo_mbf_names(backbone: MobileFaceNet) -> dict[str, str]:
+    """Names in FaceX-Zoo's MobileFaceNet, which are those of InsightFace_Pytorch.
+
+    Returns:
+        dict: Layer of the backbone -> layer of the source.
+    """
+    names = {'embedding': 'linear', 'features': 'bn'}
+    units = {'stem': 'conv1', 'stem_depthwise': 'conv2_dw', 'last': 'conv_6_sep'}
+    units['global_depthwise'] = 'conv_6_dw'
+    blocks = ['conv_23', *(f'conv_3.model.{i}' for i in range(4))]
+    blocks += ['conv_34', *(f'conv_4.model.{i}' for i in range(6))]
+    blocks += ['conv_45', *(f'conv_5.model.{i}' for i in range(2))]
+    for number, block in enumerate(blocks):
+        for unit, source in dict(expand='conv', depthwise='conv_dw', project='project').items():
+            units[f'blocks.{number}.{unit}'] = f'{block}.{source}'
+    for unit, source in units.items():
+        for layer, name in dict(conv='conv', bn='bn', act='prelu').items():
+            names[f'{unit}.{layer}'] = f'{source}.{name}'
+    return names
+
+
 @dataclass(frozen=True)
 class Family:
     """What is known about the checkpoints of one publisher.
@@ -100,9 +126,11 @@ class Family:
         url: Where they come from.
         architecture: Config of the backbone.
         names: Backbone -> its layers' names in the source, where they differ.
-        anchor: A weight that every file of the family has and, prefix included, others lack.
+        anchor: A weight that every file of the family has, and of other layouts none.
         preprocessing: Arguments of FaceDataPreprocessor.
-        prefixes: What may stand in front of the backbone's names.
+        home: How the prefix ends, behind which the publisher keeps the network, where others use
+            the same layout. Any other prefix is fine, too, unless ``only_home``.
+        only_home: A network elsewhere is another publisher's.
         heads: How the head's names start where the backbone's have no prefix.
     """
 
@@ -111,7 +139,8 @@ class Family:
     names: Callable[[Any], dict[str, str]]
     anchor: str
     preprocessing: Mapping[str, Any]
-    prefixes: tuple[str, ...] = ('', 'module.')
+    home: tuple[str, ...] = ()
+    only_home: bool = False
     heads: tuple[str, ...] = ()
 
 
@@ -136,9 +165,16 @@ FAMILIES = {
         names=ir_names,
         # The last BN of a block: face.evoLVe has one layer less.
         anchor='body.0.res_layer.5.running_mean',
-        prefixes=('model.', 'module.model.', ''),
         heads=('head.',),
         preprocessing=dict(color_order='BGR', mean=127.5, std=127.5),
+    ),
+    'cvlface': Family(
+        url='https://github.com/mk-minchul/CVLface',
+        architecture=dict(type='IResNet', variant='adaface'),
+        names=ir_names,
+        anchor='body.0.res_layer.5.running_mean',
+        home=('net.',),
+        preprocessing=dict(color_order='RGB', mean=127.5, std=127.5),
     ),
     'faceevolve': Family(
         url='https://github.com/ZhaoJ9014/face.evoLVe',
@@ -147,13 +183,29 @@ FAMILIES = {
         anchor='body.0.res_layer.4.running_mean',
         preprocessing=dict(color_order='RGB', mean=127.5, std=127.5),
     ),
+    'facexzoo': Family(
+        url='https://github.com/JDAI-CV/FaceX-Zoo',
+        architecture=dict(type='IResNet', variant='faceevolve'),
+        names=ir_names,
+        anchor='body.0.res_layer.4.running_mean',
+        home=('backbone.', 'feat_net.'),
+        preprocessing=dict(color_order='BGR', mean=127.5, std=128.0),
+    ),
+    'facexzoo-mbf': Family(
+        url='https://github.com/JDAI-CV/FaceX-Zoo',
+        architecture=dict(type='MobileFaceNet', variant='slim'),
+        names=facexzoo_mbf_names,
+        anchor='conv_6_sep.conv.weight',
+        preprocessing=dict(color_order='BGR', mean=127.5, std=128.0),
+    ),
     'magface': Family(
         url='https://github.com/IrvingMeng/MagFace',
         architecture=dict(type='IResNet', bn_eps=2e-5),
         names=same_names,
         anchor='layer1.0.bn1.weight',
-        # Never bare: that would be an insightface file, whose colors are the other way round.
-        prefixes=('module.features.', 'features.module.', 'features.'),
+        # Elsewhere it would be an insightface file, whose colors are the other way round.
+        home=('features.', 'features.module.'),
+        only_home=True,
         preprocessing=dict(color_order='BGR', mean=0.0, std=255.0),
     ),
     'facenet': Family(
@@ -168,14 +220,19 @@ FAMILIES = {
 BACKBONES = {cls.__name__: cls for cls in (IResNet, MobileFaceNet, InceptionResnetV1)}
 
 
-def read_weights(path: Path) -> dict[str, torch.Tensor]:
-    """Return the state dict in a checkpoint.
+def read_weights(path: Path) -> dict[str, dict[str, torch.Tensor]]:
+    """Return the weights in a checkpoint, by the path of the dict that they stand in.
 
     Raises:
-        ValueError: There is none.
+        ValueError: There are none.
     """
+    head = b''
+    if path.is_file():
+        with path.open('rb') as file:
+            head = file.read(512)
     try:
-        state = load_checkpoint_file(str(path))
+        safetensors = 'safetensors' in (describe_content(head) or '')
+        content = load_file(path) if safetensors else load_checkpoint_file(str(path))
     except ImportError as error:
         # Lightning files name classes of Lightning beside the weights; trusted, they are imported.
         raise ValueError(
@@ -183,42 +240,76 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
             "installed save the weights alone: torch.save(torch.load('"
             f"{path.name}', 'cpu', weights_only=False)['state_dict'], 'weights.pth')"
         ) from error
-    for wrapper in WRAPPERS:
-        if isinstance(state, Mapping) and isinstance(state.get(wrapper), Mapping):
-            state = state[wrapper]
-    if not isinstance(state, Mapping) or not state:
-        raise ValueError(f'{path}: no weights in it, but a {type(state).__name__}')
-    for key, value in state.items():
-        if not isinstance(value, torch.Tensor):
-            raise ValueError(
-                f'{path}: {key} is no weight but a {type(value).__name__}; save the state dict '
-                f'alone, or under one of the names {", ".join(WRAPPERS)}'
-            )
-    return dict(state)
+    except (OSError, ValueError, UntrustedCheckpointError):
+        raise
+    except Exception as error:  # safetensors has its own type
+        raise ValueError(f'{path} is no readable safetensors file ({error})') from error
+    states: dict[str, dict[str, torch.Tensor]] = {}
+    level = {'': content}
+    for _ in range(DEEPEST):
+        level = {name: inner for name, inner in level.items() if isinstance(inner, Mapping)}
+        for name, inner in level.items():
+            weights = {str(k): v for k, v in inner.items() if isinstance(v, torch.Tensor)}
+            if weights:
+                states[name] = weights
+        level = {f'{n}{k}.': v for n, inner in level.items() for k, v in inner.items()}
+    if not states:
+        raise ValueError(f'{path}: no weights in it, but a {type(content).__name__}')
+    return states
 
 
-def prefix_of(state: Mapping[str, Any], family: Family) -> str | None:
-    """Return what stands in front of the names, or None if the weights are not of the family."""
-    return next((prefix for prefix in family.prefixes if prefix + family.anchor in state), None)
+def find_networks(
+    states: Mapping[str, Mapping[str, Any]], family: Family
+) -> dict[tuple[str, str], Mapping[str, Any]]:
+    """Return the weights with networks of a family's layout, by their dict and the prefix there."""
+    return {
+        (name, key.removesuffix(family.anchor)): state
+        for name, state in states.items()
+        for key in state
+        if key == family.anchor or key.endswith(f'.{family.anchor}')
+    }
 
 
 def split(
-    path: Path, state: Mapping[str, torch.Tensor], name: str
-) -> tuple[dict[str, torch.Tensor], list[str]]:
-    """Return the backbone's weights without their prefix, and the names of those left out.
+    path: Path, states: Mapping[str, Mapping[str, torch.Tensor]], name: str
+) -> tuple[dict[str, torch.Tensor], list[str], str]:
+    """Return the backbone's weights without their prefix, the names of those left out, and a note.
+
+    The note says where the network was found, and whose file it looks like if not of the family.
 
     Raises:
-        ValueError: The file is of another family.
+        ValueError: The file is of another family, or holds several networks.
     """
     family = FAMILIES[name]
-    prefix = prefix_of(state, family)
-    if prefix is None:
-        fitting = [other for other in FAMILIES if prefix_of(state, FAMILIES[other]) is not None]
-        remedy = f'it looks like {" or ".join(fitting)}' if fitting else 'is FAMILY right?'
+    homes = {
+        other: {place for place in find_networks(states, f) if place[1].endswith(f.home)}
+        for other, f in FAMILIES.items()
+        if f.home
+    }
+    found = find_networks(states, family)
+    if family.only_home:
+        found = {place: state for place, state in found.items() if place in homes[name]}
+    likely = [other for other, places in homes.items() if places and FAMILIES[other].only_home]
+    if not found or set(likely) - {name}:
+        likely = likely or [
+            other
+            for other, f in FAMILIES.items()
+            if homes.get(other) or (not f.home and find_networks(states, f))
+        ]
+        known = 'it is of no layout that is known here'
+        first = next(iter(next(iter(states.values()))))
         raise ValueError(
-            f'{path}: no weight {family.prefixes[0]}{family.anchor}, which every file of {name} '
-            f'has; its first weight is {next(iter(state))}: {remedy}'
+            f'{path}: no weight {family.anchor}, behind whatever prefix, which every file of '
+            f'{name} has; its first weight is {first}: '
+            + (f'it looks like {" or ".join(likely)}' if likely else known)
         )
+    if len(found) > 1:
+        places = ', '.join(f'{wrapper}{prefix}*' for wrapper, prefix in found)
+        raise ValueError(
+            f'{path}: it holds {len(found)} networks of {name}: {places}; save one of them alone'
+        )
+    ((place, state),) = found.items()
+    wrapper, prefix = place
     backbone, left_out = {}, []
     for key, value in state.items():
         of_head = key.startswith(family.heads) if not prefix else not key.startswith(prefix)
@@ -226,7 +317,16 @@ def split(
             left_out.append(key)
         else:
             backbone[key.removeprefix(prefix)] = value
-    return backbone, left_out
+    note = f'; the network was found behind {wrapper}{prefix}' if wrapper or prefix else ''
+    for other, places in homes.items():
+        if other != name and place in places:
+            contract = FaceDataPreprocessor(**FAMILIES[other].preprocessing)
+            note += (
+                f', as {other} keeps it: if it is a file of {FAMILIES[other].url}, convert it as '
+                f'{other}, for which faces are {contract.color_order}, '
+                f'(x - {contract.mean_values[0]:g}) / {contract.std_values[0]:g}'
+            )
+    return backbone, left_out, note
 
 
 def depth_of(path: Path, state: Mapping[str, Any], wanted: int | None) -> int:
@@ -316,7 +416,7 @@ def convert(source: Path, out: Path, name: str, depth: int | None = None) -> str
     if source.resolve() == out.resolve():
         raise ValueError(f'{out}: is the source itself; name another file to write')
     family = FAMILIES[name]
-    state, left_out = split(source, read_weights(source), name)
+    state, left_out, note = split(source, read_weights(source), name)
     architecture = dict(family.architecture)
     if architecture['type'] == 'IResNet':
         architecture['depth'] = depth_of(source, state, depth)
@@ -327,6 +427,8 @@ def convert(source: Path, out: Path, name: str, depth: int | None = None) -> str
     with torch.device('meta'):
         backbone = BACKBONES[architecture['type']](**arguments)
     backbone.to_empty(device='cpu')
+    real = {key: torch.zeros(()) for key in state if not key.endswith('.num_batches_tracked')}
+    check_values(state, real, str(source))
     load(source, state, backbone, family.names(backbone))
     preprocessor = FaceDataPreprocessor(**family.preprocessing)
     digest = save_pretrained(
@@ -348,7 +450,7 @@ def convert(source: Path, out: Path, name: str, depth: int | None = None) -> str
     )
     if left_out:
         line += f'; {len(left_out)} weights of the head left out ({left_out[0]} ...)'
-    return line
+    return line + note
 
 
 @tell_write_errors

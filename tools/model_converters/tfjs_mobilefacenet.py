@@ -8,20 +8,48 @@ The source is ``mobilefacenet.json`` with ``mobilefacenet.bin`` beside it, of th
 
 import mmvlr  # noqa: F401  # isort: skip
 import argparse
-import json
+import math
 import sys
 from pathlib import Path
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
+from pydantic import ConfigDict, Field
 
 from mmvlr.models.backbones import MobileFaceNet
 from mmvlr.models.backbones.mobilefacenet import ConvBN
 from mmvlr.models.data_preprocessor import FaceDataPreprocessor
 from mmvlr.utils.checkpoint import save_pretrained
 from mmvlr.utils.command import output_file, tell_write_errors
+from mmvlr.utils.schema import FileModel, read_json
 
 BODY = 'MobileFaceNet/MobileFaceNet'
+_REMEDY = 'it is not a TensorFlow.js model, or damaged: get it again'
+
+
+class Entry(FileModel):
+    """A weight in a manifest."""
+
+    model_config = ConfigDict(extra='ignore')
+    name: str
+    shape: list[Annotated[int, Field(ge=0, le=2**31)]]
+    dtype: Literal['float32', 'int32']
+
+
+class Group(FileModel):
+    """Weights that stand behind each other in files."""
+
+    model_config = ConfigDict(extra='ignore')
+    paths: list[str]
+    weights: list[Entry]
+
+
+class Manifest(FileModel):
+    """What is read of a TensorFlow.js graph model."""
+
+    model_config = ConfigDict(extra='ignore')
+    weightsManifest: list[Group]  # noqa: N815
 
 
 def read_weights(model: Path) -> dict[str, np.ndarray]:
@@ -30,29 +58,23 @@ def read_weights(model: Path) -> dict[str, np.ndarray]:
     Raises:
         ValueError: The manifest and the binary files do not fit together.
     """
-    try:
-        manifest = json.loads(model.read_text())['weightsManifest']
-    except (json.JSONDecodeError, KeyError, TypeError, UnicodeDecodeError) as error:
-        raise ValueError(f'{model}: not a TensorFlow.js model (no weightsManifest)') from error
     weights = {}
-    for group in manifest:
-        data = b''.join((model.parent / name).read_bytes() for name in group['paths'])
+    for group in read_json(model, Manifest, _REMEDY).weightsManifest:
+        data = b''.join((model.parent / name).read_bytes() for name in group.paths)
         offset = 0
-        for entry in group['weights']:
-            size = int(np.prod(entry['shape'], dtype=np.int64)) * 4
-            if entry['dtype'] not in ('float32', 'int32'):
-                raise ValueError(f'{model}: {entry["name"]} has dtype {entry["dtype"]}')
+        for entry in group.weights:
+            size = math.prod(entry.shape) * 4
             if offset + size > len(data):
                 raise ValueError(
-                    f'{model}: {", ".join(group["paths"])} ends inside {entry["name"]}; '
+                    f'{model}: {", ".join(group.paths)} ends inside {entry.name}; '
                     'the file is truncated, get it again'
                 )
-            array = np.frombuffer(data[offset : offset + size], entry['dtype'])
-            weights[entry['name']] = array.reshape(entry['shape'])
+            array = np.frombuffer(data[offset : offset + size], entry.dtype)
+            weights[entry.name] = array.reshape(entry.shape)
             offset += size
         if offset != len(data):
             raise ValueError(
-                f'{model}: {", ".join(group["paths"])} holds {len(data)} bytes, '
+                f'{model}: {", ".join(group.paths)} holds {len(data)} bytes, '
                 f'the manifest describes {offset}'
             )
     return weights

@@ -6,11 +6,11 @@ import pickle
 import cv2
 import numpy as np
 import pytest
-from mmvlr.datasets.landmarks import LandmarkRecipe, read_landmarks
 from PIL import Image
 
 from mmvlr.datasets import alignment_of
 from mmvlr.datasets.alignment import FOUR_POINTS, TEMPLATE, align_face, align_tree
+from mmvlr.preparation.landmarks import LandmarkRecipe, read_landmarks
 
 from ..tools.conftest import tool  # noqa: F401 - a fixture
 
@@ -76,7 +76,10 @@ def test_four_points_move_to_the_template():
     difference = np.abs(back[inner].astype(int) - face[inner].astype(int))
     assert difference.mean() < 2
     # The mouth's center is not taken for a corner.
-    assert np.abs(align_face(scene, points + (9, 0))[inner].astype(int) - face[inner]).mean() > 5
+    assert (
+        np.abs(align_face(scene, np.add(points, (9, 0)))[inner].astype(int) - face[inner]).mean()
+        > 5
+    )
 
 
 @pytest.fixture
