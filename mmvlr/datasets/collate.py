@@ -12,7 +12,7 @@ from mmvlr.utils.loading import prepare_worker
 def face_collate(batch: Sequence[dict]) -> dict:
     """Stack packed faces: ``inputs`` (B, 3, H, W) uint8 and the list of ``data_samples``.
 
-    mmengine's default (``pseudo_collate``) would leave a list of pictures to be stacked on the
+    mmengine's default (``pseudo_collate``) would leave a list of images to be stacked on the
     main process; stacking here happens in the workers.
     """
     prepare_worker()
