@@ -4,6 +4,8 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
+# As many open files as a strict account has: whatever holds more fails here, not at a user's.
+FEW_FILES := ulimit -n 256;
 .PHONY: help venv demo test lint format docs clean
 
 PYTHON3 ?= python3
@@ -46,10 +48,10 @@ $(STAMP): requirements/tested.txt requirements/tested-no-deps.txt setup.py
 	@printf %s "$(CURDIR)" > $@
 
 demo: $(STAMP) ## train, test and report on embedded synthetic faces, without a download
-	$(PYTHON) tools/demo.py
+	$(FEW_FILES) $(PYTHON) tools/demo.py
 
 test: lint ## lint, then run all tests; ARGS='tests/models -x' goes to pytest
-	$(PYTHON) -m pytest $(ARGS)
+	$(FEW_FILES) $(PYTHON) -m pytest $(ARGS)
 
 lint: $(STAMP) ## check style and format
 	$(PYTHON) -m ruff check
