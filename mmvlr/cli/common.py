@@ -17,7 +17,7 @@ CODES = """exit codes:
   0  done
   1  it failed; the message says what and how to mend it
   2  wrong usage
-  3  done, but some pictures could not be used; they are listed
+  3  done, but some images could not be used; they are listed
   4  verify --threshold: the faces are less alike than that"""
 
 
@@ -41,7 +41,7 @@ class Outcome:
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
-    """Add what says which model looks at the pictures, and how."""
+    """Add what says which model looks at the images, and how."""
     group = parser.add_argument_group('model')
     group.add_argument(
         '--model',
@@ -57,8 +57,8 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         '--align',
         choices=('none', 'mtcnn'),
         default='none',
-        help='none: pictures are face crops, as the model knows them; mtcnn: find and align the '
-        "face in each picture first (needs pip install 'mmvlr[align]')",
+        help='none: images are face crops, as the model knows them; mtcnn: find and align the '
+        "face in each image first (needs pip install 'mmvlr[align]')",
     )
     group.add_argument('--device', help='such as cpu or cuda (default: the GPU if there is one)')
     group.add_argument(
@@ -128,13 +128,13 @@ def left_out(results: 'FaceResults') -> tuple[list[dict[str, str]], str, int]:
     failures = [dict(name=name, reason=reason) for name, reason in results.failures]
     lines = []
     if failures:
-        lines.append(f'{len(failures)} of {len(failures) + len(results)} pictures were left out:')
+        lines.append(f'{len(failures)} of {len(failures) + len(results)} images were left out:')
         lines += [f'  {failure["reason"]}' for failure in failures[:10]]
         if len(failures) > 10:
             lines.append(f'  ... and {len(failures) - 10} more (--json lists all)')
     if results.unaligned:
         lines.append(
-            f'{len(results.unaligned)} pictures without a face that could be found were taken as '
+            f'{len(results.unaligned)} images without a face that could be found were taken as '
             f'a whole, such as {results.unaligned[0]}'
         )
     return failures, '\n'.join(lines), LEFT_OUT if failures else DONE

@@ -22,7 +22,7 @@ from .common import (
 if TYPE_CHECKING:
     from mmvlr.apis import FaceInferencer, FaceResults
 
-#: From this similarity on two embeddings are of one and the same picture.
+#: From this similarity on two embeddings are of one and the same image.
 SAME = 1 - 1e-6
 
 
@@ -36,15 +36,15 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
         '        people/ has one folder for each person, named as the person\n'
         '  mmvlr enroll gallery/ ann1.jpg ann2.jpg --person Ann --model riface.safetensors\n'
         '  mmvlr enroll gallery/ --remove Ann\n\n'
-        'Pictures of a person who is there are added to those already enrolled. The gallery\n'
+        'Images of a person who is there are added to those already enrolled. The gallery\n'
         'remembers model and preprocessing, and refuses embeddings of others.',
     )
     enroll.add_argument('gallery', type=Path, help='folder of the gallery')
-    enroll.add_argument('faces', nargs='*', help='folder with a folder a person, or pictures')
-    enroll.add_argument('--person', help='all the pictures are of this person')
+    enroll.add_argument('faces', nargs='*', help='folder with a folder a person, or images')
+    enroll.add_argument('--person', help='all the images are of this person')
     enroll.add_argument(
         '--template',
-        help='how the pictures of a person become one template: mean, norm, ri, best or pictures '
+        help='how the images of a person become one template: mean, norm, ri, best or images '
         '(default for a new gallery: mean)',
     )
     enroll.add_argument('--remove', metavar='PERSON', action='append', default=[])
@@ -54,7 +54,7 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
     people = commands.add_parser(
         'people',
         help='who is in a gallery',
-        description='List the people of a gallery with the number of their pictures, and the rule\n'
+        description='List the people of a gallery with the number of their images, and the rule\n'
         'that makes templates of these.\n\n  mmvlr people gallery/',
     )
     people.add_argument('gallery', type=Path, help='folder of the gallery')
@@ -66,9 +66,9 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
         description='Set the thresholds of identification on faces whose answer is known.\n\n'
         '  mmvlr calibrate gallery/ decision.json --unmated strangers/ --mated known/ \\\n'
         '        --fpir 0.01 --error 0.05 --model riface.safetensors\n\n'
-        '--unmated  people who are not in the gallery. Folders are people; pictures outside of\n'
+        '--unmated  people who are not in the gallery. Folders are people; images outside of\n'
         '           one each count as a person of its own. A target of 1 % needs 99 people.\n'
-        '--mated    people of the gallery, other pictures than those enrolled, one folder a\n'
+        '--mated    people of the gallery, other images than those enrolled, one folder a\n'
         '           person, named as in the gallery. Needed for quality bins and abstention.\n\n'
         'Whatever the model, of new faces of people who are not in the gallery at most the share\n'
         '--fpir is accepted, on average over calibrations (conformal prediction).',
@@ -106,7 +106,7 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
         'people are listed.',
     )
     identify.add_argument('gallery', type=Path, help='folder of the gallery')
-    identify.add_argument('faces', nargs='+', help='pictures, folders and globs')
+    identify.add_argument('faces', nargs='+', help='images, folders and globs')
     identify.add_argument('--decision', metavar='FILE', help='what mmvlr calibrate wrote')
     identify.add_argument('--top', type=int, default=3, help='people to list (default: 3)')
     add_model_options(identify)
@@ -118,20 +118,20 @@ def people_of(folder: Path) -> Iterator[tuple[str, Path]]:
 
     Raises:
         FileNotFoundError: There is no such folder.
-        ValueError: It has no folders, or pictures beside them that belong to nobody.
+        ValueError: It has no folders, or images beside them that belong to nobody.
     """
-    from mmvlr.datasets.base import PICTURE_SUFFIXES
+    from mmvlr.datasets.base import IMAGE_SUFFIXES
 
     if not folder.is_dir():
         raise FileNotFoundError(f'{folder} does not exist or is no folder')
     entries = sorted(entry for entry in folder.iterdir() if not entry.name.startswith('.'))
-    loose = [e for e in entries if e.is_file() and e.suffix.lower() in PICTURE_SUFFIXES]
+    loose = [e for e in entries if e.is_file() and e.suffix.lower() in IMAGE_SUFFIXES]
     folders = [entry for entry in entries if entry.is_dir()]
     if loose or not folders:
-        found = f'{len(loose)} pictures such as {loose[0].name}' if loose else 'no folder'
+        found = f'{len(loose)} images such as {loose[0].name}' if loose else 'no folder'
         raise ValueError(
             f'{folder} should have one folder for each person; there is {found} in it. '
-            'For pictures of one person: --person NAME'
+            'For images of one person: --person NAME'
         )
     return ((entry.name, entry) for entry in folders)
 
@@ -142,21 +142,21 @@ def embed_people(
     """Embed a folder with a folder for each person.
 
     Returns:
-        The person of each face, the faces, and people without a picture.
+        The person of each face, the faces, and people without an image.
     """
+    from mmvlr.apis.images import find_images
     from mmvlr.apis.inferencer import join_results
-    from mmvlr.apis.pictures import find_pictures
     from mmvlr.utils.work import progress_bar
 
     of_person: dict[str, str] = {}
     empty = []
     for person, inner in people_of(folder):
         try:
-            of_person.update((str(path), person) for path in find_pictures(inner))
+            of_person.update((str(path), person) for path in find_images(inner))
         except ValueError:
             empty.append(person)
     if not of_person:
-        raise ValueError(f'{folder}: no person in it has a picture')
+        raise ValueError(f'{folder}: no person in it has an image')
     total = len(of_person)
     bar = progress_bar('embedding', total) if total > 200 else nullcontext(lambda: None)
     parts = []
@@ -168,18 +168,18 @@ def embed_people(
     results = join_results(parts)
     if not len(results):
         raise ValueError(
-            f'{folder}: none of the {len(results.failures)} pictures can be used; the first: '
+            f'{folder}: none of the {len(results.failures)} images can be used; the first: '
             f'{results.failures[0][1]}'
         )
     return [of_person[name] for name in results.names], results, empty
 
 
 def run_enroll(args: argparse.Namespace) -> Outcome:
-    """Enrol or remove people."""
+    """Enroll or remove people."""
     from mmvlr.identification import Gallery
 
     if not args.faces and not args.remove:
-        raise UsageError('give pictures to enrol, or --remove PERSON')
+        raise UsageError('give images to enroll, or --remove PERSON')
     if args.person is None and len(args.faces) > 1:
         raise UsageError('give one folder with a folder for each person, or --person NAME')
     exists = (args.gallery / 'gallery.json').is_file()
@@ -200,7 +200,7 @@ def run_enroll(args: argparse.Namespace) -> Outcome:
         failures, told, code = left_out(results)
         lost = sorted(set(empty) - set(owners))
         if lost:
-            notes.append(f'{len(lost)} people have no picture: {", ".join(lost[:5])}')
+            notes.append(f'{len(lost)} people have no image: {", ".join(lost[:5])}')
     else:
         gallery = Gallery.load(args.gallery)
     for person in args.remove:
@@ -208,16 +208,16 @@ def run_enroll(args: argparse.Namespace) -> Outcome:
             raise ValueError(f'{person!r} is not in {args.gallery}; mmvlr people lists who is')
         gallery.remove(person)
     if results is not None:
-        known = {person: gallery.pictures(person)[1] for person in {*owners} & {*gallery.people}}
+        known = {person: gallery.images(person)[1] for person in {*owners} & {*gallery.people}}
         new = [
             row
             for row, (owner, unit) in enumerate(zip(owners, results.unit, strict=True))
             if owner not in known or (known[owner] @ unit).max() < SAME
         ]
         if len(new) < len(owners):
-            notes.append(f'{len(owners) - len(new)} pictures are enrolled already')
+            notes.append(f'{len(owners) - len(new)} images are enrolled already')
         if new:
-            gallery.enrol_many(
+            gallery.enroll_many(
                 [owners[row] for row in new],
                 results.embedding[new],
                 {name: values[new] for name, values in results.qualities.items()},
@@ -231,7 +231,7 @@ def run_enroll(args: argparse.Namespace) -> Outcome:
     document |= dict(enrolled=added, removed=args.remove, failures=failures, notes=notes)
     text = f'{args.gallery}: {len(gallery)} people'
     if added:
-        text += f'; {sum(added.values())} pictures of {len(added)} people enrolled'
+        text += f'; {sum(added.values())} images of {len(added)} people enrolled'
     if args.remove:
         text += f'; removed: {", ".join(args.remove)}'
     return Outcome(document, paragraphs(text, *notes, told), code)
@@ -242,10 +242,10 @@ def run_people(args: argparse.Namespace) -> Outcome:
     from mmvlr.identification import Gallery
 
     gallery = Gallery.load(args.gallery)
-    rows = [dict(person=person, pictures=count) for person, count in gallery.counts.items()]
+    rows = [dict(person=person, images=count) for person, count in gallery.counts.items()]
     document = dict(people=rows, template=gallery.template, identity=gallery.identity)
-    text = f'{len(gallery)} people, {gallery.num_pictures} pictures, {gallery.template["type"]}'
-    return Outcome(document, paragraphs(table(['person', 'pictures'], rows), text))
+    text = f'{len(gallery)} people, {gallery.num_images} images, {gallery.template["type"]}'
+    return Outcome(document, paragraphs(table(['person', 'images'], rows), text))
 
 
 def run_identify(args: argparse.Namespace) -> Outcome:
@@ -312,11 +312,11 @@ def run_calibrate(args: argparse.Namespace) -> Outcome:
     folders = [given for given in args.unmated if Path(given).expanduser().is_dir()]
     if loose and (len(folders) > 1 or any('*' in given for given in args.unmated)):
         raise UsageError(
-            f'whose picture is {loose[0]}? Give the one folder that holds a folder for each person '
-            '(--unmated strangers/), not the folders or pictures in it'
+            f'whose image is {loose[0]}? Give the one folder that holds a folder for each person '
+            '(--unmated strangers/), not the folders or images in it'
         )
     both = sorted(set(strangers) & set(gallery.people))
-    known = np.concatenate([gallery.pictures(person)[1] for person in gallery.people])
+    known = np.concatenate([gallery.images(person)[1] for person in gallery.people])
     both += [
         name
         for name, unit in zip(unmated.names, unmated.unit, strict=True)
@@ -324,7 +324,7 @@ def run_calibrate(args: argparse.Namespace) -> Outcome:
     ]
     if both:
         raise ValueError(
-            f'{len(both)} people or pictures of --unmated are in the gallery, such as {both[0]}: '
+            f'{len(both)} people or images of --unmated are in the gallery, such as {both[0]}: '
             'they would make the threshold too high. Take them out of one of the two'
         )
     parts, people, empty = [unmated], [f'unmated {name}' for name in strangers], []
@@ -334,9 +334,9 @@ def run_calibrate(args: argparse.Namespace) -> Outcome:
         if missing:
             raise ValueError(
                 f'{len(missing)} people of {args.mated} are not in the gallery, such as '
-                f'{missing[0]}: enrol them, or move them to --unmated'
+                f'{missing[0]}: enroll them, or move them to --unmated'
             )
-        enrolled = {person: gallery.pictures(person)[1] for person in {*owners}}
+        enrolled = {person: gallery.images(person)[1] for person in {*owners}}
         same = [
             name
             for name, owner, unit in zip(mated.names, owners, mated.unit, strict=True)
@@ -344,8 +344,8 @@ def run_calibrate(args: argparse.Namespace) -> Outcome:
         ]
         if same:
             raise ValueError(
-                f'{len(same)} pictures of {args.mated} are enrolled themselves, such as '
-                f'{same[0]}: calibrate with other pictures of the people'
+                f'{len(same)} images of {args.mated} are enrolled themselves, such as '
+                f'{same[0]}: calibrate with other images of the people'
             )
         parts.append(mated)
         people += [f'mated {name}' for name in owners]
@@ -372,7 +372,7 @@ def run_calibrate(args: argparse.Namespace) -> Outcome:
         gallery=dict(
             path=str(args.gallery),
             people=len(gallery),
-            pictures=gallery.num_pictures,
+            images=gallery.num_images,
             digest=gallery.digest,
         ),
     )
@@ -393,8 +393,8 @@ def run_calibrate(args: argparse.Namespace) -> Outcome:
     ]
     document = dict(out=str(args.out), target_fpir=args.fpir, bins=bins, failures=failures)
     document['calibrated_on'] = dict(decision.calibrated_on)
-    document['people_without_pictures'] = empty
-    worst = max(threshold.realised_fpir(0.9) for threshold in decision.thresholds.thresholds)
+    document['people_without_images'] = empty
+    worst = max(threshold.realized_fpir(0.9) for threshold in decision.thresholds.thresholds)
     text = (
         f'{args.out}: of faces of people who are not enrolled at most {args.fpir:.1%} is accepted, '
         f'on average over\ncalibrations; with these, below {worst:.1%} with a probability of 90 %.'
@@ -409,13 +409,13 @@ def run_calibrate(args: argparse.Namespace) -> Outcome:
         )
         abstention = f'No answer below {args.abstain_by} {decision.level.level:.3f}: '
         abstention += decision.level.summary
-    notes = f'{len(empty)} people have no picture: {", ".join(empty[:5])}' if empty else ''
+    notes = f'{len(empty)} people have no image: {", ".join(empty[:5])}' if empty else ''
     shown = table(['quality', 'threshold', 'people', 'faces'], bins)
     return Outcome(document, paragraphs(text, shown, abstention, notes, told), code)
 
 
 def stranger_of(name: str, given: list[str]) -> str:
-    """Return whose picture a file is: the first folder below what was given, else the file."""
+    """Return whose image a file is: the first folder below what was given, else the file."""
     for root in given:
         path, root_path = Path(name), Path(root).expanduser()
         if root_path.is_dir() and path.is_relative_to(root_path):

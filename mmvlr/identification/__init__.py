@@ -12,9 +12,9 @@ from .gallery import Gallery, GalleryFileError, Matches
 from .search import ExactSearch, FaissSearch
 from .templates import (
     BestTemplate,
+    ImageTemplates,
     MeanTemplate,
     NormWeightedTemplate,
-    PictureTemplates,
     RIWeightedTemplate,
     TemplateRule,
 )
@@ -27,10 +27,10 @@ __all__ = [
     'FaissSearch',
     'Gallery',
     'GalleryFileError',
+    'ImageTemplates',
     'Matches',
     'MeanTemplate',
     'NormWeightedTemplate',
-    'PictureTemplates',
     'RIWeightedTemplate',
     'SearchedFaces',
     'TargetNotReachedError',

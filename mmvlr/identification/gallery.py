@@ -1,4 +1,4 @@
-"""The gallery: known people with the embeddings of their pictures, searched and kept on disk."""
+"""The gallery: known people with the embeddings of their images, searched and kept on disk."""
 
 import hashlib
 import json
@@ -44,20 +44,20 @@ class Matches:
 
 
 class Gallery:
-    """Known people, each with the embeddings and qualities of one or several pictures.
+    """Known people, each with the embeddings and qualities of one or several images.
 
-    The pictures are kept, as unit vectors, and the templates that are searched are made of them:
+    The images are kept, as unit vectors, and the templates that are searched are made of them:
     so the rule can be changed, and people can be extended, at any time. Templates and index are
-    made at the first search after a change; enrol many people by :meth:`enrol_many`, not with a
+    made at the first search after a change; enroll many people by :meth:`enroll_many`, not with a
     search after each.
 
-    Names of people and pictures are any text. People keep the order of their enrolment.
+    Names of people and images are any text. People keep the order of their enrollment.
 
     Args:
         identity: Which network makes the embeddings, as ``mmvlr.apis.network.identity_of`` says
             it. It travels with the gallery, whose embeddings mean nothing to another network.
-        template: Rule that makes templates of pictures: a short name (``'mean'``, ``'norm'``,
-            ``'ri'``, ``'best'``, ``'pictures'``), or a config of one of ``TEMPLATES``.
+        template: Rule that makes templates of images: a short name (``'mean'``, ``'norm'``,
+            ``'ri'``, ``'best'``, ``'images'``), or a config of one of ``TEMPLATES``.
         search: ``'exact'``, ``'faiss'``, or a config such as ``dict(type='faiss', kind='ivf')``.
 
     Raises:
@@ -67,8 +67,8 @@ class Gallery:
     Example:
         >>> identity = dict(embedding=dict(dims=2))
         >>> gallery = Gallery(identity, template='best')
-        >>> gallery.enrol('Ann', [[1.0, 0.0], [0.8, 0.6]], dict(ri=[0.4, 0.1]))
-        >>> gallery.enrol('Bob', [[0.0, 3.0]], dict(ri=[-0.2]))
+        >>> gallery.enroll('Ann', [[1.0, 0.0], [0.8, 0.6]], dict(ri=[0.4, 0.1]))
+        >>> gallery.enroll('Bob', [[0.0, 3.0]], dict(ri=[-0.2]))
         >>> matches = gallery.search([[0.0, 1.0]], k=2)
         >>> matches.person[0].tolist(), matches.similarity[0].round(2).tolist()
         (['Bob', 'Ann'], [1.0, 0.3199999928474426])
@@ -88,10 +88,10 @@ class Gallery:
                 'mmvlr.apis.network.identity_of(model)'
             ) from error
         self.identity = deepcopy(dict(identity))
-        # Numbers of people only grow, so that the order of numbers is that of enrolment.
+        # Numbers of people only grow, so that the order of numbers is that of enrollment.
         self._number: dict[str, int] = {}
         self._next = 0
-        self._parts: list[_Pictures] = []
+        self._parts: list[_Images] = []
         self._removed = False
         self._forget()
         self._rule: TemplateRule
@@ -100,7 +100,7 @@ class Gallery:
 
     @property
     def people(self) -> list[str]:
-        """Names of the people, in the order of their enrolment."""
+        """Names of the people, in the order of their enrollment."""
         return list(self._number)
 
     def __len__(self) -> int:
@@ -111,21 +111,20 @@ class Gallery:
 
     def __repr__(self) -> str:
         return (
-            f'Gallery({len(self):,} people, {self.num_pictures:,} pictures, '
-            f'template={self._template})'
+            f'Gallery({len(self):,} people, {self.num_images:,} images, template={self._template})'
         )
 
     @property
-    def num_pictures(self) -> int:
-        """Number of pictures of all people."""
-        return len(self._pictures().names)
+    def num_images(self) -> int:
+        """Number of images of all people."""
+        return len(self._images().names)
 
     @property
     def template(self) -> dict[str, Any]:
-        """Config of the rule that makes templates; setting it keeps the pictures.
+        """Config of the rule that makes templates; setting it keeps the images.
 
         Raises:
-            ValueError: There is no such rule, or a picture lacks a quality that it needs.
+            ValueError: There is no such rule, or an image lacks a quality that it needs.
         """
         return dict(self._template)
 
@@ -133,14 +132,14 @@ class Gallery:
     def template(self, template: str | Mapping[str, Any]) -> None:
         config = template_config(template)
         rule = TEMPLATES.build(dict(config))
-        pictures = self._pictures()
-        lacking = _lacking(rule, pictures.qualities, len(pictures.names))
+        images = self._images()
+        lacking = _lacking(rule, images.qualities, len(images.names))
         if lacking:
             row, name = lacking
-            person = self.people[self._positions(pictures.person[row : row + 1])[0]]
+            person = self.people[self._positions(images.person[row : row + 1])[0]]
             raise ValueError(
-                f'{type(rule).__name__} needs the quality {name!r} of every picture; '
-                f'{_label(person, pictures.names[row])} was enrolled without it'
+                f'{type(rule).__name__} needs the quality {name!r} of every image; '
+                f'{_label(person, images.names[row])} was enrolled without it'
             )
         self._template, self._rule = config, rule
         self._forget()
@@ -154,20 +153,20 @@ class Gallery:
     def method(self, search: str | Mapping[str, Any]) -> None:
         self._method, self._index = search_config(search), None
 
-    def enrol(
+    def enroll(
         self,
         person: str,
         embeddings: Any,
         qualities: Mapping[str, Any] | None = None,
         names: Sequence[str] | None = None,
     ) -> None:
-        """Add pictures of a person, who may be there already.
+        """Add images of a person, who may be there already.
 
         Args:
             person: Name, any text but the empty one.
-            embeddings: Embeddings of the n pictures, of any length, (n, D).
+            embeddings: Embeddings of the n images, of any length, (n, D).
             qualities: Qualities by name, higher is better, (n,) each.
-            names: Names of the pictures, (n,).
+            names: Names of the images, (n,).
 
         Raises:
             ValueError: An embedding has no direction or another size, a quality is missing that
@@ -175,29 +174,29 @@ class Gallery:
         """
         count = len(embeddings) if hasattr(embeddings, '__len__') else 0
         if not count:
-            raise ValueError(f'{person!r} has no picture to enrol')
-        self.enrol_many([person] * count, embeddings, qualities, names)
+            raise ValueError(f'{person!r} has no image to enroll')
+        self.enroll_many([person] * count, embeddings, qualities, names)
 
-    def enrol_many(
+    def enroll_many(
         self,
         people: Sequence[str],
         embeddings: Any,
         qualities: Mapping[str, Any] | None = None,
         names: Sequence[str] | None = None,
     ) -> None:
-        """Add pictures of many people at once, in any order.
+        """Add images of many people at once, in any order.
 
         Args:
-            people: Whom each picture shows, (N,).
+            people: Whom each image shows, (N,).
             embeddings: Embeddings of any length, (N, D).
             qualities: Qualities by name, (N,) each.
-            names: Names of the pictures, (N,).
+            names: Names of the images, (N,).
 
         Raises:
-            ValueError: See :meth:`enrol`. Nobody is enrolled then.
+            ValueError: See :meth:`enroll`. Nobody is enrolled then.
         """
         people = _texts(people, 'people')
-        names = [''] * len(people) if names is None else _texts(names, 'pictures')
+        names = [''] * len(people) if names is None else _texts(names, 'images')
         shape = tuple(np.shape(embeddings))
         if len(shape) != 2 or shape[1] != self._dims:
             raise ValueError(
@@ -206,16 +205,14 @@ class Gallery:
             )
         if not len(people) == len(names) == shape[0]:
             raise ValueError(
-                f'{shape[0]} embeddings, {len(people)} people and {len(names)} names of pictures '
+                f'{shape[0]} embeddings, {len(people)} people and {len(names)} names of images '
                 'were given: there must be as many of each'
             )
         if '' in people:
-            raise ValueError(f'picture {people.index("") + 1} is of a person without name')
+            raise ValueError(f'image {people.index("") + 1} is of a person without name')
 
         def label(row: int) -> str:
-            return _label(
-                people[row], names[row] or f'picture {people[:row].count(people[row]) + 1}'
-            )
+            return _label(people[row], names[row] or f'image {people[:row].count(people[row]) + 1}')
 
         unit = unit_rows(embeddings, label)
         given = {name: as_quality(v, name, len(unit)) for name, v in (qualities or {}).items()}
@@ -228,7 +225,7 @@ class Gallery:
             row, name = lacking
             there = ', '.join(sorted(given)) or 'none'
             raise ValueError(
-                f'{type(self._rule).__name__} needs the quality {name!r} of every picture; '
+                f'{type(self._rule).__name__} needs the quality {name!r} of every image; '
                 f'{label(row)} comes with: {there}'
             )
         for person in people:
@@ -236,11 +233,11 @@ class Gallery:
                 self._number[person] = self._next
                 self._next += 1
         numbers = np.fromiter((self._number[person] for person in people), np.int64, len(people))
-        self._parts.append(_Pictures(unit, numbers, names, given))
+        self._parts.append(_Images(unit, numbers, names, given))
         self._forget()
 
     def remove(self, person: str) -> None:
-        """Forget a person with all pictures.
+        """Forget a person with all images.
 
         Raises:
             KeyError: The person is not in the gallery.
@@ -251,22 +248,22 @@ class Gallery:
         self._removed = True
         self._forget()
 
-    def pictures(self, person: str) -> tuple[list[str], np.ndarray, dict[str, np.ndarray]]:
+    def images(self, person: str) -> tuple[list[str], np.ndarray, dict[str, np.ndarray]]:
         """Return what is known of a person.
 
         Returns:
-            Names of the n pictures, their unit embeddings, float32 (n, D), and their qualities,
-            (n,) each, NaN where a picture was enrolled without.
+            Names of the n images, their unit embeddings, float32 (n, D), and their qualities,
+            (n,) each, NaN where an image was enrolled without.
 
         Raises:
             KeyError: The person is not in the gallery.
         """
         if person not in self._number:
             raise KeyError(f'{person!r} is not in the gallery of {len(self):,} people')
-        pictures = self._pictures()
-        rows = np.flatnonzero(pictures.person == self._number[person])
-        qualities = {name: values[rows] for name, values in pictures.qualities.items()}
-        return [pictures.names[row] for row in rows], pictures.unit[rows], qualities
+        images = self._images()
+        rows = np.flatnonzero(images.person == self._number[person])
+        qualities = {name: values[rows] for name, values in images.qualities.items()}
+        return [images.names[row] for row in rows], images.unit[rows], qualities
 
     def templates(self) -> tuple[np.ndarray, np.ndarray]:
         """Return what is searched.
@@ -276,17 +273,17 @@ class Gallery:
             int64 (T,), not falling. Do not write to them.
 
         Raises:
-            ValueError: The pictures of a person cancel out.
+            ValueError: The images of a person cancel out.
         """
         if self._made is None:
-            pictures = self._sorted()
-            starts = self._starts(pictures)
-            self._made = self._rule.many(pictures.unit, starts, pictures.qualities, self.people)
+            images = self._sorted()
+            starts = self._starts(images)
+            self._made = self._rule.many(images.unit, starts, images.qualities, self.people)
         return self._made
 
     @property
     def counts(self) -> dict[str, int]:
-        """Number of pictures of each person, in the order of enrolment."""
+        """Number of images of each person, in the order of enrollment."""
         counts = np.diff(self._starts(self._sorted())).tolist()
         return dict(zip(self.people, counts, strict=True))
 
@@ -305,7 +302,7 @@ class Gallery:
         """Find the people who resemble each probe most.
 
         The best template of a person counts. Equally similar people stand in the order of their
-        enrolment.
+        enrollment.
 
         Args:
             embeddings: Embeddings of the probes, of any length, (P, D).
@@ -322,7 +319,7 @@ class Gallery:
         if k < 1:
             raise ValueError(f'k must be at least 1, got {k}')
         if not len(self):
-            raise ValueError('the gallery is empty: enrol somebody before searching')
+            raise ValueError('the gallery is empty: enroll somebody before searching')
         probes = unit_rows(embeddings, 'probe {}'.format)
         if probes.shape[1] != self._dims:
             raise ValueError(
@@ -348,9 +345,9 @@ class Gallery:
         from safetensors.numpy import save_file
 
         folder = Path(folder)
-        pictures = self._sorted()
-        tensors = {_QUALITY + name: values for name, values in pictures.qualities.items()}
-        tensors['embedding'] = pictures.unit
+        images = self._sorted()
+        tensors = {_QUALITY + name: values for name, values in images.qualities.items()}
+        tensors['embedding'] = images.unit
         written = write_atomic(
             folder / 'gallery.safetensors', lambda path: save_file(tensors, path)
         )
@@ -362,8 +359,8 @@ class Gallery:
             template=self._template,
             tensors=digest,
             people=self.people,
-            offsets=self._starts(pictures).tolist(),
-            pictures=pictures.names,
+            offsets=self._starts(images).tolist(),
+            images=images.names,
         )
         text = json.dumps(content)
         head = json.dumps(dict(format=_FORMAT, version=_VERSION, sha256=_digest(text)))
@@ -405,7 +402,7 @@ class Gallery:
             from mmvlr.utils.contract import check_identity
 
             check_identity(identity, content['identity'], str(path))
-        pictures = _read_tensors(path, content)
+        images = _read_tensors(path, content)
         check_registered(content['template'], TEMPLATES, str(path))
         try:
             gallery = cls(content['identity'], content['template'], search)
@@ -416,7 +413,7 @@ class Gallery:
             ) from error
         gallery._number = {person: number for number, person in enumerate(content['people'])}
         gallery._next = len(gallery)
-        gallery._parts = [pictures]
+        gallery._parts = [images]
         return gallery
 
     def _forget(self) -> None:
@@ -425,45 +422,45 @@ class Gallery:
         self._made: tuple[np.ndarray, np.ndarray] | None = None
         self._sha256: str | None = None
 
-    def _pictures(self) -> '_Pictures':
-        """All pictures in one part, without those of removed people."""
+    def _images(self) -> '_Images':
+        """All images in one part, without those of removed people."""
         if len(self._parts) != 1:
             self._parts = [_join(self._parts, self._dims)]
         if self._removed:
-            (pictures,) = self._parts
-            kept = np.isin(pictures.person, np.fromiter(self._number.values(), np.int64))
-            self._parts, self._removed = [pictures.take(np.flatnonzero(kept))], False
+            (images,) = self._parts
+            kept = np.isin(images.person, np.fromiter(self._number.values(), np.int64))
+            self._parts, self._removed = [images.take(np.flatnonzero(kept))], False
         return self._parts[0]
 
-    def _sorted(self) -> '_Pictures':
-        """All pictures, those of a person in a row, people in the order of enrolment."""
-        pictures = self._pictures()
-        if (np.diff(pictures.person) < 0).any():
-            pictures = pictures.take(np.argsort(pictures.person, kind='stable'))
-            self._parts = [pictures]
-        return pictures
+    def _sorted(self) -> '_Images':
+        """All images, those of a person in a row, people in the order of enrollment."""
+        images = self._images()
+        if (np.diff(images.person) < 0).any():
+            images = images.take(np.argsort(images.person, kind='stable'))
+            self._parts = [images]
+        return images
 
     def _positions(self, number: np.ndarray) -> np.ndarray:
         """Places in ``people`` of people by number."""
         return np.searchsorted(np.fromiter(self._number.values(), np.int64), number)
 
-    def _starts(self, pictures: '_Pictures') -> np.ndarray:
-        """Where each person's pictures start and the last one's end, int64 (K + 1,)."""
+    def _starts(self, images: '_Images') -> np.ndarray:
+        """Where each person's images start and the last one's end, int64 (K + 1,)."""
         numbers = np.fromiter(self._number.values(), np.int64)
-        return np.append(np.searchsorted(pictures.person, numbers), len(pictures.person))
+        return np.append(np.searchsorted(images.person, numbers), len(images.person))
 
 
 @dataclass(frozen=True, eq=False)
-class _Pictures:
-    """N pictures: unit embeddings (N, D), number of the person (N,), names, qualities (N,)."""
+class _Images:
+    """N images: unit embeddings (N, D), number of the person (N,), names, qualities (N,)."""
 
     unit: np.ndarray
     person: np.ndarray
     names: list[str]
     qualities: dict[str, np.ndarray]
 
-    def take(self, rows: np.ndarray) -> '_Pictures':
-        return _Pictures(
+    def take(self, rows: np.ndarray) -> '_Images':
+        return _Images(
             self.unit[rows],
             self.person[rows],
             [self.names[row] for row in rows],
@@ -471,14 +468,14 @@ class _Pictures:
         )
 
 
-def _join(parts: Iterable[_Pictures], dims: int) -> _Pictures:
+def _join(parts: Iterable[_Images], dims: int) -> _Images:
     parts = [part for part in parts if part.names]
     if len(parts) == 1:
         # No copy: the embeddings of a large gallery, enrolled at once, would be there twice.
         return parts[0]
     known = dict.fromkeys(name for part in parts for name in part.qualities)
     empty = np.empty(0, np.float32)
-    return _Pictures(
+    return _Images(
         np.concatenate([np.empty((0, dims), np.float32), *(part.unit for part in parts)]),
         np.concatenate([np.empty(0, np.int64), *(part.person for part in parts)]),
         [name for part in parts for name in part.names],
@@ -505,14 +502,14 @@ def _texts(values: Iterable[str], kind: str) -> list[str]:
     return [str(value) for value in values]
 
 
-def _label(person: str, picture: str) -> str:
-    return f'{picture or "a picture"} of {person!r}'
+def _label(person: str, image: str) -> str:
+    return f'{image or "an image"} of {person!r}'
 
 
 def _lacking(
     rule: TemplateRule, qualities: Mapping[str, np.ndarray], count: int
 ) -> tuple[int, str] | None:
-    """Row of the first of ``count`` pictures that lacks a quality the rule needs, and its name."""
+    """Row of the first of ``count`` images that lacks a quality the rule needs, and its name."""
     for name in rule.needs:
         bad = np.flatnonzero(~np.isfinite(qualities.get(name, np.full(count, np.nan))))
         if len(bad):
@@ -529,7 +526,7 @@ def _tensors_name(digest: str) -> str:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    advice = 'enrol again, or take it from a backup'
+    advice = 'enroll again, or take it from a backup'
     try:
         whole = json.loads(path.read_text(encoding='utf-8'))
         found = whole['format'], whole['version']
@@ -548,7 +545,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def _read_tensors(path: Path, content: Mapping[str, Any]) -> _Pictures:
+def _read_tensors(path: Path, content: Mapping[str, Any]) -> _Images:
     from safetensors.numpy import load_file
 
     file = path.parent / _tensors_name(content['tensors'])
@@ -559,7 +556,7 @@ def _read_tensors(path: Path, content: Mapping[str, Any]) -> _Pictures:
     if sha256_of(file) != content['tensors']:
         raise GalleryFileError(
             f'{file} is damaged, cut short or of another gallery: it is not the file that '
-            f'{path} names; enrol again, or take both files from a backup'
+            f'{path} names; enroll again, or take both files from a backup'
         )
     tensors = load_file(file)
     starts = np.array(content['offsets'], np.int64)
@@ -569,4 +566,4 @@ def _read_tensors(path: Path, content: Mapping[str, Any]) -> _Pictures:
         for name, values in tensors.items()
         if name.startswith(_QUALITY)
     }
-    return _Pictures(tensors['embedding'], person, content['pictures'], qualities)
+    return _Images(tensors['embedding'], person, content['images'], qualities)

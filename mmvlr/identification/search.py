@@ -3,7 +3,7 @@
 A search is built of the templates once and asked many times. Both find candidates by fast float32
 products and compute the similarity of these again in float64, which is then rounded: so equal
 templates get equal similarities, and a probe the same ones alone or in a batch, exactly searched or
-by faiss. Equally similar people stand in the order of their enrolment.
+by faiss. Equally similar people stand in the order of their enrollment.
 """
 
 from collections.abc import Mapping
@@ -95,7 +95,7 @@ class FaissSearch:
 
     - ``'flat'``: compares with every template as :class:`ExactSearch`. Where many people are
       equally similar at the last place, which of them is found is left open.
-    - ``'ivf'``: templates are sorted into cells around ``num_cells`` centres, and a probe is
+    - ``'ivf'``: templates are sorted into cells around ``num_cells`` centers, and a probe is
       compared with those of the nearest cells alone: faster, and it misses the best now and then.
       How often depends on the embeddings; measure it on yours.
 
@@ -129,10 +129,10 @@ class FaissSearch:
             self.index = faiss.IndexFlatIP(dims)
         elif kind == 'ivf':
             num_cells = num_cells or max(1, round(len(templates) ** 0.5))
-            # The coarse index holds the centres. It must live as long as the index.
-            self._centres = faiss.IndexFlatIP(dims)
+            # The coarse index holds the centers. It must live as long as the index.
+            self._centers = faiss.IndexFlatIP(dims)
             self.index = faiss.IndexIVFFlat(
-                self._centres, dims, num_cells, faiss.METRIC_INNER_PRODUCT
+                self._centers, dims, num_cells, faiss.METRIC_INNER_PRODUCT
             )
             self.index.nprobe = max(1, round(probed * num_cells))
             # k-means on a sample: 40 templates a cell, about the least that faiss finds enough.

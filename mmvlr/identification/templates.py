@@ -1,8 +1,8 @@
-"""From the pictures of a person to the templates that stand for the person in a search.
+"""From the images of a person to the templates that stand for the person in a search.
 
 Every rule is called in one way, ``rule(embeddings, qualities) -> templates``, and sees one person
 at a time; :meth:`TemplateRule.many` does the same for many people at once. All but
-:class:`PictureTemplates` are weighted means of the *unit* embeddings, scaled to length one, and
+:class:`ImageTemplates` are weighted means of the *unit* embeddings, scaled to length one, and
 differ in the weights alone.
 """
 
@@ -13,14 +13,14 @@ import numpy as np
 
 from mmvlr.registry import TEMPLATES
 
-#: Below this length a weighted mean of unit vectors has no direction: the pictures cancel out.
+#: Below this length a weighted mean of unit vectors has no direction: the images cancel out.
 MIN_LENGTH = 1e-6
-#: Pictures that are averaged at a time, which bounds the memory that float64 takes.
+#: Images that are averaged at a time, which bounds the memory that float64 takes.
 _BLOCK = 16_384
 
 
 class TemplateRule:
-    """Base of the rules: pictures of a person in, unit templates out.
+    """Base of the rules: images of a person in, unit templates out.
 
     A subclass names itself and the qualities it looks at, and implements :meth:`weights`.
 
@@ -30,7 +30,7 @@ class TemplateRule:
 
     Example:
         >>> class ShrinkingTemplate(TemplateRule):
-        ...     '''The n-th picture counts 1 / n.'''
+        ...     '''The n-th image counts 1 / n.'''
         ...     name = 'shrinking'
         ...
         ...     def weights(self, qualities, starts):
@@ -44,11 +44,11 @@ class TemplateRule:
     needs: tuple[str, ...] = ()
 
     def weights(self, qualities: Mapping[str, np.ndarray], starts: np.ndarray) -> np.ndarray:
-        """Return the weight of every picture, >= 0 and not all 0 in one person.
+        """Return the weight of every image, >= 0 and not all 0 in one person.
 
         Args:
             qualities: Qualities by name, float64 (N,) each; those in ``needs`` are there.
-            starts: The pictures of person i are rows ``starts[i]`` to ``starts[i + 1] - 1``;
+            starts: The images of person i are rows ``starts[i]`` to ``starts[i + 1] - 1``;
                 int64 (K + 1,).
 
         Returns:
@@ -60,19 +60,19 @@ class TemplateRule:
         """Return the templates of one person.
 
         Args:
-            embeddings: Embeddings of the n pictures, of any length, (n, D).
+            embeddings: Embeddings of the n images, of any length, (n, D).
             qualities: Qualities by name, higher is better, (n,) each.
 
         Returns:
             Unit templates, float32 (m, D).
 
         Raises:
-            ValueError: There is no picture, an embedding has no direction, a quality that the rule
-                needs is missing or not finite, or the pictures cancel out.
+            ValueError: There is no image, an embedding has no direction, a quality that the rule
+                needs is missing or not finite, or the images cancel out.
         """
         unit = unit_rows(embeddings)
         if not len(unit):
-            raise ValueError('a template needs at least one picture')
+            raise ValueError('a template needs at least one image')
         qualities = {
             name: as_quality(values, name, len(unit)) for name, values in (qualities or {}).items()
         }
@@ -88,17 +88,17 @@ class TemplateRule:
         """Return the templates of many people.
 
         Args:
-            unit: Unit embeddings, float32 (N, D), the pictures of each person in a row.
+            unit: Unit embeddings, float32 (N, D), the images of each person in a row.
             starts: Where each person starts, int64 (K + 1,); see :meth:`weights`.
             qualities: Qualities by name, (N,) each.
             people: Names of the people, for messages.
 
         Returns:
             Unit templates, float32 (T, D), and the person of each, int64 (T,), not falling. Where
-            everybody has one picture the templates are ``unit`` itself, not a copy.
+            everybody has one image the templates are ``unit`` itself, not a copy.
 
         Raises:
-            ValueError: A quality that the rule needs is missing or not finite, or the pictures of
+            ValueError: A quality that the rule needs is missing or not finite, or the images of
                 a person cancel out.
         """
         self.check(qualities)
@@ -122,12 +122,12 @@ class TemplateRule:
                 person = first + int(bad[0])
                 person = repr(people[person]) if people is not None else f'number {person}'
                 raise ValueError(
-                    f'the pictures of person {person} cancel out: their mean has no direction; '
+                    f'the images of person {person} cancel out: their mean has no direction; '
                     'are they of one person?'
                 )
             templates[first:last] = sums / length[:, None]
             first = last
-        # A single picture is the template bit by bit, whoever else is there.
+        # A single image is the template bit by bit, whoever else is there.
         alone = np.flatnonzero(np.diff(starts) == 1)
         templates[alone] = unit[starts[alone]]
         return templates, number
@@ -138,20 +138,20 @@ class TemplateRule:
             if name not in qualities:
                 there = ', '.join(sorted(qualities)) or 'none'
                 raise ValueError(
-                    f'{type(self).__name__} needs the quality {name!r} of every picture; '
+                    f'{type(self).__name__} needs the quality {name!r} of every image; '
                     f'given: {there}'
                 )
             bad = np.flatnonzero(~np.isfinite(qualities[name]))
             if len(bad):
                 raise ValueError(
-                    f'{type(self).__name__} needs the quality {name!r} of every picture; '
-                    f'picture {bad[0] + 1} has none'
+                    f'{type(self).__name__} needs the quality {name!r} of every image; '
+                    f'image {bad[0] + 1} has none'
                 )
 
 
 @TEMPLATES.register_module()
 class MeanTemplate(TemplateRule):
-    """Mean of the unit embeddings, normalised: the rule of QMUL-SurvFace.
+    """Mean of the unit embeddings, normalized: the rule of QMUL-SurvFace.
 
     Example:
         >>> MeanTemplate()([[2.0, 0.0], [0.0, 1.0]]).round(3)
@@ -167,7 +167,7 @@ class MeanTemplate(TemplateRule):
 
 @TEMPLATES.register_module()
 class NormWeightedTemplate(TemplateRule):
-    """Mean weighted by the norm, normalised: each picture counts as much as its norm.
+    """Mean weighted by the norm, normalized: each image counts as much as its norm.
 
     The norm is the quality ``norm``, the length of the backbone's embedding, as networks trained
     with a margin encode quality in it (Meng, Zhao, Huang and Zhou, "MagFace", CVPR 2021).
@@ -193,14 +193,14 @@ class NormWeightedTemplate(TemplateRule):
 
 @TEMPLATES.register_module()
 class RIWeightedTemplate(TemplateRule):
-    r"""Mean of the unit embeddings weighted by recognizability, normalised.
+    r"""Mean of the unit embeddings weighted by recognizability, normalized.
 
-    The weight of a picture is :math:`e^{RI / T}`. RI is the logarithm of :math:`\xi` and can be
-    negative, so it is no weight itself; with T = 1 a picture counts as much as its :math:`\xi`,
+    The weight of an image is :math:`e^{RI / T}`. RI is the logarithm of :math:`\xi` and can be
+    negative, so it is no weight itself; with T = 1 an image counts as much as its :math:`\xi`,
     with T = 2 as much as the root of it. Only differences of RI within a person matter: RI of two
     trainings has different zeros, and the template does not depend on them. T towards 0 keeps the
-    best picture alone, a large T gives the mean. Lower T did worse on the people of a training, as
-    it gives up the averaging of pictures; see the page on galleries.
+    best image alone, a large T gives the mean. Lower T did worse on the people of a training, as
+    it gives up the averaging of images; see the page on galleries.
 
     Args:
         temperature: T, above 0, in units of RI.
@@ -221,19 +221,19 @@ class RIWeightedTemplate(TemplateRule):
 
     def weights(self, qualities: Mapping[str, np.ndarray], starts: np.ndarray) -> np.ndarray:
         """See :class:`TemplateRule`."""
-        # The best picture of a person gets weight 1, so nothing overflows at a low temperature.
+        # The best image of a person gets weight 1, so nothing overflows at a low temperature.
         best = np.maximum.reduceat(qualities['ri'], starts[:-1])
         return np.exp((qualities['ri'] - np.repeat(best, np.diff(starts))) / self.temperature)
 
 
 @TEMPLATES.register_module()
 class BestTemplate(TemplateRule):
-    """Mean of the unit embeddings of the best pictures of a person, normalised.
+    """Mean of the unit embeddings of the best images of a person, normalized.
 
-    Of equally good pictures the one that was enrolled first counts as better.
+    Of equally good images the one that was enrolled first counts as better.
 
     Args:
-        k: Pictures a person that are kept; all where a person has fewer.
+        k: Images a person that are kept; all where a person has fewer.
         quality: Name of the quality by which they are chosen.
 
     Example:
@@ -254,7 +254,7 @@ class BestTemplate(TemplateRule):
         (quality,) = self.needs
         person = np.repeat(np.arange(len(starts) - 1), np.diff(starts))
         # Stable: equal qualities stay in order. People stay where they are, so the n-th row of a
-        # person in this order is the person's n-th best picture.
+        # person in this order is the person's n-th best image.
         order = np.lexsort((-qualities[quality], person))
         place = np.arange(starts[-1]) - np.repeat(starts[:-1], np.diff(starts))
         kept = np.zeros(starts[-1])
@@ -263,16 +263,16 @@ class BestTemplate(TemplateRule):
 
 
 @TEMPLATES.register_module()
-class PictureTemplates(TemplateRule):
-    """Every picture is a template of its own; the best one of a person counts in a search.
+class ImageTemplates(TemplateRule):
+    """Every image is a template of its own; the best one of a person counts in a search.
 
     Example:
-        >>> PictureTemplates()([[2.0, 0.0], [0.0, 1.0]])
+        >>> ImageTemplates()([[2.0, 0.0], [0.0, 1.0]])
         array([[1., 0.],
                [0., 1.]], dtype=float32)
     """
 
-    name = 'pictures'
+    name = 'images'
 
     def many(
         self,
@@ -333,12 +333,12 @@ def as_quality(values: Any, name: str, length: int) -> np.ndarray:
     """Return a quality as float32 (n,).
 
     Raises:
-        ValueError: It is not one number a picture.
+        ValueError: It is not one number an image.
     """
     vector = np.asarray(values)
     if vector.shape != (length,) or vector.dtype.kind not in 'fiu':
         raise ValueError(
-            f'the quality {name!r} must be one number for each of the {length} pictures, '
+            f'the quality {name!r} must be one number for each of the {length} images, '
             f'got {vector.dtype} {vector.shape}'
         )
     return vector.astype(np.float32)

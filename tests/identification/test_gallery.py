@@ -1,4 +1,4 @@
-"""The gallery: enrolment, search, and what is refused on the way to disk and back."""
+"""The gallery: enrollment, search, and what is refused on the way to disk and back."""
 
 import json
 import os
@@ -10,8 +10,8 @@ import pytest
 from mmvlr.identification import (
     Gallery,
     GalleryFileError,
+    ImageTemplates,
     MeanTemplate,
-    PictureTemplates,
     RIWeightedTemplate,
 )
 from mmvlr.identification import gallery as module
@@ -23,7 +23,7 @@ from .test_search import slow_search
 DIMS = 8
 IDENTITY = dict(
     weights='0123abcd' * 8,
-    preprocessing=dict(size=[112, 112], mean=127.5, std=128.0, colour_order='RGB'),
+    preprocessing=dict(size=[112, 112], mean=127.5, std=128.0, color_order='RGB'),
     embedding=dict(dims=DIMS, flip_fusion='none', inference_embedding='backbone'),
 )
 # Right to left, composed and decomposed, an emoji, line ends, half a surrogate pair, a NUL.
@@ -45,16 +45,16 @@ def gallery(rng):
     made = Gallery(IDENTITY)
     for index, name in enumerate(NAMES):
         n = 1 + index % 3
-        made.enrol(name, *faces(rng, n), names=[f'{name}_{i}.png' for i in range(n)])
+        made.enroll(name, *faces(rng, n), names=[f'{name}_{i}.png' for i in range(n)])
     return made
 
 
 def same(one, other, rng):
-    """Whether two galleries hold the same pictures and answer the same."""
+    """Whether two galleries hold the same images and answer the same."""
     assert one.people == other.people
     assert one.template == other.template
     for person in one.people:
-        first, second = one.pictures(person), other.pictures(person)
+        first, second = one.images(person), other.images(person)
         assert first[0] == second[0]
         np.testing.assert_array_equal(first[1], second[1])
         assert first[2].keys() == second[2].keys()
@@ -66,19 +66,19 @@ def same(one, other, rng):
         np.testing.assert_array_equal(first, second)
 
 
-@pytest.mark.parametrize('template', ['mean', 'norm', 'ri', 'best', 'pictures'])
+@pytest.mark.parametrize('template', ['mean', 'norm', 'ri', 'best', 'images'])
 @pytest.mark.parametrize('search', ['exact', 'faiss'])
 def test_search_is_that_of_the_templates(rng, template, search):
     if search == 'faiss':
         pytest.importorskip('faiss')
     gallery = Gallery(IDENTITY, template, search)
     given = {}
-    # In turns, so that a person's pictures are not in a row, and the order is not the alphabet's.
+    # In turns, so that a person's images are not in a row, and the order is not the alphabet's.
     for turn in range(3):
         for name in ('Eve', 'Ann', 'Bob'):
             if turn == 0 or name != 'Ann':
                 embeddings, qualities = faces(rng, turn + 1)
-                gallery.enrol(name, embeddings, qualities)
+                gallery.enroll(name, embeddings, qualities)
                 given.setdefault(name, []).append((embeddings, qualities))
     rule = TEMPLATES.build(gallery.template)
     templates = []
@@ -94,7 +94,7 @@ def test_search_is_that_of_the_templates(rng, template, search):
     assert len(found) == 9
     assert found.person.tolist() == [[list(given)[i] for i in row] for row in expected[0].tolist()]
     np.testing.assert_allclose(found.similarity, expected[1], atol=3e-7)
-    assert (gallery.num_pictures, len(gallery)) == (13, 3)
+    assert (gallery.num_images, len(gallery)) == (13, 3)
 
 
 def test_enrolled_at_once_as_one_by_one(rng):
@@ -102,10 +102,10 @@ def test_enrolled_at_once_as_one_by_one(rng):
     embeddings, qualities = faces(rng, 40)
     names = [f'{i}.png' for i in range(40)]
     at_once, singly = Gallery(IDENTITY, 'ri'), Gallery(IDENTITY, 'ri')
-    at_once.enrol_many(np.array(people, object), embeddings, qualities, names)
+    at_once.enroll_many(np.array(people, object), embeddings, qualities, names)
     for i, person in enumerate(people):
         one = {name: values[i : i + 1] for name, values in qualities.items()}
-        singly.enrol(person, embeddings[i : i + 1], one, names[i : i + 1])
+        singly.enroll(person, embeddings[i : i + 1], one, names[i : i + 1])
         if i % 7 == 0:
             singly.search(embeddings[:1])
     same(at_once, singly, rng)
@@ -115,42 +115,42 @@ def test_removed_people_are_gone_and_come_back_last(gallery, rng):
     before = gallery.search(rng.standard_normal((1, DIMS)), k=99).person[0]
     assert sorted(before) == sorted(NAMES)
     for name in (NAMES[2], NAMES[0]):
-        kept = gallery.pictures(name)
+        kept = gallery.images(name)
         gallery.remove(name)
         assert name not in gallery
         assert name not in gallery.search(kept[1], k=99).person
     with pytest.raises(KeyError, match="'Zoë' is not in the gallery of 8 people"):
         gallery.remove('Zoë')
     with pytest.raises(KeyError, match='is not in the gallery'):
-        gallery.pictures('Zoë')
-    gallery.enrol('Zoë', kept[1], kept[2])
+        gallery.images('Zoë')
+    gallery.enroll('Zoë', kept[1], kept[2])
     assert gallery.people == [*NAMES[1:2], *NAMES[3:], 'Zoë']
     assert gallery.search(kept[1][:1], k=1).person[0, 0] == 'Zoë'
-    assert gallery.pictures('Zoë')[0] == ['']
+    assert gallery.images('Zoë')[0] == ['']
     for name in gallery.people:
         gallery.remove(name)
-    assert (len(gallery), gallery.num_pictures) == (0, 0)
+    assert (len(gallery), gallery.num_images) == (0, 0)
     with pytest.raises(ValueError, match='the gallery is empty'):
         gallery.search(kept[1])
 
 
 def test_the_rule_can_be_changed_later(gallery, rng):
-    other = Gallery(IDENTITY, 'pictures')
+    other = Gallery(IDENTITY, 'images')
     for name in NAMES:
-        names, unit, qualities = gallery.pictures(name)
-        other.enrol(name, unit * 9, qualities, names)
+        names, unit, qualities = gallery.images(name)
+        other.enroll(name, unit * 9, qualities, names)
     gallery.search(rng.standard_normal((1, DIMS)))
-    gallery.template = 'pictures'
+    gallery.template = 'images'
     probes = rng.standard_normal((6, DIMS))
     np.testing.assert_allclose(
         gallery.search(probes).similarity, other.search(probes).similarity, atol=3e-7
     )
-    gallery.enrol('blurred', rng.standard_normal((2, DIMS)), dict(norm=[3, 4]), ['a', 'b'])
+    gallery.enroll('blurred', rng.standard_normal((2, DIMS)), dict(norm=[3, 4]), ['a', 'b'])
     with pytest.raises(ValueError, match=r"quality 'ri' .* a of 'blurred' was enrolled"):
         gallery.template = 'ri'
     with pytest.raises(ValueError, match='there is no template rule'):
         gallery.template = 'median'
-    assert gallery.template == dict(type='PictureTemplates')
+    assert gallery.template == dict(type='ImageTemplates')
     gallery.template = dict(type='NormWeightedTemplate')
     assert isinstance(gallery._rule, type(TEMPLATES.build(gallery.template)))
 
@@ -162,19 +162,19 @@ def test_the_rule_can_be_changed_later(gallery, rng):
         (dict(embeddings=[[np.nan] * DIMS, [1.0] * DIMS]), "p0.png of 'Ann' holds NaN"),
         (dict(embeddings=[[1.0] * 3, [1.0] * 3]), r'must be \(n, 8\), .* got \(2, 3\)'),
         (dict(embeddings=[[1.0] * DIMS]), '1 embeddings, 1 people and 2 names'),
-        (dict(names=None, embeddings=[[1.0] * DIMS, [0.0] * DIMS]), "picture 2 of 'Ann' is zero"),
+        (dict(names=None, embeddings=[[1.0] * DIMS, [0.0] * DIMS]), "image 2 of 'Ann' is zero"),
         (dict(qualities=dict(norm=[1, 2])), "the quality 'ri' .* p0.png of 'Ann' comes with: norm"),
         (dict(qualities=dict(ri=[1, np.nan])), "the quality 'ri' of p1.png of 'Ann' is NaN"),
-        (dict(qualities=dict(ri=[1])), "'ri' must be one number for each of the 2 pictures"),
-        (dict(embeddings=[]), "'Ann' has no picture"),
+        (dict(qualities=dict(ri=[1])), "'ri' must be one number for each of the 2 images"),
+        (dict(embeddings=[]), "'Ann' has no image"),
         (dict(person=7), 'names of people must be text, got 7'),
-        (dict(person=''), 'picture 1 is of a person without name'),
-        (dict(names=['a', None]), 'names of pictures must be text, got None'),
+        (dict(person=''), 'image 1 is of a person without name'),
+        (dict(names=['a', None]), 'names of images must be text, got None'),
     ],
 )
 def test_what_cannot_be_enrolled_leaves_no_trace(kwargs, message):
     gallery = Gallery(IDENTITY, 'ri')
-    gallery.enrol('Bob', [[1.0] * DIMS], dict(ri=[0.0]))
+    gallery.enroll('Bob', [[1.0] * DIMS], dict(ri=[0.0]))
     wanted = dict(
         person='Ann',
         embeddings=np.ones((2, DIMS)),
@@ -182,10 +182,10 @@ def test_what_cannot_be_enrolled_leaves_no_trace(kwargs, message):
         names=['p0.png', 'p1.png'],
     )
     with pytest.raises(ValueError, match=message):
-        gallery.enrol(**(wanted | kwargs))
-    assert (gallery.people, gallery.num_pictures) == (['Bob'], 1)
-    gallery.enrol(**wanted)
-    assert (gallery.people, gallery.num_pictures) == (['Bob', 'Ann'], 3)
+        gallery.enroll(**(wanted | kwargs))
+    assert (gallery.people, gallery.num_images) == (['Bob'], 1)
+    gallery.enroll(**wanted)
+    assert (gallery.people, gallery.num_images) == (['Bob', 'Ann'], 3)
 
 
 def test_what_cannot_be_searched(gallery):
@@ -202,25 +202,25 @@ def test_what_cannot_be_searched(gallery):
         Gallery(dict(weights='00'))
 
 
-def test_pictures_that_cancel_out_name_their_person():
+def test_images_that_cancel_out_name_their_person():
     gallery = Gallery(IDENTITY)
-    gallery.enrol('Ann', np.eye(DIMS)[:2])
-    gallery.enrol('Bob', [[1.0] * DIMS, [-1.0] * DIMS])
+    gallery.enroll('Ann', np.eye(DIMS)[:2])
+    gallery.enroll('Bob', [[1.0] * DIMS, [-1.0] * DIMS])
     with pytest.raises(ValueError, match="person 'Bob' cancel out"):
         gallery.search(np.ones((1, DIMS)))
 
 
 def test_saved_and_loaded(gallery, rng, tmp_path):
     gallery.template = dict(type='RIWeightedTemplate', temperature=0.5)
-    gallery.enrol('no quality but RI', rng.standard_normal((1, DIMS)), dict(ri=[0.3]))
-    gallery.enrol(NAMES[0], *faces(rng, 2))
+    gallery.enroll('no quality but RI', rng.standard_normal((1, DIMS)), dict(ri=[0.3]))
+    gallery.enroll(NAMES[0], *faces(rng, 2))
     folder = gallery.save(tmp_path / 'new' / 'folder')
     loaded = Gallery.load(folder, IDENTITY)
     same(gallery, loaded, rng)
     assert loaded.identity == IDENTITY
-    assert np.isnan(loaded.pictures('no quality but RI')[2]['norm']).all()
+    assert np.isnan(loaded.images('no quality but RI')[2]['norm']).all()
     # What was loaded can be extended and saved again, over the old one.
-    loaded.enrol('late', *faces(rng, 1))
+    loaded.enroll('late', *faces(rng, 1))
     loaded.remove(NAMES[4])
     loaded.save(folder)
     same(loaded, Gallery.load(folder), rng)
@@ -232,14 +232,14 @@ def test_saved_and_loaded(gallery, rng, tmp_path):
 def test_an_empty_gallery_is_a_gallery(tmp_path):
     loaded = Gallery.load(Gallery(IDENTITY, 'best').save(tmp_path))
     assert len(loaded) == 0
-    loaded.enrol('Ann', np.ones((1, DIMS)), dict(ri=[0.1]))
+    loaded.enroll('Ann', np.ones((1, DIMS)), dict(ri=[0.1]))
     assert loaded.search(np.ones((1, DIMS))).person.tolist() == [['Ann']]
 
 
 def test_interrupted_at_any_rename_the_folder_holds_old_or_new(gallery, rng, tmp_path, monkeypatch):
     gallery.save(tmp_path)
     changed = Gallery.load(tmp_path)
-    changed.enrol('late', *faces(rng, 1))
+    changed.enroll('late', *faces(rng, 1))
     replace = os.replace
     outcomes = []
     for fatal in range(3):
@@ -297,7 +297,7 @@ def test_every_flipped_bit_is_noticed(gallery, tmp_path):
 def test_files_of_two_galleries_are_not_mixed(gallery, rng, tmp_path):
     gallery.save(tmp_path / 'one')
     other = Gallery.load(tmp_path / 'one')
-    other.enrol('late', *faces(rng, 1))
+    other.enroll('late', *faces(rng, 1))
     other.save(tmp_path / 'two')
     (one,), (two,) = ((tmp_path / name).glob('*.safetensors') for name in ('one', 'two'))
     shutil.copy(two, one)
@@ -330,7 +330,7 @@ def test_other_formats_are_refused(gallery, tmp_path):
     ('change', 'message'),
     [
         (dict(weights='f' * 64), 'weights'),
-        (dict(preprocessing=IDENTITY['preprocessing'] | dict(colour_order='BGR')), 'colour_order'),
+        (dict(preprocessing=IDENTITY['preprocessing'] | dict(color_order='BGR')), 'color_order'),
         (dict(embedding=IDENTITY['embedding'] | dict(flip_fusion='sum')), 'flip_fusion'),
     ],
 )
@@ -353,7 +353,7 @@ def test_a_rule_that_nobody_registered(gallery, tmp_path):
     gallery.template = 'first'
     gallery.save(tmp_path)
     np.testing.assert_array_equal(
-        Gallery.load(tmp_path).templates()[0][2], gallery.pictures(NAMES[2])[1][0]
+        Gallery.load(tmp_path).templates()[0][2], gallery.images(NAMES[2])[1][0]
     )
     del TEMPLATES._module_dict['FirstTemplate']
     with pytest.raises(ValueError, match=r"gallery.json: 'FirstTemplate' is not registered"):
@@ -375,9 +375,9 @@ def test_a_file_can_name_no_other_code(gallery, tmp_path):
 
 
 def test_text_of_a_gallery(gallery):
-    assert repr(gallery) == "Gallery(10 people, 19 pictures, template={'type': 'MeanTemplate'})"
+    assert repr(gallery) == "Gallery(10 people, 19 images, template={'type': 'MeanTemplate'})"
     assert NAMES[0] in gallery
-    assert PictureTemplates.name == 'pictures'
+    assert ImageTemplates.name == 'images'
     assert RIWeightedTemplate().needs == ('ri',)
 
 
@@ -386,7 +386,7 @@ def test_digest_follows_people_and_templates():
 
     def made(people, embeddings):
         gallery = Gallery(identity)
-        gallery.enrol_many(people, embeddings)
+        gallery.enroll_many(people, embeddings)
         return gallery.digest
 
     first = made(['Ann', 'Bob'], [[1.0, 0.0], [0.0, 2.0]])

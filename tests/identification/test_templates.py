@@ -1,4 +1,4 @@
-"""Template rules against the same written out picture by picture in float64."""
+"""Template rules against the same written out image by image in float64."""
 
 import itertools
 import math
@@ -8,9 +8,9 @@ import pytest
 
 from mmvlr.identification import (
     BestTemplate,
+    ImageTemplates,
     MeanTemplate,
     NormWeightedTemplate,
-    PictureTemplates,
     RIWeightedTemplate,
 )
 from mmvlr.identification import templates as module
@@ -53,7 +53,7 @@ RULES = [
 ]
 
 
-def pictures(rng, n, dims=7):
+def images(rng, n, dims=7):
     embeddings = rng.standard_normal((n, dims)) * rng.uniform(1, 80, (n, 1))
     qualities = dict(
         ri=rng.normal(-0.2, 0.6, n), norm=rng.uniform(1, 80, n), size=rng.integers(8, 12, n)
@@ -65,21 +65,21 @@ def pictures(rng, n, dims=7):
 def test_rule_equals_the_slow_one(rule):
     rng = np.random.default_rng(0)
     for n in (1, 2, 3, 9):
-        embeddings, qualities = pictures(rng, n)
+        embeddings, qualities = images(rng, n)
         found = rule(embeddings, qualities)
         assert found.dtype == np.float32
         expected = slow_mean(embeddings, slow_weights(rule, qualities, n))
         np.testing.assert_allclose(found, [expected], atol=1e-6)
 
 
-@pytest.mark.parametrize('rule', [*RULES, PictureTemplates()], ids=lambda rule: rule.name)
+@pytest.mark.parametrize('rule', [*RULES, ImageTemplates()], ids=lambda rule: rule.name)
 def test_many_people_at_once_as_one_by_one(rule, monkeypatch):
     # Blocks that end within, at and beyond a person.
     monkeypatch.setattr(module, '_BLOCK', 5)
     rng = np.random.default_rng(1)
     counts = [1, 4, 12, 1, 1, 3, 2, 1]
     starts = np.concatenate([[0], np.cumsum(counts)])
-    embeddings, qualities = pictures(rng, starts[-1])
+    embeddings, qualities = images(rng, starts[-1])
     qualities = {name: values.astype(np.float32) for name, values in qualities.items()}
     templates, owner = rule.many(unit_rows(embeddings), starts, qualities)
     one_by_one = [
@@ -90,14 +90,14 @@ def test_many_people_at_once_as_one_by_one(rule, monkeypatch):
     assert owner.tolist() == [i for i, part in enumerate(one_by_one) for _ in part]
 
 
-def test_one_picture_a_person_copies_nothing():
+def test_one_image_a_person_copies_nothing():
     unit = unit_rows(np.random.default_rng(2).standard_normal((6, 4)))
-    for rule in (MeanTemplate(), PictureTemplates()):
+    for rule in (MeanTemplate(), ImageTemplates()):
         assert rule.many(unit, np.arange(7), {})[0] is unit
 
 
 def test_ri_weights_do_not_depend_on_the_zero_of_ri():
-    embeddings, qualities = pictures(np.random.default_rng(3), 5)
+    embeddings, qualities = images(np.random.default_rng(3), 5)
     one = RIWeightedTemplate()(embeddings, qualities)
     moved = RIWeightedTemplate()(embeddings, dict(ri=qualities['ri'] - 4.5))
     np.testing.assert_allclose(one, moved, atol=1e-6)
@@ -109,11 +109,11 @@ def test_ri_weights_do_not_depend_on_the_zero_of_ri():
 @pytest.mark.parametrize(
     ('rule', 'qualities', 'message'),
     [
-        (NormWeightedTemplate(), {}, "needs the quality 'norm' of every picture; given: none"),
+        (NormWeightedTemplate(), {}, "needs the quality 'norm' of every image; given: none"),
         (RIWeightedTemplate(), dict(norm=[1, 2]), "needs the quality 'ri' .* given: norm"),
         (BestTemplate(quality='size'), dict(ri=[1, 2]), "needs the quality 'size'"),
-        (RIWeightedTemplate(), dict(ri=[0.1, math.nan]), 'picture 2 has none'),
-        (MeanTemplate(), dict(ri=[0.1]), "'ri' must be one number for each of the 2 pictures"),
+        (RIWeightedTemplate(), dict(ri=[0.1, math.nan]), 'image 2 has none'),
+        (MeanTemplate(), dict(ri=[0.1]), "'ri' must be one number for each of the 2 images"),
         (NormWeightedTemplate(), dict(norm=[1, 0]), 'must be above 0'),
     ],
 )
@@ -129,7 +129,7 @@ def test_bad_qualities_are_named(rule, qualities, message):
         ([[1.0, math.nan]], 'embedding 0 holds NaN or infinity'),
         ([[1.0, math.inf], [0.0, 1.0], [math.nan, 0]], r'embedding 0 \(and 1 more like it\)'),
         ([1.0, 0.0], r'must be real numbers \(n, D\)'),
-        (np.empty((0, 2)), 'at least one picture'),
+        (np.empty((0, 2)), 'at least one image'),
         ([[1.0, 0.0], [-1.0, 0.0]], 'person number 0 cancel out'),
     ],
 )

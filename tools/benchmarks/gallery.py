@@ -1,7 +1,7 @@
-"""Time a gallery of a million people: enrol, save, load, search exactly and with faiss.
+"""Time a gallery of a million people: enroll, save, load, search exactly and with faiss.
 
-``python tools/benchmarks/gallery.py --people 1000000 --dims 192`` enrols random unit embeddings,
-one picture a person, and searches probes that are noisy pictures of some of them. Each step runs in
+``python tools/benchmarks/gallery.py --people 1000000 --dims 192`` enrolls random unit embeddings,
+one image a person, and searches probes that are noisy images of some of them. Each step runs in
 a process of its own and reports its time and its peak memory. ``ivf16`` and ``ivf4`` search a
 sixteenth and a quarter of the cells; ``found`` is the share of probes for which the person that the
 exact search puts first is put first. Random embeddings have no clusters; where there are some, an
@@ -44,7 +44,7 @@ def embeddings(num: int, dims: int) -> np.ndarray:
 
 
 def probes_of(gallery: Gallery, num: int, cosine: float) -> tuple[np.ndarray, np.ndarray]:
-    """Return noisy pictures of people of the gallery (num, D), and which people, (num,)."""
+    """Return noisy images of people of the gallery (num, D), and which people, (num,)."""
     templates, _ = gallery.templates()
     rng = np.random.default_rng(1)
     people = rng.choice(len(gallery), min(num, len(gallery)), replace=False)
@@ -53,8 +53,8 @@ def probes_of(gallery: Gallery, num: int, cosine: float) -> tuple[np.ndarray, np
     return cosine * templates[people] + (1 - cosine**2) ** 0.5 * noise, people
 
 
-def enrol(folder: Path, args: argparse.Namespace) -> dict[str, float]:
-    """Enrol everybody and save."""
+def enroll(folder: Path, args: argparse.Namespace) -> dict[str, float]:
+    """Enroll everybody and save."""
     made = embeddings(args.people, args.dims)
     people = [f'person {i}' for i in range(args.people)]
     names = [f'{i}.png' for i in range(args.people)]
@@ -62,8 +62,8 @@ def enrol(folder: Path, args: argparse.Namespace) -> dict[str, float]:
     gallery = Gallery(dict(embedding=dict(dims=args.dims)))
     times = {}
     start = time.perf_counter()
-    gallery.enrol_many(people, made, dict(ri=ri), names)
-    times['enrol'] = time.perf_counter() - start
+    gallery.enroll_many(people, made, dict(ri=ri), names)
+    times['enroll'] = time.perf_counter() - start
     del made
     start = time.perf_counter()
     gallery.save(folder)
@@ -107,19 +107,19 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument('--step', help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
     if args.step:
-        result = (enrol if args.step == 'enrol' else search)(args.folder, args)
+        result = (enroll if args.step == 'enroll' else search)(args.folder, args)
         # Linux counts in KiB.
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         print(json.dumps(result | dict(peak_mib=peak)))
         return 0
     with tempfile.TemporaryDirectory() as temporary:
         folder = args.folder or Path(temporary)
-        done = run('enrol', folder, args)
+        done = run('enroll', folder, args)
         embeddings_mib = args.people * args.dims * 4 / 2**20
         print(
             f'{args.people:,} people, {args.dims} dimensions, '
             f'embeddings {embeddings_mib:,.0f} MiB\n'
-            f'enrol {done["enrol"]:.1f} s, save {done["save"]:.1f} s, on disk '
+            f'enroll {done["enroll"]:.1f} s, save {done["save"]:.1f} s, on disk '
             f'{done["disk_mib"]:,.0f} MiB, peak {done["peak_mib"]:,.0f} MiB'
         )
         print(
@@ -140,7 +140,7 @@ def main(argv: list[str] | None = None) -> int:
             )
     for row in rows.values():
         del row['first']
-    print(json.dumps(dict(people=args.people, dims=args.dims, enrol=done, searches=rows)))
+    print(json.dumps(dict(people=args.people, dims=args.dims, enroll=done, searches=rows)))
     return 0
 
 

@@ -10,7 +10,7 @@ Array: TypeAlias = np.ndarray | torch.Tensor
 ArrayLike: TypeAlias = np.ndarray | torch.Tensor | Sequence
 
 DISTRACTOR_ID = -100
-"""Identity of pictures that belong to nobody: they are never anybody's mate."""
+"""Identity of images that belong to nobody: they are never anybody's mate."""
 
 BLOCK_SIZE = 2048
 """Rows of either side in one tile of scores: 16 MB of float32."""
@@ -65,7 +65,7 @@ def as_embeddings(
         _refuse(~lengths.isfinite(), start, f'{name}: row {{}} holds NaN or infinity')
         _refuse(lengths == 0, start, f'{name}: row {{}} is zero, it has no direction')
         if unit:
-            message = f'{name}: row {{}} is not of length one: normalise the embeddings first'
+            message = f'{name}: row {{}} is not of length one: normalize the embeddings first'
             _refuse((lengths - 1).abs() > tolerance, start, message)
     return matrix
 
@@ -140,7 +140,7 @@ def compute_device(*matrices: Array) -> torch.device:
 
 
 class Tile(NamedTuple):
-    """One block of the score matrix: its probes, its gallery pictures and their scores."""
+    """One block of the score matrix: its probes, its gallery images and their scores."""
 
     rows: slice
     cols: slice
