@@ -12,7 +12,8 @@ VERSION = re.search(
     r"__version__ = '(.+)'", (ROOT / 'mmvlr' / 'version.py').read_text(encoding='utf-8')
 ).group(1)
 
-DEMO = ['scikit-image>=0.22', 'matplotlib>=3.8']
+REPORT = ['matplotlib>=3.8', 'jinja2>=3.1']
+DEMO = ['scikit-image>=0.22', *REPORT]
 ALIGN = ['facenet-pytorch>=2.5.3,<2.6']
 CAM = ['grad-cam>=1.5']
 EXPORT = ['onnx>=1.17', 'onnxscript>=0.5', 'onnxruntime>=1.18']
@@ -51,7 +52,10 @@ setup(
     long_description_content_type='text/markdown',
     license='Apache-2.0',
     packages=find_packages(include=['mmvlr', 'mmvlr.*']),
-    package_data={'mmvlr': ['py.typed']},
+    package_data={
+        'mmvlr': ['py.typed'],
+        'mmvlr.reports': ['style.css', 'templates/*.html.j2'],
+    },
     python_requires='>=3.10',
     install_requires=[
         'torch>=2.7',
@@ -70,6 +74,7 @@ setup(
         'safetensors',
     ],
     extras_require={
+        'report': REPORT,
         'demo': DEMO,
         'align': ALIGN,
         'cam': CAM,

@@ -65,8 +65,8 @@ def outside(wheel):
 def test_wheel_is_whole(wheel):
     found = {path.relative_to(wheel).as_posix() for path in wheel.rglob('*') if path.is_file()}
     source = {path.relative_to(ROOT).as_posix() for path in tree()}
-    package = {name for name in source if re.match(r'mmvlr/.*\.(py|typed)$', name)}
-    assert 'mmvlr/py.typed' in package
+    package = {name for name in source if re.match(r'mmvlr/.*\.(py|typed|css|j2)$', name)}
+    assert {'mmvlr/py.typed', 'mmvlr/reports/templates/report.html.j2'} <= package
     assert package <= found
     shipped = {name for name in source if re.match(r'(configs|tools)/.*\.(py|sh|md|yml)$', name)}
     assert {f'mmvlr/.mim/{name}' for name in shipped} <= found
@@ -90,6 +90,14 @@ def test_wheel_imports_and_loads_its_configs(wheel):
     package, *names = run(sys.executable, '-c', code, **outside(wheel)).splitlines()
     assert Path(package) == wheel / 'mmvlr'
     assert len(names) == len(list((ROOT / 'configs').glob('[!_]*/*.py'))) > 0
+
+
+def test_wheel_renders_pages(wheel):
+    code = (
+        'from mmvlr.reports import ComparisonData, ReportData, render_comparison, render_report\n'
+        'print(len(render_report(ReportData("a")) + render_comparison(ComparisonData("b"))))\n'
+    )
+    assert int(run(sys.executable, '-c', code, **outside(wheel))) > 20_000
 
 
 @pytest.mark.parametrize('tool', ['train.py', 'test.py'])

@@ -14,8 +14,8 @@ from mmvlr.evaluation.systems import Score, compare_systems
 from mmvlr.experiments import PRETRAINED, Run
 from mmvlr.structures.face_table import MEASURES
 
+from .evaluated import average_bounds, average_discard, split_qualities
 from .figures import DiscardCurve
-from .tested import average_bounds, average_discard, split_qualities
 from .words import name_method
 
 #: The method whose errors the quality measures foretell, if it is there; else the first one.

@@ -45,8 +45,8 @@ DASHES = ('-', '--', '-.', ':')
 #: Style of what guessing reaches.
 CHANCE = {'color': COLORS['muted'], 'linestyle': ':', 'linewidth': 1.4, 'zorder': 1}
 # A measure keeps its color in every figure, and a set of faces has one that no measure has.
-_MEASURE_STYLES = {'RI': 0, 'ERS': 1, 'norm': 2}
-_SET_STYLES = {'probe': 3, 'gallery': 5, 'gallery and distractors': 5, 'ui': 4}
+_STYLES = {'RI': 0, 'ERS': 1, 'norm': 2, 'probe': 3, 'ui': 4}
+_STYLES |= {'gallery': 5, 'gallery and distractors': 5}
 
 
 def new_axes(width: float, height: float) -> 'Axes':
@@ -129,23 +129,17 @@ def flatten(values: Any) -> np.ndarray:
     return np.asarray(values, dtype=np.float64).reshape(-1)
 
 
-def index_measures(names: Iterable[str]) -> dict[str, int]:
-    """Give every quality measure the number of its style; see :func:`make_styles`.
+def index_names(names: Iterable[str]) -> dict[str, int]:
+    """Give measures or sets of faces the numbers of their styles; see :func:`make_styles`.
 
     Example:
-        >>> index_measures(['size', 'norm', 'CR-FIQA'])
+        >>> index_names(['size', 'norm', 'CR-FIQA'])
         {'size': 3, 'norm': 2, 'CR-FIQA': 4}
     """
     found: dict[str, int] = {}
     for name in names:
-        others = sum(other not in _MEASURE_STYLES for other in found)
-        found[name] = _MEASURE_STYLES.get(name, len(_MEASURE_STYLES) + others)
+        found[name] = _STYLES.get(name, 3 + sum(other not in _STYLES for other in found))
     return found
-
-
-def index_sets(names: Iterable[str]) -> dict[str, int]:
-    """Give every set of faces the number of its style; see :func:`make_styles`."""
-    return {name: _SET_STYLES.get(name, index) for index, name in enumerate(names)}
 
 
 def make_styles(indices: Iterable[int]) -> list[dict[str, Any]]:

@@ -13,11 +13,8 @@ from .drawing import COLORS
 if TYPE_CHECKING:
     from PIL.ImageFont import FreeTypeFont, ImageFont
 
-#: Width of the border of a map, as a share of its side: one place of a map of 7 x 7.
+#: Width of the border of an image, as a share of its side: one place of a map of 7 x 7.
 BORDER = 1 / 7
-#: Maps tell nothing of the faces if more than this share of them peak at the border. Peaks at
-#: random do so in half of the cases.
-MOST = 0.75
 _LINE_HEIGHT = 15
 
 
@@ -105,40 +102,42 @@ def overlay_attention(
     return np.rint(gray * (1 - opacity) + color * opacity).astype(np.uint8)
 
 
-def peaks_at_border(attention: np.ndarray) -> bool:
-    """Say whether the most attended place lies in the outer ring; a constant map has no peak.
-
-    Example:
-        >>> corner, center = np.zeros((7, 7)), np.zeros((7, 7))
-        >>> corner[0, 6] = center[3, 3] = 1
-        >>> peaks_at_border(corner), peaks_at_border(center), peaks_at_border(np.ones((7, 7)))
-        (True, False, False)
-    """
-    scaled = _scale_map(attention)
-    if not scaled.any():
-        return False
-    place = np.unravel_index(scaled.argmax(), scaled.shape)
-    return any(
-        min(at, side - 1 - at) < max(round(side * BORDER), 1)
-        for at, side in zip(place, scaled.shape, strict=True)
+def find_border(shape: tuple[int, int]) -> np.ndarray:
+    """Return which places of a map of this shape have their center at the border, bool (h, w)."""
+    rows, columns = (
+        np.abs(2 * (np.arange(side) + 0.5) / side - 1) > 1 - 2 * BORDER for side in shape
     )
+    return rows[:, None] | columns
 
 
 def warn_of_border(maps: Mapping[str, Iterable[np.ndarray]]) -> list[str]:
-    """Say which maps tell nothing of the faces, since most of them peak at the border.
+    """Say which maps tell nothing of the faces, since they peak at the border of the image.
+
+    What counts is how many do so beyond those that would if peaks were anywhere, which is half of
+    them in a map of 7 x 7: more than half of the way from there to all.
 
     Args:
         maps: What it is, such as ``'spatial attention'``, to maps (h, w) of different faces. Two
-            and fewer decide nothing, and in maps of fewer than 5 x 5 places nearly all is border.
+            and fewer decide nothing; a constant map has no peak.
+
+    Example:
+        >>> corner = np.eye(7)[:1].repeat(7, axis=0)
+        >>> len(warn_of_border({'PAM': [corner] * 5, 'Grad-CAM': [corner.T[::-1] * 0] * 5}))
+        1
     """
     warnings = []
     for name, found in maps.items():
-        known = [values for values in found if min(np.shape(values)) >= 5]
-        count = sum(map(peaks_at_border, known))
-        if len(known) >= 3 and count > MOST * len(known):
+        scaled = [_scale_map(values) for values in found]
+        borders = [find_border(values.shape) for values in scaled]
+        peaks = [
+            bool(values.any() and border.flat[values.argmax()])
+            for values, border in zip(scaled, borders, strict=True)
+        ]
+        chance = float(np.mean([border.mean() for border in borders] or [0]))
+        if len(peaks) >= 3 and sum(peaks) > len(peaks) * (1 + chance) / 2:
             warnings.append(
-                f'The maps of {name} are meaningless here: {count} of {len(known)} peak at the '
-                'border of the image, where there is no face.'
+                f'The maps of {name} are meaningless here: {sum(peaks)} of {len(peaks)} peak at '
+                'the border of the image instead of on the face.'
             )
     return warnings
 

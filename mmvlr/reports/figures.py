@@ -19,8 +19,7 @@ from .drawing import (
     flatten,
     format_number,
     format_percent,
-    index_measures,
-    index_sets,
+    index_names,
     keep_finite,
     make_styles,
     new_axes,
@@ -177,7 +176,7 @@ def draw_quality(sets: Mapping[str, np.ndarray], measure: str) -> 'Figure':
     """
     axes = new_axes(4.2, 2.7)
     finite = keep_finite(sets)
-    styles = make_styles(index_sets(finite).values())
+    styles = make_styles(index_names(finite).values())
     if finite:
         limits = [np.quantile(values, [0.002, 0.998]) for values in finite.values()]
         low, high = min(limit[0] for limit in limits), max(limit[1] for limit in limits)
@@ -206,7 +205,7 @@ def draw_discard(
             such as ``perfect knowledge``, dashed.
     """
     axes = new_axes(4.4, 3.1)
-    entries = list(zip(curves.items(), make_styles(index_measures(curves).values()), strict=True))
+    entries = list(zip(curves.items(), make_styles(index_names(curves).values()), strict=True))
     for (_, curve), style in entries:
         draw_curve(axes, curve, style)
     for name, curve in (bounds or {}).items():

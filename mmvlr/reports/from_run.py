@@ -21,11 +21,11 @@ from mmvlr.structures.face_table import MEASURES
 from mmvlr.version import __version__
 
 from .curve_files import collect_curves
+from .evaluated import EvaluatedModel, average_bounds, make_cards, split_qualities, spread
 from .faces import FaceCard, warn_of_border
 from .figures import DiscardCurve
 from .page import write_page
 from .report import AttentionCard, Metric, ReportData, WrongMatch, render_report
-from .tested import TestedModel, average_bounds, make_cards, split_qualities, spread
 from .words import describe_run, name_metric
 
 RECOGNITION, QUALITY = 'Recognition', 'Quality'
@@ -125,13 +125,13 @@ def build_report(
     cfg = load_config(config_path, dict(options or {}))
     cfg.work_dir = str(work_dir / 'report_log')
     with DefaultScope.overwrite_default_scope('mmvlr'):
-        run = TestedModel(cfg, checkpoint)
+        run = EvaluatedModel(cfg, checkpoint)
         data, figures = collect_data(run, work_dir, config_path, checkpoint)
     return write_page(render_report(data), out or work_dir / 'report.html'), figures
 
 
 def collect_data(
-    run: TestedModel, work_dir: Path, config: Path, checkpoint: Path
+    run: EvaluatedModel, work_dir: Path, config: Path, checkpoint: Path
 ) -> tuple[ReportData, dict[str, float]]:
     """Return the page's data and the main figures of a test run."""
     dataset, model = run.loader.dataset, type(run.model).__name__
@@ -229,7 +229,7 @@ def collect_metrics(
     return rows, figures
 
 
-def judge_qualities(run: TestedModel, ui: Mapping[str, np.ndarray]) -> dict[str, Metric]:
+def judge_qualities(run: EvaluatedModel, ui: Mapping[str, np.ndarray]) -> dict[str, Metric]:
     """Return what the metrics of the test set may not tell of the qualities, by name.
 
     Args:
@@ -271,7 +271,7 @@ def judge_qualities(run: TestedModel, ui: Mapping[str, np.ndarray]) -> dict[str,
     return found
 
 
-def make_face_cards(run: TestedModel) -> tuple[dict[str, list[Any]], dict[str, str]]:
+def make_face_cards(run: EvaluatedModel) -> tuple[dict[str, list[Any]], dict[str, str]]:
     """Return probes of lowest and highest RI, over the range of RI, and with their attention.
 
     Returns:
@@ -304,7 +304,7 @@ def make_face_cards(run: TestedModel) -> tuple[dict[str, list[Any]], dict[str, s
     return cards, omitted
 
 
-def find_failures(run: TestedModel) -> list[WrongMatch]:
+def find_failures(run: EvaluatedModel) -> list[WrongMatch]:
     """Return wrongly identified probes: those the model was surest of come first."""
     ri = run.probe_quality.get('ri')
     wrong = np.flatnonzero(run.ranks.rank > 1)
@@ -328,7 +328,9 @@ def find_failures(run: TestedModel) -> list[WrongMatch]:
     return found
 
 
-def describe_details(run: TestedModel, config: Path, checkpoint: Path) -> dict[str, dict[str, Any]]:
+def describe_details(
+    run: EvaluatedModel, config: Path, checkpoint: Path
+) -> dict[str, dict[str, Any]]:
     """Return the tables at the end of the page."""
     counts: dict[str, Any] = {}
     role = run.faces.role

@@ -22,9 +22,9 @@ from mmvlr.version import __version__
 
 from .compared import ComparedRuns
 from .comparison import ActivationRow, ComparisonData, ScoreTable, render_comparison
+from .evaluated import compute_attention, load_inputs, make_cards, read_face, spread
 from .faces import FaceCard, warn_of_border
 from .page import collect, join_keys, write_page
-from .tested import compute_attention, load_inputs, make_cards, read_face, spread
 from .words import METHODS, describe_judges, describe_methods, name_method, name_metric
 
 #: Methods of the columns of activation maps.

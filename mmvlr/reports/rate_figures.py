@@ -16,7 +16,7 @@ from .drawing import (
     finish,
     flatten,
     format_percent,
-    index_measures,
+    index_names,
     make_styles,
     new_axes,
 )
@@ -175,7 +175,7 @@ def draw_risk_coverage(curves: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> '
         curves: Name of the measure that decides on abstention to (coverage, risk), (K,) each.
     """
     axes = new_axes(4.4, 3.3)
-    styles = make_styles(index_measures(curves).values())
+    styles = make_styles(index_names(curves).values())
     for (coverage, risk), style in zip(curves.values(), styles, strict=True):
         axes.plot(coverage, risk, linewidth=2, **style)
     axes.set_xlim(1, min(float(np.min(coverage)) for coverage, _ in curves.values()))

@@ -1,9 +1,8 @@
 """What the figures of a page mean, in sentences, also where that does not flatter."""
 
+import math
 import re
 from collections.abc import Mapping, Sequence
-
-import numpy as np
 
 from mmvlr.evaluation.systems import Score
 from mmvlr.structures.face_table import MEASURES
@@ -79,27 +78,31 @@ def describe_run(
         order = sorted(areas, key=lambda name: areas[name].value)
         judges = ', '.join(f'{name} {areas[name].value:.3f}' for name in order)
         sentences.append(
-            f'{order[0]} foretells errors best: area below error over discard, lower is better: '
+            f'{order[0]} foretells errors best. Area below error over discard, lower is better: '
             f'{judges}; chance {chance:.3f}.'
         )
     if 'RI' in areas:
-        sentences.append(describe_chance(areas['RI'], chance))
+        ends = (areas['RI'].low, areas['RI'].high)
+        low, high = (areas['RI'].value if end is None else end for end in ends)
+        if low > chance:
+            sentences.append('RI foretells errors worse than guessing would.')
+        elif high >= chance:
+            sentences.append('RI cannot be told from guessing: the interval of its area holds it.')
     for rival, difference in _pick(metrics, 'discard_ri_minus_').items():
         sentences.append(describe_difference(rival, difference))
     if 'error_best_half' in metrics:
         half = metrics['error_best_half'].value
         sentences.append(
-            f'Where the half of lowest RI is refused, the rank-1 error '
+            'Where the half of lowest RI is refused, the rank-1 error '
             f'{"falls" if half < error else "does not fall"}: {format_number(half)} instead of '
             f'{format_number(error)}.'
         )
-    if len(highest):
-        wrong = int(np.sum(~np.asarray(highest, bool)))
-        rest = '' if highest[0] else '; the very highest is among them'
-        verb = 'is' if wrong == 1 else 'are'
+    if highest:
+        wrong = len(highest) - sum(highest)
         sentences.append(
-            f'Of the {len(highest)} probes of highest RI, {wrong or "none"} {verb} identified '
-            f'wrongly{rest}.'
+            f'Of the {len(highest)} probes of highest RI, {wrong or "none"} '
+            f'{"is" if wrong == 1 else "are"} identified wrongly'
+            + ('.' if highest[0] else '; the very highest is among them.')
         )
     told = _pick(metrics, 'ui_auc_')
     if told:
@@ -107,7 +110,7 @@ def describe_run(
         sentences.append(
             f'How often a probe is rated above an unrecognizable face (50 % is guessing): {rates}.'
         )
-    return [sentence for sentence in sentences if sentence]
+    return sentences
 
 
 def describe_rate(metrics: Mapping[str, Metric]) -> str:
@@ -118,11 +121,9 @@ def describe_rate(metrics: Mapping[str, Metric]) -> str:
     interval = format_interval(metric.low, metric.high, metric.unit)
     text += f' (95 % interval {interval})' if interval else ''
     for system, value in metric.baselines.items():
-        low = metric.value if metric.low is None else metric.low
-        if low > value:
+        stands = 'not clearly ahead of' if metric.value > value else 'not ahead of'
+        if (metric.value if metric.low is None else metric.low) > value:
             stands = 'ahead of'
-        else:
-            stands = 'not clearly ahead of' if metric.value > value else 'not ahead of'
         text += f', {stands} {system} ({format_number(value, metric.unit)})'
     return text + '.'
 
@@ -134,36 +135,21 @@ def describe_difference(rival: str, difference: Metric) -> str:
         rival: Name of the other measure.
         difference: Area of RI minus that of the other; lower is better.
     """
-    interval = format_interval(difference.low, difference.high, 'area') or 'unknown'
-    size = f'{difference.value:+.3f}, 95 % interval {interval}'
-    if difference.high < 0:
-        return f'RI is the better judge of errors than {rival}: difference of the areas {size}.'
-    if difference.low > 0:
-        return f'RI is a worse judge of errors than {rival}: difference of the areas {size}.'
-    ahead = 'RI' if difference.value < 0 else rival
-    return (
-        f'RI and {rival} cannot be told apart as judges of errors: {ahead} is ahead, but the '
-        f'interval holds 0: difference of the areas {size}.'
-    )
-
-
-def describe_chance(area: Metric, chance: float) -> str:
-    """Say whether RI foretells errors at all."""
-    low, high = (area.value if end is None else end for end in (area.low, area.high))
-    if high < chance:
-        return ''
-    if low > chance:
-        return 'RI foretells errors worse than guessing would.'
-    return 'RI cannot be told from guessing: the interval of its area holds chance.'
+    low, high = difference.low, difference.high
+    interval = f'{low:.3f} to {high:.3f}' if math.isfinite(low + high) else 'unknown'
+    size = f'difference of the areas {difference.value:+.3f}, 95 % interval {interval}.'
+    if high < 0:
+        return f'RI is the better judge of errors than {rival}: {size}'
+    if low > 0:
+        return f'RI is a worse judge of errors than {rival}: {size}'
+    ahead = 'neither' if difference.value == 0 else 'RI' if difference.value < 0 else rival
+    return f'RI and {rival} cannot be told apart as judges of errors, {ahead} is ahead: {size}'
 
 
 def _pick(metrics: Mapping[str, Metric], prefix: str) -> dict[str, Metric]:
     """Return the metrics of each quality measure by the measure's name."""
-    return {
-        MEASURES[quality]: metrics[prefix + quality]
-        for quality in MEASURES
-        if prefix + quality in metrics
-    }
+    names = {prefix + quality: shown for quality, shown in MEASURES.items()}
+    return {shown: metrics[name] for name, shown in names.items() if name in metrics}
 
 
 # Many runs --------------------------------------------------------------------------------------

@@ -48,7 +48,8 @@ def check_page(text, sections):
 
 
 def cut_section(page, key):
-    return re.search(f'<section id="{key}".*?</section>', page, re.DOTALL).group()
+    found = re.search(f'<section id="{key}".*?</section>', page, re.DOTALL).group()
+    return found.replace('&#8239;', ' ')
 
 
 def read_rows(text):

@@ -5,7 +5,7 @@ import pytest
 
 from mmvlr.reports import ActivationRow, FaceCard, contact_sheet, overlay_attention
 from mmvlr.reports.drawing import COLORS
-from mmvlr.reports.faces import peaks_at_border, warn_of_border
+from mmvlr.reports.faces import find_border, warn_of_border
 
 from .conftest import make_face
 
@@ -72,15 +72,12 @@ def test_overlay_colors_the_attended_place_only():
         overlay_attention(image, np.ones(7))
 
 
-@pytest.mark.parametrize('size, border', [(7, 1), (14, 2), (112, 16), (5, 1), (1, 1)])
-def test_border_is_a_seventh_of_the_map(size, border):
-    for row in range(size):
-        attention = np.zeros((size, size))
-        attention[row, size // 2] = 1
-        edge = row < border or row >= size - border or size // 2 < border
-        assert peaks_at_border(attention) == (edge and size > 1)
-    attention[0] = np.nan
-    assert not peaks_at_border(np.full((7, 7), 0.5))
+@pytest.mark.parametrize('shape', [(1, 1), (3, 3), (4, 4), (5, 6), (7, 7), (14, 14), (112, 96)])
+def test_border_is_a_seventh_of_the_image(shape):
+    border = find_border(shape)
+    for row, column in np.ndindex(shape):
+        centers = [(row + 0.5) / shape[0], (column + 0.5) / shape[1]]
+        assert border[row, column] == any(min(c, 1 - c) < 1 / 7 for c in centers)
 
 
 def make_maps(at_border, inside, size=7):
@@ -90,25 +87,33 @@ def make_maps(at_border, inside, size=7):
 
 
 @pytest.mark.parametrize(
-    'maps, warns',
+    'at_border, inside, size, warns',
     [
-        (make_maps(10, 0), True),
-        (make_maps(8, 2), True),
-        (make_maps(7, 3), False),
-        (make_maps(0, 10), False),
-        # Nothing follows from two faces, nor from a map that is all border.
-        (make_maps(2, 0), False),
-        (make_maps(10, 0, size=4), False),
-        ([np.ones((7, 7))] * 10, False),
-        ([], False),
+        (10, 0, 7, True),
+        (8, 2, 7, True),
+        (7, 3, 7, False),
+        (0, 10, 7, False),
+        (8, 2, 112, True),
+        # Three quarters of a map of 4 x 4 are border: eight of ten are hardly more than that.
+        (10, 0, 4, True),
+        (8, 2, 4, False),
+        # A map of 3 x 3 has none, and nothing follows from two faces.
+        (10, 0, 3, False),
+        (2, 0, 7, False),
+        (0, 0, 7, False),
     ],
 )
-def test_maps_that_peak_at_the_border_are_called_meaningless(maps, warns):
+def test_maps_that_peak_at_the_border_are_called_meaningless(at_border, inside, size, warns):
+    maps = make_maps(at_border, inside, size)
     found = warn_of_border({'PAM': maps, 'fine': make_maps(0, 5)})
     assert len(found) == warns
     for sentence in found:
-        assert 'PAM' in sentence and 'meaningless' in sentence
-        assert f'{len(maps) - sum(m[3, 3] == 1 for m in maps)} of {len(maps)}' in sentence
+        assert 'PAM are meaningless' in sentence and f'{at_border} of {len(maps)}' in sentence
+
+
+def test_flat_and_unknown_maps_have_no_peak():
+    flat, unknown = np.full((7, 7), 0.5), np.full((7, 7), np.nan)
+    assert not warn_of_border({'flat': [flat] * 5, 'unknown': [unknown] * 5})
 
 
 def test_wrong_input_is_named():

@@ -35,7 +35,7 @@ MAX_PIXEL_IMAGES = 20_000
 NUM_MATCHES = 5
 
 
-class TestedModel:
+class EvaluatedModel:
     """A model's predictions over a test set, and what follows from them.
 
     Args:
