@@ -8,7 +8,7 @@ from mmengine.config import DictAction
 from mmengine.dist import is_main_process
 from torch.distributed.elastic.multiprocessing.errors import record
 
-from mmvlr.apis import evaluate_checkpoint, load_config
+from mmvlr.apis import evaluate_checkpoint, load_config, mark_unmeasurable
 from mmvlr.utils.io import output_file, output_folder, write_atomic
 
 
@@ -67,7 +67,7 @@ def main(argv: list[str] | None = None) -> int:
     options = dict(intervals=args.intervals, curves=args.curves is not None)
     result, metrics = evaluate_checkpoint(config, args.checkpoint, args.cache, **options)
     if is_main_process():
-        text = json.dumps(result, indent=2)
+        text = json.dumps(mark_unmeasurable(result, metrics), indent=2)
         if args.out:
             write_atomic(args.out, lambda path: path.write_text(text + '\n', encoding='utf-8'))
         if args.curves:

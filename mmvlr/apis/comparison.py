@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from mmvlr.evaluation.functional import (
 )
 from mmvlr.evaluation.metrics import ClosedSetMetric, FaceMetric, Observations
 from mmvlr.evaluation.table import MEASURES
+from mmvlr.evaluation.templates import MeanTemplate
 from mmvlr.registry import DATASETS
 from mmvlr.utils.io import write_csv
 from mmvlr.version import __version__
@@ -37,7 +37,7 @@ from mmvlr.visualization.comparison import (
 
 from .activation import activation_maps
 from .evaluation import build_metrics
-from .report import shown_name
+from .report import shown_name, too_few_trials
 from .reproduction import PRETRAINED, Failure, Run
 from .runner import build_tester
 
@@ -195,6 +195,8 @@ class TestSet:
         self.runs = sorted(runs, key=lambda run: -1 if run.seed is None else run.seed)
         self.faces = {run.scores: FaceTable.load(run.scores) for run in self.runs}
         self.metrics: list[FaceMetric] = build_metrics(runs[0].config.test_evaluator)
+        #: Numbers by their names without prefix that the test set is too small for, to its trials.
+        self.unmeasurable: dict[str, int] = {}
 
     @property
     def title(self) -> str:
@@ -224,11 +226,13 @@ class TestSet:
             observed: dict[str, dict[str, list[Observations]]] = {}
             for method, runs in systems.items():
                 for run in runs:
-                    faces = self._of(run, metric)
-                    # Without their columns no quality is judged, which would take its time.
-                    bare = {k: v for k, v in faces.columns.items() if k not in MEASURES}
-                    for name, part in metric.observations(replace(faces, columns=bare)).items():
+                    faces = metric.select(self._of(run))
+                    for name, part in metric.observations(faces).items():
+                        # No quality is judged here.
+                        if name.startswith(('discard_', 'ui_')):
+                            continue
                         observed.setdefault(name, {}).setdefault(method, []).append(part)
+                        self.unmeasurable |= part.unmeasurable
             for part in observed.values():
                 scores |= compare(part)
         return {name: found for name, found in scores.items() if not name.startswith('threshold')}
@@ -246,9 +250,7 @@ class TestSet:
         if not judges or self.recognizer() not in systems:
             return {}
         own = {run.seed: run for run in systems[self.recognizer()]}
-        correct = {
-            seed: judges[0].found_first(self._of(run, judges[0])) for seed, run in own.items()
-        }
+        correct = {seed: judges[0].found_first(self._of(run)) for seed, run in own.items()}
         found: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
         for seed, run in own.items():
             for measure, quality in self._of(run).only('probe').qualities.items():
@@ -295,9 +297,8 @@ class TestSet:
         return found
 
     def _judgment(self, run: Run, judge: ClosedSetMetric, measure: str) -> Observations:
-        faces = self._of(run, judge)
-        probes = faces.only('probe')
-        values = np.stack([probes.columns[measure], judge.found_first(faces)], axis=1)
+        probes = self._of(run).only('probe')
+        values = np.stack([probes.columns[measure], judge.found_first(self._of(run))], axis=1)
         return Observations(values, probes.groups, discard_area)
 
     def discard_curves(self) -> tuple[dict[str, DiscardCurve], dict[str, DiscardCurve]]:
@@ -410,9 +411,8 @@ class TestSet:
             for place, row in enumerate(chosen)
         ]
 
-    def _of(self, run: Run, metric: FaceMetric | None = None) -> FaceTable:
-        faces = self.faces[run.scores]
-        return faces if metric is None else faces.only(*metric.roles)
+    def _of(self, run: Run) -> FaceTable:
+        return self.faces[run.scores]
 
     def _probes(self) -> FaceTable:
         return self.faces[self.runs[0].scores].only('probe')
@@ -455,11 +455,9 @@ def activations(run: Run, faces: FaceTable, rows: np.ndarray) -> dict[str, np.nd
         batch['inputs'].append(item['inputs'])
         batch['data_samples'].append(item['data_samples'])
     inputs = model.data_preprocessor(batch, False)['inputs']
-    unit = faces.unit.numpy()
-    gallery = np.isin(faces.role, ('gallery', 'distractor'))
-    references = np.stack(
-        [unit[gallery & (faces.identity == faces.identity[row])].mean(axis=0) for row in rows]
-    )
+    gallery, mean = faces.only('gallery'), MeanTemplate()
+    own = [gallery.unit[gallery.identity == person] for person in faces.identity[rows]]
+    references = np.concatenate([mean(unit) for unit in own])
     maps = {shown(run.method): activation_maps(model, inputs, references)}
     if getattr(model, 'attention', None) is not None:
         with torch.no_grad():
@@ -521,8 +519,8 @@ def write_comparison(
             found = tests.recognition(group)
             if group == 'ablation':
                 found |= tests.own_areas(group)
-            known.append(score_table(tests.title, tests.systems(group), found))
-            scores += csv_rows(where | dict(table=group), found)
+            known.append(score_table(tests.title, tests.systems(group), found, tests.unmeasurable))
+            scores += csv_rows(where | dict(table=group), found, tests.unmeasurable)
             if group == 'method':
                 reading.append(in_words(tests.title, found))
         progress(f'{tests.title}: quality')
@@ -593,11 +591,15 @@ def write_comparison(
 
 
 def score_table(
-    title: str, systems: Iterable[str], found: Mapping[str, Mapping[str, Score]]
+    title: str,
+    systems: Iterable[str],
+    found: Mapping[str, Mapping[str, Score]],
+    unmeasurable: Mapping[str, int],
 ) -> ScoreTable:
     """Return a table with systems in rows and numbers in columns."""
+    columns = [shown_name(name) + too_few_trials(unmeasurable.get(name)) for name in found]
     rows = [ScoreRow(shown(s), [of_all.get(s) for of_all in found.values()]) for s in systems]
-    return ScoreTable(title, '', [shown_name(name) for name in found], rows)
+    return ScoreTable(title, '', columns, rows)
 
 
 def measure_tables(found: Mapping[str, Mapping[str, Score]]) -> list[ScoreTable]:
@@ -632,14 +634,18 @@ def judges_in_words(title: str, scores: Mapping[str, Score]) -> str:
 
 
 def csv_rows(
-    where: Mapping[str, Any], found: Mapping[str, Mapping[str, Score]]
+    where: Mapping[str, Any],
+    found: Mapping[str, Mapping[str, Score]],
+    unmeasurable: Mapping[str, int] | None = None,
 ) -> list[dict[str, Any]]:
-    """Return one row for each number of each system."""
+    """Return one row for each number of each system; ``too_few_trials`` marks what is too fine."""
+    unmeasurable = unmeasurable or {}
     return [
         dict(where)
         | dict(system=system, number=name, mean=score.mean, low=score.low, high=score.high)
         | dict(lowest_seed=score.lowest, highest_seed=score.highest, seeds=score.num_seeds)
         | dict(best=score.best, p_against_best=score.p)
+        | dict(too_few_trials=unmeasurable.get(name))
         for name, scores in found.items()
         for system, score in scores.items()
     ]

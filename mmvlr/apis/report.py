@@ -22,7 +22,6 @@ from mmvlr.datasets.transforms import read_image
 from mmvlr.engine import build_loader, extract_predictions, unwrap
 from mmvlr.evaluation.functional import (
     PairedDifference,
-    closed_set_ranks,
     discard_auc_bounds,
     paired_bootstrap,
     rank1_error_versus_discard,
@@ -42,7 +41,7 @@ from mmvlr.visualization import (
 )
 
 from .curves import all_curves
-from .evaluation import build_metrics, evaluate_faces
+from .evaluation import build_metrics, evaluate_faces, mark_unmeasurable
 from .runner import build_tester, load_config
 from .scoring import table_of
 
@@ -138,19 +137,13 @@ class TestRun:
         self.probe = np.flatnonzero(self.role == 'probe')
         if not len(self.gallery) or not len(self.probe):
             raise ValueError('the report needs a test set with the roles gallery and probe')
-        self.ranks = closed_set_ranks(
-            self.faces.unit[self.gallery],
-            self.identity[self.gallery],
-            self.faces.unit[self.probe],
-            self.identity[self.probe],
-            top_k=min(NUM_MATCHES, len(self.gallery)),
-        )
         several = len(np.unique(self.identity[self.probe])) > 1
         self.metrics = build_metrics(config.test_evaluator, intervals=several, curves=several)
         self.numbers = evaluate_faces(self.faces, self.metrics)
         # As the protocol counts: an open-set search has templates instead of images.
         judges = [metric for metric in self.metrics if isinstance(metric, ClosedSetMetric)]
-        self.correct = judges[0].found_first(self.faces) if judges else self.ranks.rank == 1
+        self.ranks = (judges or [ClosedSetMetric()])[0].search(self.faces)
+        self.correct = self.ranks.rank == 1
 
     def pixel_baseline(self) -> tuple[dict[str, float], dict[str, Any]]:
         """Return numbers and curves of plain pixel correlation, nothing for a large test set."""
@@ -243,7 +236,8 @@ def fill(
         if pixel_kind != 'discard' and pixel_kind in curves:
             first = next(iter(found.values()))
             curves[pixel_kind]['pixel correlation'] = replace(first, low=None, high=None)
-    headline, figures = headline_of(run.numbers, pixel_numbers)
+    unmeasurable = mark_unmeasurable({}, run.metrics).get('unmeasurable', {})
+    headline, figures = headline_of(run.numbers, pixel_numbers, unmeasurable)
     scalars, epoch_ends = read_scalars(work_dir)
     # Areas lie on another scale than the rates they would share a panel with.
     scalars = {name: curve for name, curve in scalars.items() if '_auc_' not in name}
@@ -329,13 +323,16 @@ def fill(
 
 
 def headline_of(
-    numbers: Mapping[str, float], baseline: Mapping[str, float]
+    numbers: Mapping[str, float],
+    baseline: Mapping[str, float],
+    unmeasurable: Mapping[str, int] | None = None,
 ) -> tuple[list[Metric], dict[str, float]]:
     """Return the rows of the table of results, and the numbers by their names without prefix.
 
     Args:
         numbers: Metrics by full name, with ``_low`` and ``_high`` where there are intervals.
         baseline: The same of plain pixel correlation; may be empty.
+        unmeasurable: See :func:`mark_unmeasurable`; the rows say so.
     """
     rows, figures = [], {}
     for full, value in numbers.items():
@@ -350,7 +347,7 @@ def headline_of(
         is_area = 'discard' in name
         rows.append(
             Metric(
-                shown_name(name),
+                shown_name(name) + too_few_trials((unmeasurable or {}).get(full)),
                 value,
                 numbers.get(f'{full}_low'),
                 numbers.get(f'{full}_high'),
@@ -387,6 +384,11 @@ def shown_name(name: str) -> str:
             shown = re.sub(pattern, text, name)
             return shown.replace('parea', 'partial area').replace(', auc', ', AUC')
     return name
+
+
+def too_few_trials(trials: int | None) -> str:
+    """Return what follows the name of a number that so few trials cannot measure; '' for None."""
+    return '' if trials is None else f' (too few trials to measure: {trials:,})'
 
 
 def discard_difference(run: TestRun, first: np.ndarray, second: np.ndarray) -> PairedDifference:
@@ -449,23 +451,20 @@ def failures(run: TestRun, ri: np.ndarray | None) -> list[Failure]:
     wrong = np.flatnonzero(run.ranks.rank > 1)
     wrong = wrong[np.argsort(-run.ranks.top_score[wrong, 0], kind='stable')]
     cards = []
-    embeddings = run.faces.unit
     for place in wrong[:NUM_FAILURES]:
         index = run.probe[place]
         person = run.identity[index]
         matches = []
-        for row, score in zip(run.ranks.top_index[place], run.ranks.top_score[place], strict=True):
+        top = zip(run.ranks.top_index[place], run.ranks.top_score[place], strict=True)
+        for row, score in list(top)[:NUM_MATCHES]:
             found = run.gallery[row]
             right = run.identity[found] == person
             matches.append(
                 FaceCard(run.face(found), (f'{score:.3f}',), 'right' if right else 'wrong')
             )
-        mates = run.gallery[run.identity[run.gallery] == person]
-        scores = (embeddings[mates] @ embeddings[index]).numpy()
-        best = int(scores.argmax())
         mate = FaceCard(
-            run.face(mates[best]),
-            (f'{scores[best]:.3f}', f'rank {run.ranks.rank[place]}'),
+            run.face(run.gallery[run.ranks.mate_index[place]]),
+            (f'{run.ranks.mate_score[place]:.3f}', f'rank {run.ranks.rank[place]}'),
             'right',
         )
         caption = () if ri is None else (f'RI {ri[place]:.2f}',)

@@ -13,8 +13,9 @@ import torch
 from mmvlr.utils.io import write_atomic
 from mmvlr.utils.vectors import unit_rows
 
-#: Identity of faces that belong to nobody in the gallery.
-NO_IDENTITY = -100
+from .functional._blocks import NO_IDENTITY as NO_IDENTITY
+from .functional._blocks import number_people
+
 #: Quality measures, higher is better: name of the column -> name for a reader.
 MEASURES = dict(
     ri='RI',
@@ -122,10 +123,7 @@ class FaceTable:
     @cached_property
     def groups(self) -> np.ndarray:
         """Number of the person of every face for the bootstrap; faces of nobody stand alone."""
-        groups = self.identity.astype(np.int64)
-        alone = groups == NO_IDENTITY
-        groups[alone] = groups.max(initial=0) + 1 + np.arange(alone.sum())
-        return groups
+        return number_people(self.identity)
 
     def has(self, *roles: str) -> bool:
         """Say whether there is a face of each of the roles."""

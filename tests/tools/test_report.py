@@ -5,6 +5,7 @@ import pytest
 
 from mmvlr.apis import build_trainer, load_config
 from mmvlr.apis.report import build_report, find_checkpoint, find_config, read_scalars
+from mmvlr.evaluation.functional import identification
 
 SMALL = {
     'train_cfg.max_epochs': 2,
@@ -23,6 +24,9 @@ SMALL = {
 }
 
 
+WALKS = []
+
+
 @pytest.fixture(scope='module')
 def run(root, tmp_path_factory):
     work_dir = tmp_path_factory.mktemp('report') / 'run'
@@ -34,7 +38,12 @@ def run(root, tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def report(run):
-    return build_report(run)
+    with pytest.MonkeyPatch.context() as patch:
+        plain = identification.search
+        patch.setattr(
+            identification, 'search', lambda *args, **how: WALKS.append(1) or plain(*args, **how)
+        )
+        return build_report(run)
 
 
 def test_page_has_every_section(report):
@@ -51,6 +60,10 @@ def test_page_has_every_section(report):
     ):
         assert heading in text
     assert 'Left out:' not in text.split('Failures')[0]
+
+
+def test_model_and_pixel_baseline_are_searched_once(report):
+    assert len(WALKS) == 2
 
 
 def test_figures_are_those_of_the_metric(run, report):
