@@ -89,7 +89,7 @@ INFERENCERS = Registry('inferencer', parent=MMENGINE_INFERENCERS, locations=['mm
 
 QUALITIES = Registry('quality measure', locations=['mmvlr.models.quality'])
 
-TEMPLATES = Registry('template', locations=['mmvlr.identification'])
+TEMPLATES = Registry('template', locations=['mmvlr.evaluation.templates'])
 
 
 def check_registered(config: Any, registry: Registry, source: str) -> None:

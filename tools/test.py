@@ -9,7 +9,7 @@ from mmengine.config import DictAction
 from mmengine.dist import is_main_process
 from torch.distributed.elastic.multiprocessing.errors import record
 
-from mmvlr.apis import add_warnings, evaluate_checkpoint, load_config
+from mmvlr.apis import add_warnings, evaluate_checkpoint, load_config, mark_unmeasurable
 from mmvlr.utils.command import output_file, output_folder, tell_write_errors
 from mmvlr.utils.io import write_atomic
 
@@ -70,7 +70,7 @@ def main(argv: list[str] | None = None) -> int:
     options = dict(intervals=args.intervals, curves=args.curves is not None)
     result, metrics = evaluate_checkpoint(config, args.checkpoint, args.cache, **options)
     if is_main_process():
-        result = add_warnings(result, metrics)
+        result = mark_unmeasurable(add_warnings(result, metrics), metrics)
         text = json.dumps(result, indent=2)
         if args.out:
             write_atomic(args.out, lambda path: path.write_text(text + '\n', encoding='utf-8'))

@@ -11,6 +11,7 @@ from .evaluation import (
     evaluate_faces,
     label_by_name,
     load_faces,
+    mark_unmeasurable,
 )
 from .inferencer import FaceInferencer, FaceResults, VerificationResult
 from .network import identity_of, model_of
@@ -31,6 +32,7 @@ __all__ = [
     'label_by_name',
     'load_config',
     'load_faces',
+    'mark_unmeasurable',
     'model_of',
     'resolve_num_classes',
 ]

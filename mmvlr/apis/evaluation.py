@@ -189,6 +189,21 @@ def add_warnings(result: Mapping[str, Any], metrics: Iterable[FaceMetric]) -> di
     return {**result, **({'warnings': warnings} if warnings else {})}
 
 
+def mark_unmeasurable(result: Mapping[str, Any], metrics: Iterable[FaceMetric]) -> dict[str, Any]:
+    """Add to the numbers of an evaluation which of them the test set is too small for.
+
+    Args:
+        result: Metrics by name.
+        metrics: The metrics' objects, evaluated.
+
+    Returns:
+        The same, with ``unmeasurable``, where there are any: name to number of trials, of the
+        numbers at an error rate that is below one over that number.
+    """
+    found = {name: trials for one in metrics for name, trials in one.unmeasurable.items()}
+    return {**result, **({'unmeasurable': found} if found else {})}
+
+
 def compare_faces(
     faces: FaceTable, other: FaceTable, metrics: Iterable[FaceMetric]
 ) -> dict[str, float]:

@@ -1,13 +1,6 @@
 """Who is it: templates, the gallery of known people, search, and whether to answer at all."""
 
-from .answers import Calibration, Comparison, Enrollment, Identification
-from .calibrating import SearchedFaces, TargetNotReachedError, calibrate
-from .decision import Decision, Verdict
-from .gallery import Gallery, GalleryChangedError
-from .gallery_state import Enrolled, Matches
-from .identifier import BrokenModelError, Identifier, UnknownOwnerError
-from .search import ExactSearch, FaissSearch
-from .templates import (
+from mmvlr.evaluation.templates import (
     BestTemplate,
     ImageTemplates,
     MeanTemplate,
@@ -15,6 +8,14 @@ from .templates import (
     RIWeightedTemplate,
     TemplateRule,
 )
+
+from .answers import Calibration, Comparison, Enrollment, Identification
+from .calibrating import SearchedFaces, TargetNotReachedError, calibrate
+from .decision import Decision, Verdict
+from .gallery import Gallery, GalleryChangedError
+from .gallery_state import Enrolled, Matches
+from .identifier import BrokenModelError, Identifier, UnknownOwnerError
+from .search import ExactSearch, FaissSearch
 
 __all__ = [
     'BestTemplate',

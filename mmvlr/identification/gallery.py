@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from mmvlr.evaluation.templates import template_config
 from mmvlr.registry import TEMPLATES, check_registered
 from mmvlr.utils.contract import check_identity
 from mmvlr.utils.locks import locked
@@ -18,7 +19,6 @@ from mmvlr.utils.schema import FileFormatError
 from .gallery_file import FILE, has_gallery, read_digest, read_gallery, write_gallery
 from .gallery_state import Enrolled, GalleryState, Matches, find_lacking
 from .search import search_config
-from .templates import template_config
 
 #: Seconds that a writer waits for the others.
 WAIT = 600.0

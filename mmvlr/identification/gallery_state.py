@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
+from mmvlr.evaluation.templates import TemplateRule, as_quality
 from mmvlr.utils.vectors import unit_rows
 
 from .gallery_file import StoredGallery
 from .names import normalize_name
 from .search import ExactSearch, FaissSearch, build_search, find_identical
-from .templates import TemplateRule, as_quality
 
 
 @dataclass(frozen=True, eq=False)

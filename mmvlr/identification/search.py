@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from mmvlr.evaluation.functional._blocks import product_blocks
+
 #: Templates that are scored at a time.
 TEMPLATE_BLOCK = 8192
 #: Probes that are scored at a time: 8 MB of scores in one block.
@@ -57,26 +59,18 @@ class ExactSearch:
             template of each, float32.
         """
         k = min(k, self.num_people)
-        person = np.zeros((len(probes), k), np.int64)
-        similarity = np.zeros((len(probes), k), np.float32)
-        for start in range(0, len(probes), PROBE_BLOCK):
-            rows = slice(start, start + PROBE_BLOCK)
-            person[rows], similarity[rows] = self._block(probes[rows], k)
-        return person, similarity
-
-    def _block(self, probes: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         best = _Best(len(probes), k)
-        for start in range(0, len(self.templates), TEMPLATE_BLOCK):
-            columns = slice(start, start + TEMPLATE_BLOCK)
-            # numpy's product: torch's takes eight times as long for a single probe.
-            scores = probes @ self.templates[columns].T
-            floor = best.floor
+        for rows, columns, scores in product_blocks(
+            probes, self.templates, PROBE_BLOCK, TEMPLATE_BLOCK
+        ):
+            floor = best.similarity[rows, -1]
             # Late blocks rarely hold anything for a probe; those rows need no further look.
-            rows = np.flatnonzero(scores.max(axis=1) >= floor - self._tolerance)
-            scores, floor = scores[rows], floor[rows]
+            near = np.flatnonzero(scores.max(axis=1) >= floor - self._tolerance)
+            scores, floor = scores[near], floor[near]
             floor = np.maximum(floor, self._kth_person(scores, self.owner[columns], k))
             row, column = np.nonzero(scores >= floor[:, None] - self._tolerance)
-            best.add(probes, self.templates, self.owner, rows[row], start + column)
+            row, column = rows.start + near[row], columns.start + column
+            best.add(probes, self.templates, self.owner, row, column)
         return best.person, best.similarity
 
     @staticmethod
@@ -179,11 +173,6 @@ class _Best:
         self.person = np.full((num_probes, k), -1, np.int64)
         self.similarity = np.full((num_probes, k), -np.inf, np.float32)
 
-    @property
-    def floor(self) -> np.ndarray:
-        """Similarity that a further person must reach, float32 (P,)."""
-        return self.similarity[:, -1]
-
     def add(
         self,
         probes: np.ndarray,
@@ -230,15 +219,12 @@ def find_identical(probes: np.ndarray, others: np.ndarray) -> tuple[list[int], l
         Row of the probe and row of the other of each pair, probe by probe.
     """
     rows, columns = [], []
-    for start in range(0, len(probes), PROBE_BLOCK):
-        block = probes[start : start + PROBE_BLOCK]
-        for first in range(0, len(others), TEMPLATE_BLOCK):
-            near = others[first : first + TEMPLATE_BLOCK]
-            row, column = np.nonzero(block @ near.T >= np.float32(1 - 1e-4))
-            product = (block[row].astype(np.float64) * near[column]).sum(axis=1)
-            same = product >= SAME
-            rows.append(start + row[same])
-            columns.append(first + column[same])
+    for block, near, scores in product_blocks(probes, others, PROBE_BLOCK, TEMPLATE_BLOCK):
+        row, column = np.nonzero(scores >= np.float32(1 - 1e-4))
+        row, column = block.start + row, near.start + column
+        same = (probes[row].astype(np.float64) * others[column]).sum(axis=1) >= SAME
+        rows.append(row[same])
+        columns.append(column[same])
     if not rows:
         return [], []
     row, column = np.concatenate(rows), np.concatenate(columns)

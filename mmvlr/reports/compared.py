@@ -1,7 +1,6 @@
 """Runs of several methods on one test set, compared in recognition and in quality."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
@@ -42,6 +41,8 @@ class ComparedRuns:
         self.faces = {run.scores: FaceTable.load(run.scores) for run in self.runs}
         self.metrics: list[FaceMetric] = build_metrics(runs[0].config.test_evaluator)
         judges = [metric for metric in self.metrics if isinstance(metric, ClosedSetMetric)]
+        #: Numbers without prefix that the test set is too small for, to its trials.
+        self.unmeasurable: dict[str, int] = {}
         #: Says which probes are identified rightly; None: the protocol has no such thing.
         self.judge = judges[0] if judges else None
 
@@ -67,21 +68,20 @@ class ComparedRuns:
         scores: dict[str, dict[str, Score]] = {}
         areas: dict[str, dict[str, Score]] = {}
         for metric in self.metrics:
-            # Without their columns no quality is judged, which would take its time.
-            left_out = set(MEASURES)
-            if group == 'ablation' and metric is self.judge:
-                left_out -= {'ri', 'norm'}
+            judges = group == 'ablation' and metric is self.judge
+            wanted = ('discard_ri', 'discard_norm') if judges else ()
             observed: dict[str, dict[str, list[Observations]]] = {}
             for method, runs in self.group_systems(group).items():
                 for run in runs:
-                    faces = self.faces[run.scores].only(*metric.roles)
-                    kept = {k: v for k, v in faces.columns.items() if k not in left_out}
-                    for name, part in metric.observations(replace(faces, columns=kept)).items():
-                        observed.setdefault(name, {}).setdefault(method, []).append(part)
+                    faces = metric.select(self.faces[run.scores])
+                    for name, part in metric.observations(faces).items():
+                        if name in wanted or not name.startswith(('discard_', 'ui_')):
+                            observed.setdefault(name, {}).setdefault(method, []).append(part)
+                            self.unmeasurable |= part.unmeasurable
             for name, part in observed.items():
                 if name.startswith('discard_'):
                     areas |= compare_systems(part, True, 'number')
-                elif not name.startswith('ui_'):
+                else:
                     scores |= compare_systems(part)
         rates = {name: found for name, found in scores.items() if not name.startswith('threshold')}
         return rates | areas
@@ -105,10 +105,8 @@ class ComparedRuns:
             return {}
         systems = self.group_systems('method')
         own = {run.seed: run for run in self.recognizer}
-        roles = self.judge.roles
         correct = {
-            seed: self.judge.found_first(self.faces[run.scores].only(*roles))
-            for seed, run in own.items()
+            seed: self.judge.found_first(self.faces[run.scores]) for seed, run in own.items()
         }
         found: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
         for seed, run in own.items():

@@ -18,7 +18,6 @@ from mmvlr.engine import build_loader, extract_predictions, unwrap
 from mmvlr.engine.building import build_tester
 from mmvlr.evaluation.functional import (
     Curve,
-    closed_set_ranks,
     discard_auc_bounds,
     rank1_error_versus_discard,
 )
@@ -60,20 +59,14 @@ class EvaluatedModel:
         self.probe = np.flatnonzero(self.faces.role == 'probe')
         if not len(self.gallery) or not len(self.probe):
             raise ValueError('the report needs a test set with the roles gallery and probe')
-        self.ranks = closed_set_ranks(
-            self.faces.unit[self.gallery],
-            self.identity[self.gallery],
-            self.faces.unit[self.probe],
-            self.identity[self.probe],
-            top_k=min(NUM_MATCHES, len(self.gallery)),
-        )
         self.has_several_people = len(np.unique(self.identity[self.probe])) > 1
         options = dict(intervals=self.has_several_people, curves=self.has_several_people)
         self.metrics = build_metrics(config.test_evaluator, **options)
         self.numbers = evaluate_faces(self.faces, self.metrics)
         # As the protocol counts: an open-set search has templates instead of images.
         judges = [metric for metric in self.metrics if isinstance(metric, ClosedSetMetric)]
-        self.correct = judges[0].found_first(self.faces) if judges else self.ranks.rank == 1
+        self.ranks = (judges or [ClosedSetMetric()])[0].search(self.faces)
+        self.correct = self.ranks.rank == 1
         self.probe_quality = {q: v[self.probe] for q, v in self.faces.qualities.items()}
 
     def measure_pixels(self) -> tuple[dict[str, float], dict[str, dict[str, Curve]]]:

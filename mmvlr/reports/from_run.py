@@ -15,13 +15,21 @@ import numpy as np
 import torch
 from mmengine.registry import DefaultScope
 
+from mmvlr.apis.evaluation import mark_unmeasurable
 from mmvlr.engine.building import load_config
 from mmvlr.evaluation.functional import paired_bootstrap, rank1_error_versus_discard, roc_area
 from mmvlr.structures.face_table import MEASURES
 from mmvlr.version import __version__
 
 from .curve_files import collect_curves
-from .evaluated import EvaluatedModel, average_bounds, make_cards, split_qualities, spread
+from .evaluated import (
+    NUM_MATCHES,
+    EvaluatedModel,
+    average_bounds,
+    make_cards,
+    split_qualities,
+    spread,
+)
 from .faces import FaceCard, warn_of_border
 from .figures import DiscardCurve
 from .page import write_page
@@ -142,7 +150,8 @@ def collect_data(
         if kind != 'discard' and kind in curves:
             first = next(iter(found.values()))
             curves[kind]['pixel correlation'] = replace(first, low=None, high=None)
-    metrics, figures = collect_metrics(run.numbers, pixel_numbers)
+    unmeasurable = mark_unmeasurable({}, run.metrics).get('unmeasurable', {})
+    metrics, figures = collect_metrics(run.numbers, pixel_numbers, unmeasurable)
     scalars, epoch_ends = read_scalars(work_dir)
     # Areas lie on another scale than the rates they would share a panel with.
     scalars = {name: curve for name, curve in scalars.items() if '_auc_' not in name}
@@ -195,13 +204,16 @@ def collect_data(
 
 
 def collect_metrics(
-    numbers: Mapping[str, float], baseline: Mapping[str, float]
+    numbers: Mapping[str, float],
+    baseline: Mapping[str, float],
+    unmeasurable: Mapping[str, int] | None = None,
 ) -> tuple[dict[str, Metric], dict[str, float]]:
     """Return the rows of the table of results, and the numbers, by their names without prefix.
 
     Args:
         numbers: Metrics by full name, with ``_low`` and ``_high`` where there are intervals.
         baseline: The same of plain pixel correlation; may be empty.
+        unmeasurable: See :func:`mmvlr.apis.mark_unmeasurable`; the rows say so.
     """
     rows: dict[str, Metric] = {}
     figures: dict[str, float] = {}
@@ -217,7 +229,7 @@ def collect_metrics(
         is_area = 'discard' in name
         # Metrics of two prefixes may have one name.
         rows[full if name in rows else name] = Metric(
-            name_metric(name),
+            name_metric(name, (unmeasurable or {}).get(full)),
             value,
             numbers.get(f'{full}_low'),
             numbers.get(f'{full}_high'),
@@ -314,15 +326,13 @@ def find_failures(run: EvaluatedModel) -> list[WrongMatch]:
         index = run.probe[place]
         person = run.identity[index]
         matches = []
-        for row, score in zip(run.ranks.top_index[place], run.ranks.top_score[place], strict=True):
+        top = zip(run.ranks.top_index[place], run.ranks.top_score[place], strict=True)
+        for row, score in list(top)[:NUM_MATCHES]:
             match = run.gallery[row]
             border = 'right' if run.identity[match] == person else 'wrong'
             matches.append(FaceCard(run.read_face(match), (f'{score:.3f}',), border))
-        mates = run.gallery[run.identity[run.gallery] == person]
-        scores = (run.faces.unit[mates] @ run.faces.unit[index]).numpy()
-        best = int(scores.argmax())
-        caption = (f'{scores[best]:.3f}', f'rank {run.ranks.rank[place]}')
-        mate = FaceCard(run.read_face(mates[best]), caption, 'right')
+        caption = (f'{run.ranks.mate_score[place]:.3f}', f'rank {run.ranks.rank[place]}')
+        mate = FaceCard(run.read_face(run.gallery[run.ranks.mate_index[place]]), caption, 'right')
         caption = () if ri is None else (f'RI {ri[place]:.2f}',)
         found.append(WrongMatch(FaceCard(run.read_face(index), caption), matches, mate))
     return found

@@ -82,8 +82,8 @@ def write_comparison(
             if not systems:
                 continue
             found = tests.compare_methods(group)
-            known.append(make_method_table(title, systems, found))
-            scores += list_scores(where | dict(table=group), found)
+            known.append(make_method_table(title, systems, found, tests.unmeasurable))
+            scores += list_scores(where | dict(table=group), found, tests.unmeasurable)
             if group == 'method':
                 reading.append(describe_methods(title, found))
         progress(f'{title}: quality')
@@ -151,10 +151,12 @@ def write_comparison(
     return write_page(render_comparison(data), out / 'report.html')
 
 
-def make_method_table(title: str, systems: Iterable[str], found: Scores) -> ScoreTable:
+def make_method_table(
+    title: str, systems: Iterable[str], found: Scores, unmeasurable: Mapping[str, int]
+) -> ScoreTable:
     """Return a table with systems in rows and numbers in columns."""
     rows = {name_method(s): [of_all.get(s) for of_all in found.values()] for s in systems}
-    return ScoreTable(title, [name_metric(name) for name in found], rows)
+    return ScoreTable(title, [name_metric(name, unmeasurable.get(name)) for name in found], rows)
 
 
 def make_measure_tables(found: Scores) -> list[ScoreTable]:
@@ -164,13 +166,17 @@ def make_measure_tables(found: Scores) -> list[ScoreTable]:
     return [ScoreTable('', list(found), rows, kind='Measure')] if found else []
 
 
-def list_scores(where: Mapping[str, Any], found: Scores) -> list[dict[str, Any]]:
-    """Return one row for each number of each system."""
+def list_scores(
+    where: Mapping[str, Any], found: Scores, unmeasurable: Mapping[str, int] | None = None
+) -> list[dict[str, Any]]:
+    """Return one row for each number of each system; ``too_few_trials`` marks what is too fine."""
+    unmeasurable = unmeasurable or {}
     return [
         dict(where)
         | dict(system=system, number=name, mean=score.mean, low=score.low, high=score.high)
         | dict(lowest_seed=score.lowest, highest_seed=score.highest, seeds=score.num_seeds)
         | dict(best=score.best, p_against_best=score.p)
+        | dict(too_few_trials=unmeasurable.get(name))
         for name, scores in found.items()
         for system, score in scores.items()
     ]

@@ -29,8 +29,12 @@ def name_method(method: str) -> str:
     return METHODS.get(method, method)
 
 
-def name_metric(name: str) -> str:
+def name_metric(name: str, trials: int | None = None) -> str:
     """Return a metric's name as a reader would say it.
+
+    Args:
+        name: Its name without prefix.
+        trials: The number of trials, of a rate that so few cannot measure.
 
     Example:
         >>> name_metric('d1_rank1'), name_metric('tpir20@fpir0.1')
@@ -38,6 +42,8 @@ def name_metric(name: str) -> str:
         >>> name_metric('discard_auc_ri')
         'area of error over discard, RI'
     """
+    if trials is not None:
+        return f'{name_metric(name)} (too few trials to measure: {trials:,})'
     quality = MEASURES.get(name.rsplit('_', 1)[-1], '')
     for pattern, text in (
         (r'd(\d+)_rank(\d+)', r'D\1, rank-\2'),

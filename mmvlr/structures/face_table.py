@@ -37,6 +37,14 @@ MEASURES = dict(
 )
 
 
+def number_people(ids: np.ndarray) -> np.ndarray:
+    """Number the people of some faces: their identity; faces of nobody get numbers of their own."""
+    numbers = ids.astype(np.int64)
+    alone = numbers == NO_IDENTITY
+    numbers[alone] = numbers.max(initial=0) + 1 + np.arange(alone.sum())
+    return numbers
+
+
 @dataclass(frozen=True, eq=False)
 class FaceTable:
     """Embeddings and records of N faces, one row each.
@@ -145,10 +153,7 @@ class FaceTable:
     @cached_property
     def groups(self) -> np.ndarray:
         """Number of the person of every face for the bootstrap; faces of nobody stand alone."""
-        groups = self.identity.astype(np.int64)
-        alone = groups == NO_IDENTITY
-        groups[alone] = groups.max(initial=0) + 1 + np.arange(alone.sum())
-        return groups
+        return number_people(self.identity)
 
     def has(self, *roles: str) -> bool:
         """Say whether there is a face of each of the roles."""

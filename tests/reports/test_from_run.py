@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from mmvlr.apis import build_trainer, load_config
+from mmvlr.evaluation.functional import identification
 from mmvlr.reports import ReportData
 from mmvlr.reports.from_run import build_report, find_checkpoint, find_config, read_scalars
 from mmvlr.structures.face_table import MEASURES
@@ -29,6 +30,9 @@ SMALL = {
 }
 
 
+WALKS = []
+
+
 @pytest.fixture(scope='module')
 def run(root, tmp_path_factory):
     work_dir = tmp_path_factory.mktemp('report') / 'run'
@@ -40,7 +44,12 @@ def run(root, tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def report(run):
-    return build_report(run)
+    with pytest.MonkeyPatch.context() as patch:
+        plain = identification.search
+        patch.setattr(
+            identification, 'search', lambda *args, **how: WALKS.append(1) or plain(*args, **how)
+        )
+        return build_report(run)
 
 
 @pytest.fixture(scope='module')
@@ -78,6 +87,10 @@ def test_words_say_what_the_figures_say(text, report):
         assert (low <= 0 <= high) == (f'RI and {MEASURES[rival]} cannot be told apart' in reading)
     assert f'{100 * figures["rank1"]:.1f}' in reading
     assert f'{100 * figures["pixel_rank1"]:.1f}' in reading
+
+
+def test_model_and_pixel_baseline_are_searched_once(report):
+    assert len(WALKS) == 2
 
 
 def test_figures_are_those_of_the_metric(run, report):

@@ -10,9 +10,12 @@ import numpy as np
 import pytest
 from mmengine.config import Config
 
+from mmvlr.apis import build_metrics, evaluate_faces, mark_unmeasurable
 from mmvlr.evaluation import FaceTable
+from mmvlr.evaluation.functional import identification
 from mmvlr.experiments import Failure, Run
 from mmvlr.reports.compared import ComparedRuns
+from mmvlr.reports.from_run import collect_metrics
 from mmvlr.reports.from_runs import write_comparison
 
 from .pages import check_page, cut_section
@@ -151,3 +154,41 @@ def test_writes_page_and_files(runs, tmp_path, without_networks):
     with pytest.raises(ValueError, match='no run is finished'):
         write_comparison([lacking], tmp_path / 'other')
     assert not (tmp_path / 'other').exists()
+
+
+def test_every_run_is_searched_once(runs, tmp_path, without_networks, monkeypatch):
+    walks = []
+    plain = identification.search
+    monkeypatch.setattr(
+        identification, 'search', lambda *args, **how: walks.append(1) or plain(*args, **how)
+    )
+    runs[-2:] = [replace(run, group='ablation') for run in runs[-2:]]
+    write_comparison(runs, tmp_path / 'out')
+    assert len(walks) == len(runs)
+
+
+def test_rates_of_too_few_trials_are_marked(runs, tmp_path, without_networks):
+    evaluator = dict(type='OpenSetMetric', fpirs=(0.5, 0.01), prefix='survface')
+    marks = {'survface/tpir20@fpir0.01': 3, 'survface/threshold@fpir0.01': 3}
+    for run in runs:
+        run.config.test_evaluator = evaluator
+        faces = FaceTable.load(run.scores)
+        faces.role[-3:] = 'unmated'
+        faces.save(run.scores)
+    page = write_comparison(runs, tmp_path / 'out').read_text()
+    assert 'TPIR20 at FPIR 0.01 (too few trials to measure: 3)' in page
+    with open(tmp_path / 'out' / 'scores.csv') as file:
+        scores = list(csv.DictReader(file))
+    marked = {row['number'] for row in scores if row['too_few_trials'] == '3'}
+    assert marked == {'tpir20@fpir0.01'}
+    assert {row['too_few_trials'] for row in scores} == {'', '3'}
+    # The report of one run marks the same.
+    metrics = build_metrics(evaluator)
+    numbers = evaluate_faces(FaceTable.load(runs[0].scores), metrics)
+    found = mark_unmeasurable(numbers, metrics)
+    assert found.pop('unmeasurable') == marks
+    assert found == numbers
+    rows, _ = collect_metrics(numbers, {}, marks)
+    assert [row.name for row in rows.values() if 'too few trials' in row.name] == [
+        'TPIR20 at FPIR 0.01 (too few trials to measure: 3)'
+    ]

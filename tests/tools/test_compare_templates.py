@@ -58,14 +58,15 @@ def test_search_is_that_of_the_metrics(module):
     unmated = unit[table.role == 'unmated']
     given = unit[gallery], table.identity[gallery], unit[mated], table.identity[mated]
     found = module.search(table, MeanTemplate(), mated)
-    expected = open_set_scores(*given, unmated, rank=99)
+    expected = open_set_scores(*given, unmated)
     np.testing.assert_array_equal(found.rank, expected.rank)
     np.testing.assert_allclose(found.mated_score, expected.mated_score, atol=1e-6)
     np.testing.assert_allclose(found.unmated_score, expected.unmated_score, atol=1e-6)
     # Per image the scores are those of the metric, whose ranks count images, not people.
     found = module.search(table, ImageTemplates(), mated)
     images = closed_set_ranks(*given)
-    np.testing.assert_allclose(found.mated_score, images.mate_score, atol=1e-6)
+    within = found.rank <= 20
+    np.testing.assert_allclose(found.mated_score[within], images.mate_score[within], atol=1e-6)
     assert (found.rank <= images.rank).all()
     np.testing.assert_array_equal(found.rank == 1, images.rank == 1)
     expected = open_set_scores(*given, unmated, template='none')

@@ -192,3 +192,26 @@ def test_curves(test, trained, tmp_path):
     names = {path.name for path in (tmp_path / 'curves').glob('*.png')}
     assert names == {'cmc.png', 'discard.png'}
     assert len(list((tmp_path / 'curves').glob('events*'))) == 1
+
+
+def test_rates_that_a_file_cannot_measure_are_marked(evaluate, tmp_path, capfd):
+    """40 pairs of two people say nothing of a false acceptance rate of 0.001."""
+    rng = np.random.default_rng(0)
+    file, identity = tmp_path / 'pairs.npz', np.repeat(np.arange(40), 2)
+    pairs = np.concatenate([np.arange(80).reshape(40, 2), np.arange(80).reshape(40, 2)[::-1] + 1])
+    pairs %= 80
+    same = identity[pairs[:, 0]] == identity[pairs[:, 1]]
+    np.savez(
+        file,
+        embedding=rng.standard_normal((80, 8)),
+        role=['pair'] * 80,
+        identity=identity,
+        pairs=pairs,
+        same=same,
+    )
+    assert (~same).sum() == 40
+    found = evaluate(file)
+    names = [f'verification/{n}@far{far}' for far in (0.01, 0.001) for n in ('tar', 'threshold')]
+    assert found['unmeasurable'] == dict.fromkeys(names, 40)
+    assert set(names) <= set(found)
+    assert json.loads(capfd.readouterr().out) == found

@@ -11,15 +11,21 @@ leaves out zero.
 import argparse
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from rich.progress import track
 
 from mmvlr.evaluation import FaceTable
-from mmvlr.evaluation.functional import Resampled, open_set_rates, resample
-from mmvlr.identification.templates import TemplateRule, template_config
+from mmvlr.evaluation.functional import (
+    OpenSetScores,
+    Resampled,
+    is_measurable,
+    open_set_rates,
+    open_set_scores,
+    resample,
+)
+from mmvlr.evaluation.templates import TemplateRule, template_config
 from mmvlr.registry import TEMPLATES
 from mmvlr.utils.command import output_file, tell_write_errors
 from mmvlr.utils.io import write_csv
@@ -38,59 +44,29 @@ RULES = {
     'images': 'images',
 }
 RANK = 20
-BLOCK = 64
 
 
-@dataclass(frozen=True, eq=False)
-class Search:
-    """What one rule gives for each probe of one file.
-
-    Attributes:
-        mated_score: Score of the own person, (M,).
-        rank: Rank of the own person, (M,).
-        unmated_score: Best score of every unmated probe, (U,).
-    """
-
-    mated_score: np.ndarray
-    rank: np.ndarray
-    unmated_score: np.ndarray
-
-
-def search(faces: FaceTable, rule: TemplateRule, mated: np.ndarray) -> Search:
+def search(faces: FaceTable, rule: TemplateRule, mated: np.ndarray) -> OpenSetScores:
     """Search the mated probes (rows) and all unmated ones among the templates of a rule."""
-    unit = faces.unit.numpy()
-    rows = np.flatnonzero(np.isin(faces.role, ('gallery', 'distractor')))
-    rows = rows[np.argsort(faces.groups[rows], kind='stable')]
-    people, starts = np.unique(faces.groups[rows], return_index=True)
-    qualities = {name: values[rows] for name, values in faces.qualities.items()}
-    templates, owner = rule.many(unit[rows], np.append(starts, len(rows)), qualities)
-    first = np.flatnonzero(np.diff(owner, prepend=-1))
-
-    def scores(probes: np.ndarray) -> np.ndarray:
-        return np.maximum.reduceat(unit[probes] @ templates.T, first, axis=1)
-
-    mated_score, rank, unmated_score = [], [], []
-    for start in range(0, len(mated), BLOCK):
-        block = mated[start : start + BLOCK]
-        found = scores(block)
-        own = found[np.arange(len(block)), np.searchsorted(people, faces.groups[block])]
-        mated_score.append(own)
-        rank.append((found >= own[:, None]).sum(axis=1))
-    unmated = np.flatnonzero(faces.role == 'unmated')
-    for start in range(0, len(unmated), BLOCK):
-        unmated_score.append(scores(unmated[start : start + BLOCK]).max(axis=1))
-    empty = np.empty(0, np.float32)
-    return Search(
-        np.concatenate(mated_score), np.concatenate(rank), np.concatenate([empty, *unmated_score])
+    gallery, unmated = faces.only('gallery', 'distractor'), faces.only('unmated')
+    mated = faces.take(mated)
+    return open_set_scores(
+        gallery.unit,
+        gallery.identity,
+        mated.unit,
+        mated.identity,
+        unmated.unit if len(unmated) else None,
+        rank=RANK,
+        template=rule,
+        qualities=gallery.columns,
     )
 
 
-def statistics(found: Search, groups: np.ndarray, args: argparse.Namespace) -> Resampled:
+def statistics(found: OpenSetScores, groups: np.ndarray, args: argparse.Namespace) -> Resampled:
     """Return the statistics of a search in every resample of people."""
     num_mated, num_unmated = len(found.rank), len(found.unmated_score)
     kind = np.repeat([0, 1], [num_mated, num_unmated])
-    score = np.where(found.rank <= RANK, found.mated_score.astype(np.float64), -np.inf)
-    score = np.concatenate([score, found.unmated_score])
+    score = np.concatenate([found.mated_score, found.unmated_score])
     rank = np.concatenate([found.rank, np.zeros(num_unmated)])
 
     def rates(kept: np.ndarray) -> dict[str, float]:
@@ -143,6 +119,9 @@ def compare(tables: Mapping[str, FaceTable], args: argparse.Namespace) -> list[d
         + f'), {(faces.role == "distractor").sum():,} distractors; probes: {len(mated):,} mated of '
         f'{len(np.unique(faces.identity[mated])):,} people, {len(unmated):,} unmated'
     )
+    for fpir in args.fpirs if len(unmated) else ():
+        if not is_measurable(fpir, len(unmated)):
+            print(f'FPIR {fpir:g}: too few trials to measure ({len(unmated):,} unmated probes)')
     groups = faces.groups[np.concatenate([mated, unmated])]
     found = {}
     for name, config in track(RULES.items(), 'rules', transient=True):

@@ -25,7 +25,8 @@ from rich.console import Console
 from rich.progress import track
 
 from mmvlr.evaluation import FaceTable
-from mmvlr.evaluation.functional import Resampled, resample, risk_coverage
+from mmvlr.evaluation.functional import Resampled, open_set_scores, resample, risk_coverage
+from mmvlr.evaluation.templates import MeanTemplate
 from mmvlr.identification.abstention import abstention_level
 from mmvlr.identification.calibrating import SearchedFaces
 from mmvlr.identification.conformal import (
@@ -53,23 +54,15 @@ def search_templates(table: FaceTable) -> SearchedFaces:
     for role in ('gallery', 'probe', 'unmated'):
         if not table.has(role):
             raise ValueError(f'there is no face of role {role!r}: an open-set test is needed')
-    gallery = table.role == 'gallery'
-    unit = table.unit.numpy().astype(np.float64)
-    enrolled = np.unique(table.identity[gallery])
-    templates = np.stack(
-        [unit[gallery & (table.identity == person)].mean(axis=0) for person in enrolled]
-    )
-    templates /= np.linalg.norm(templates, axis=1, keepdims=True)
-    rows = np.flatnonzero(np.isin(table.role, ('probe', 'unmated')))
-    mated = table.role[rows] == 'probe'
-    without = ~np.isin(table.identity[rows[mated]], enrolled)
-    if without.any():
-        raise ValueError(f'{without.sum()} mated probes have no person in the gallery')
-    scores = unit[rows] @ templates.T
+    gallery, mated, unmated = map(table.only, ('gallery', 'probe', 'unmated'))
+    known = gallery.unit, gallery.identity, mated.unit, mated.identity
+    scores = open_set_scores(*known, unmated.unit, template=MeanTemplate(), top_k=1)
+    rows = np.concatenate([np.flatnonzero(table.role == role) for role in ('probe', 'unmated')])
+    is_mated = table.role[rows] == 'probe'
     return SearchedFaces(
-        similarity=scores.max(axis=1),
-        mated=mated,
-        correct=mated & (enrolled[scores.argmax(axis=1)] == table.identity[rows]),
+        similarity=np.concatenate([scores.found.top_score[:, 0], scores.unmated_score]),
+        mated=is_mated,
+        correct=np.concatenate([scores.rank == 1, np.zeros(len(unmated), bool)]),
         people=table.groups[rows],
         qualities={name: values[rows] for name, values in table.qualities.items()},
     )

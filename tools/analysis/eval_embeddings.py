@@ -18,7 +18,14 @@ import sys
 from mmengine.config import DictAction
 from mmengine.registry import DefaultScope
 
-from mmvlr.apis import build_metrics, compare_faces, evaluate_faces, load_config, load_faces
+from mmvlr.apis import (
+    build_metrics,
+    compare_faces,
+    evaluate_faces,
+    load_config,
+    load_faces,
+    mark_unmeasurable,
+)
 from mmvlr.registry import DATASETS
 from mmvlr.utils.command import output_file, output_folder, tell_write_errors
 from mmvlr.utils.io import write_atomic
@@ -77,7 +84,7 @@ def main(argv: list[str] | None = None) -> int:
     except (FileNotFoundError, ValueError) as error:
         print(f'eval_embeddings.py: {error}', file=sys.stderr)
         return 1
-    text = json.dumps(result, indent=2)
+    text = json.dumps(mark_unmeasurable(result, metrics), indent=2)
     if args.out:
         write_atomic(args.out, lambda path: path.write_text(text + '\n', encoding='utf-8'))
     if args.curves:

@@ -7,7 +7,7 @@ counts against the probe.
 """
 
 from ._blocks import pair_scores
-from ._curves import roc_area
+from ._curves import is_measurable, roc_area
 from .bootstrap import (
     Interval,
     PairedDifference,
@@ -20,26 +20,25 @@ from .bootstrap import (
 )
 from .curves import Curve, cmc_curve, discard_curve, open_set_curve, roc_curve
 from .identification import (
-    ClosedSetRanks,
     OpenSetScores,
     closed_set_identification,
     closed_set_ranks,
-    cmc,
     open_set_identification,
-    open_set_rates,
     open_set_scores,
 )
 from .quality import discard_auc_bounds, error_versus_discard, rank1_error_versus_discard
+from .rates import cmc, open_set_rates
+from .search import SearchResult
 from .selective import risk_coverage
 from .verification import verification, verification_rates
 
 __all__ = [
-    'ClosedSetRanks',
     'Curve',
     'Interval',
     'OpenSetScores',
     'PairedDifference',
     'Resampled',
+    'SearchResult',
     'bootstrap_interval',
     'bootstrap_intervals',
     'closed_set_identification',
@@ -49,6 +48,7 @@ __all__ = [
     'discard_auc_bounds',
     'discard_curve',
     'error_versus_discard',
+    'is_measurable',
     'open_set_curve',
     'open_set_identification',
     'open_set_rates',

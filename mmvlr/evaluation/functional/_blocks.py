@@ -6,13 +6,12 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 import torch
 
-from mmvlr.utils.vectors import moderate_rows, unit_rows
+from mmvlr.structures import NO_IDENTITY as NO_IDENTITY
+from mmvlr.structures.face_table import number_people as number_people
+from mmvlr.utils.vectors import moderate_rows
 
 Array: TypeAlias = np.ndarray | torch.Tensor
 ArrayLike: TypeAlias = np.ndarray | torch.Tensor | Sequence
-
-DISTRACTOR_ID = -100
-"""Identity of images that belong to nobody: they are never anybody's mate."""
 
 BLOCK_SIZE = 2048
 """Rows of either side in one tile of scores: 16 MB of float32."""
@@ -143,7 +142,7 @@ def compute_device(*matrices: Array) -> torch.device:
 
 
 class Tile(NamedTuple):
-    """One block of the score matrix: its probes, its gallery images and their scores."""
+    """One block of the score matrix: its probes, its columns of the gallery and their scores."""
 
     rows: slice
     cols: slice
@@ -156,8 +155,8 @@ def score_tiles(
     gallery: Array,
     gallery_order: np.ndarray,
     *,
+    starts: np.ndarray | None = None,
     block_size: int = BLOCK_SIZE,
-    normalize: bool = False,
     wanted: Callable[[slice, slice], bool] | None = None,
 ) -> Iterator[Tile]:
     """Walk through the inner products of probes and gallery, one tile at a time.
@@ -179,8 +178,11 @@ def score_tiles(
         probe_order: Rows of ``probe`` in the order in which they are wanted, int64 (P',).
         gallery: Embeddings (G, D).
         gallery_order: Rows of ``gallery`` in the wanted order, int64 (G',).
-        block_size: Largest number of rows of either side in a tile.
-        normalize: Whether rows are scaled to length one before the product.
+        starts: Where the rows of each column of scores start along ``gallery_order`` and the last
+            ones end, int64 (C + 1,): a column's score is that of the best of its rows. Default:
+            every row is a column.
+        block_size: Largest number of rows of either side in a tile; the rows of one column stay
+            together.
         wanted: Says for a tile, by its rows and columns, whether to compute it. Default: all.
 
     Yields:
@@ -189,26 +191,56 @@ def score_tiles(
         overwritten by the next tile.
     """
     device = compute_device(gallery, probe)
-    side = _round_up(block_size)
+    if starts is None:
+        column_blocks = [(cols, cols) for cols in _blocks(len(gallery_order), block_size)]
+    else:
+        column_blocks = list(_whole_columns(starts, block_size))
+    longest = max(there.stop - there.start for _, there in column_blocks)
     buffer = torch.empty(
-        min(side, _round_up(len(probe_order))) * min(side, _round_up(len(gallery_order))),
+        min(_round_up(block_size), _round_up(len(probe_order))) * _round_up(longest),
         dtype=torch.float32,
         device=device,
     )
-    for cols in _blocks(len(gallery_order), block_size):
+    for cols, there in column_blocks:
         columns = None
         for rows in _blocks(len(probe_order), block_size):
             if wanted is not None and not wanted(rows, cols):
                 continue
             if columns is None:
-                columns = _load(gallery, gallery_order[cols], device, normalize)
-            block = _load(probe, probe_order[rows], device, normalize)
+                columns = _load(gallery, gallery_order[there], device)
+            block = _load(probe, probe_order[rows], device)
             shape = len(block), len(columns)
             scores = buffer[: shape[0] * shape[1]].view(shape)
             # Writing to an output of float32 also keeps autocast from narrowing the product.
             torch.matmul(block, columns.T, out=scores)
-            scores[:, cols.stop - cols.start :] = -torch.inf
+            scores[:, there.stop - there.start :] = -torch.inf
+            if starts is not None:
+                scores = _best_of_each(scores, starts[cols.start : cols.stop + 1])
             yield Tile(rows, cols, scores[: rows.stop - rows.start])
+
+
+def product_blocks(
+    probe: np.ndarray, gallery: np.ndarray, probe_block: int, gallery_block: int
+) -> Iterator[tuple[slice, slice, np.ndarray]]:
+    """Walk through the inner products of two float32 matrices, for what computes the best anew.
+
+    Nothing is padded or copied, so a single probe takes no longer than it must; but the last bits
+    of a product depend on where its rows stand, as :func:`score_tiles` explains.
+
+    Args:
+        probe: float32 (P, D).
+        gallery: float32 (G, D).
+        probe_block: Probes in a block.
+        gallery_block: Gallery rows in a block.
+
+    Yields:
+        Probes, gallery rows and their products, float32; the blocks of some probes follow each
+        other.
+    """
+    for rows in _blocks(len(probe), probe_block):
+        for cols in _blocks(len(gallery), gallery_block):
+            # numpy's product: torch's takes eight times as long for a single probe.
+            yield rows, cols, probe[rows] @ gallery[cols].T
 
 
 def pair_scores(first: Array, second: Array, *, block_size: int = BLOCK_SIZE) -> np.ndarray:
@@ -228,6 +260,24 @@ def _blocks(length: int, block_size: int) -> Iterator[slice]:
         yield slice(start, min(start + block_size, length))
 
 
+def _whole_columns(starts: np.ndarray, block_size: int) -> Iterator[tuple[slice, slice]]:
+    """Columns of at most ``block_size`` rows together, or of a single column, and their rows."""
+    first = 0
+    while first < len(starts) - 1:
+        last = int(np.searchsorted(starts, starts[first] + block_size, side='right')) - 1
+        last = max(last, first + 1)
+        yield slice(first, last), slice(int(starts[first]), int(starts[last]))
+        first = last
+
+
+def _best_of_each(scores: torch.Tensor, starts: np.ndarray) -> torch.Tensor:
+    """The best score of every group of columns, filled up with ``-inf`` to a multiple of 64."""
+    group = np.repeat(np.arange(len(starts) - 1), np.diff(starts))
+    group = torch.from_numpy(group).to(scores.device)
+    best = scores.new_full((len(scores), _round_up(len(starts) - 1)), -torch.inf)
+    return best.scatter_reduce_(1, group.expand(len(scores), -1), scores, 'amax')
+
+
 def _round_up(rows: int) -> int:
     return -(-rows // _ROW_MULTIPLE) * _ROW_MULTIPLE
 
@@ -243,8 +293,7 @@ def float32_rows(matrix: Array, index: slice | np.ndarray) -> torch.Tensor:
     return torch.from_numpy(rows if rows.flags.writeable else rows.copy())
 
 
-def _load(matrix: Array, index: np.ndarray, device: torch.device, normalize: bool) -> torch.Tensor:
+def _load(matrix: Array, index: np.ndarray, device: torch.device) -> torch.Tensor:
     """Rows as float32 on ``device``; the last is repeated up to a multiple of 64 rows."""
     index = np.pad(index, (0, _round_up(len(index)) - len(index)), mode='edge')
-    rows = float32_rows(matrix, index).to(device)
-    return unit_rows(rows) if normalize else rows
+    return float32_rows(matrix, index).to(device)

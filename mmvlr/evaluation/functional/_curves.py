@@ -66,6 +66,11 @@ def strict_bounds(
     return np.concatenate([[-np.inf], values])[place]
 
 
+def is_measurable(rate: float, trials: float) -> bool:
+    """Say whether so many trials can show a rate: at least one of them may go wrong at it."""
+    return rate * trials >= 1 - _SLACK
+
+
 def check_rates(rates: tuple[float, ...], name: str) -> None:
     """Raise ``ValueError`` unless every rate lies in [0, 1]."""
     for rate in rates:

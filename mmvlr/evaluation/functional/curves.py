@@ -11,8 +11,9 @@ import numpy as np
 from ._blocks import ArrayLike, as_flags, as_scores
 from ._curves import share_at_or_above, strict_bounds
 from .bootstrap import bootstrap_interval
-from .identification import OpenSetScores, cmc, lowest_thresholds
+from .identification import OpenSetScores
 from .quality import rank1_error_versus_discard
+from .rates import cmc, lowest_thresholds
 
 _POINTS_PER_DECADE = 20
 # Read off a curve these are exact.

@@ -52,7 +52,9 @@ def error_versus_discard(
         [0, 0.95], and ``pauc``, over [0, 0.3]; ``auc_normalized`` and ``pauc_normalized``, the
         areas divided by their width and by the FNMR at share 0, so that discarding at random
         gives about 1 (NaN where that FNMR is 0). FNMR is NaN where no pair of one person is left,
-        and, with ``rethreshold``, no pair of two; the areas then are NaN as well.
+        and, with ``rethreshold``, no pair of two; the areas then are NaN as well. ``auc_trials``
+        and ``pauc_trials``: the fewest pairs of two people that a threshold of the area was chosen
+        from; below 1 / ``fmr`` they cannot show that rate.
 
     Raises:
         ValueError: If an input is malformed or all pairs are of one kind.
@@ -90,11 +92,13 @@ def error_versus_discard(
             bound = strict_bounds(impostor[left], [fmr], of_impostor[left])[0]
         fnmr[index] = of_genuine[genuine <= bound].sum() / of_genuine.sum()
 
+    trials = np.array([weight[~same].sum() if rethreshold else len(impostor) for weight in kept])
     result: dict[str, np.ndarray | float] = dict(discard=_SHARES.copy(), fnmr=fnmr)
     for name, limit in (('auc', _SHARES[-1]), ('pauc', _PARTIAL_LIMIT)):
         num = np.searchsorted(_SHARES, limit, side='right')
         area = trapezoid(fnmr[:num], _SHARES[:num])
         result[name] = area
+        result[f'{name}_trials'] = float(trials[:num].min())
         result[f'{name}_normalized'] = float(area / (limit * fnmr[0])) if fnmr[0] else float('nan')
     return result
 

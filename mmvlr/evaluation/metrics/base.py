@@ -1,13 +1,15 @@
 """What every face metric shares: collecting predictions, over any number of ranks."""
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 from mmengine.dist import all_gather_object, broadcast_object_list, is_main_process
 from mmengine.evaluator import BaseMetric
+from mmengine.logging import print_log
 
 from mmvlr.structures.face_table import FaceTable
 
@@ -35,12 +37,15 @@ class Observations:
         groups: Person of every probe (N,), or both of every pair (N, 2).
         statistics: Function of (resampled) values to numbers by name.
         strata: Kind of every probe (N,), or None; see :func:`bootstrap_interval`.
+        unmeasurable: Numbers at an error rate that is below one over the number of trials, and that
+            number: they are what they would be at a rate of zero.
     """
 
     values: np.ndarray
     groups: np.ndarray
     statistics: Callable[[np.ndarray], Mapping[str, float]]
     strata: np.ndarray | None = None
+    unmeasurable: Mapping[str, int] = field(default_factory=dict)
 
 
 class FaceMetric(BaseMetric):
@@ -62,6 +67,8 @@ class FaceMetric(BaseMetric):
         roles: Roles of the faces that the metric needs; None for all.
         attributes: Meta information of the samples that the metric needs beside role and identity,
             and its value for faces that have none.
+        unmeasurable: Full names of the numbers of the last evaluation (on the main rank) that the
+            test set is too small for, to the number of trials; see :class:`Observations`.
         drawn: The curves of the last evaluation (on the main rank, with ``curves=True``).
     """
 
@@ -79,6 +86,7 @@ class FaceMetric(BaseMetric):
         self.intervals = intervals
         self.curves = curves
         self.num_resamples = num_resamples
+        self.unmeasurable: dict[str, int] = {}
         self.drawn: dict[str, dict[str, Curve]] = {}
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
@@ -112,6 +120,10 @@ class FaceMetric(BaseMetric):
         metrics: list[dict | None] = [None]
         if is_main_process():
             metrics = [self.compute_metrics(merged)]
+            if self.unmeasurable:
+                named = ', '.join(f'{k} ({trials:,})' for k, trials in self.unmeasurable.items())
+                text = f'too few trials to measure, as one error is a higher rate: {named}'
+                print_log(text, logger='current', level=logging.WARNING)
         broadcast_object_list(metrics)
         return metrics[0]
 
@@ -154,11 +166,13 @@ class FaceMetric(BaseMetric):
         Args:
             faces: All faces of a test set; those of other roles than the metric's are left out.
         """
-        if self.roles is not None:
-            faces = faces.only(*self.roles)
+        faces = self.select(faces)
         prefix = f'{self.prefix}/' if self.prefix else ''
         result: dict[str, float] = {}
-        for name, value in self.compute(faces).items():
+        self.unmeasurable = {}
+        found = self.compute(faces)
+        self.unmeasurable = {f'{prefix}{k}': trials for k, trials in self.unmeasurable.items()}
+        for name, value in found.items():
             if isinstance(value, Interval):
                 result[f'{prefix}{name}'] = float(value.estimate)
                 result[f'{prefix}{name}_low'] = float(value.low)
@@ -169,6 +183,10 @@ class FaceMetric(BaseMetric):
             self.drawn = self.draw(faces)
         return result
 
+    def select(self, faces: FaceTable) -> FaceTable:
+        """Return the faces that the metric needs."""
+        return faces if self.roles is None else faces.only(*self.roles)
+
     def observations(self, faces: FaceTable) -> dict[str, Observations]:
         """Return what was observed, in parts with names of their own."""
         raise NotImplementedError
@@ -177,6 +195,7 @@ class FaceMetric(BaseMetric):
         """Compute the metrics by their names without prefix, with intervals if asked for."""
         result: dict[str, float | Interval] = {}
         for part in self.observations(faces).values():
+            self.unmeasurable |= part.unmeasurable
             if self.intervals:
                 result |= bootstrap_intervals(
                     part.values,

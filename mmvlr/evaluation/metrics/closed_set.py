@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 from types import MappingProxyType
+from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -9,8 +11,8 @@ from mmvlr.registry import METRICS
 from mmvlr.structures.face_table import FaceTable
 
 from ..functional import (
-    ClosedSetRanks,
     Curve,
+    SearchResult,
     closed_set_ranks,
     cmc_curve,
     discard_curve,
@@ -22,6 +24,8 @@ from .base import FaceMetric, Observations
 
 #: Ranks of a CMC curve.
 MAX_RANK = 50
+#: Best matches that a search keeps of each probe.
+NUM_MATCHES = 5
 
 
 @METRICS.register_module()
@@ -63,29 +67,45 @@ class ClosedSetMetric(FaceMetric):
     def __init__(self, ranks: Sequence[int] = (1, 5, 10, 20), **kwargs):
         super().__init__(**kwargs)
         self.ranks = tuple(ranks)
+        self._found: WeakKeyDictionary[FaceTable, Any] = WeakKeyDictionary()
 
-    def search(self, faces: FaceTable) -> tuple[ClosedSetRanks, FaceTable]:
-        """Search the probes in the gallery; return what was found and the probes."""
-        gallery = np.isin(faces.role, ('gallery', 'distractor'))
-        probe = faces.role == 'probe'
-        for name, rows in (('gallery', gallery), ('probe', probe)):
-            if not rows.any():
-                raise ValueError(f'{type(self).__name__}: the test set has no face of role {name}')
-        found = closed_set_ranks(
-            faces.unit[gallery], faces.identity[gallery], faces.unit[probe], faces.identity[probe]
+    def select(self, faces: FaceTable) -> FaceTable:
+        """Return the table itself, so that what was found in it is known whoever asks."""
+        return faces
+
+    def search(self, faces: FaceTable) -> SearchResult:
+        """Search the probes in the gallery, a table once; everything follows from what is found.
+
+        Args:
+            faces: A table; its gallery are the faces of the roles ``gallery`` and ``distractor``.
+        """
+        if faces not in self._found:
+            self._found[faces] = self._search(faces)
+        return self._found[faces]
+
+    def _search(self, faces: FaceTable) -> SearchResult:
+        gallery, probe = self._parts(faces)
+        return closed_set_ranks(
+            gallery.unit, gallery.identity, probe.unit, probe.identity, top_k=NUM_MATCHES
         )
-        return found, faces.only('probe')
+
+    def _parts(self, faces: FaceTable, *roles: str) -> list[FaceTable]:
+        """Gallery, probes and faces of further roles."""
+        for role in ('gallery', 'probe', *roles):
+            if not faces.has(role):
+                raise ValueError(f'{type(self).__name__}: the test set has no face of role {role}')
+        return [faces.only('gallery', 'distractor'), *map(faces.only, ('probe', *roles))]
 
     def found_first(self, faces: FaceTable) -> np.ndarray:
         """Say of every probe whether its person is found first, bool (P,)."""
-        return self.search(faces)[0].rank == 1
+        return self.search(faces).rank == 1
 
     def observations(self, faces: FaceTable) -> dict[str, Observations]:
         """See :class:`FaceMetric`."""
-        found, probes = self.search(faces)
+        found, probes = self.search(faces), faces.only('probe')
         return {'ranks': self.rates(found, probes)} | self.judge(found.rank == 1, probes, faces)
 
-    def rates(self, found: ClosedSetRanks, probes: FaceTable) -> Observations:
+    def rates(self, found: SearchResult, probes: FaceTable) -> Observations:
         """Return what rank-k and mAP follow from."""
         within = [found.rank <= k for k in self.ranks]
         names = [*(f'rank{k}' for k in self.ranks), 'mAP']
@@ -97,7 +117,7 @@ class ClosedSetMetric(FaceMetric):
     ) -> dict[str, Observations]:
         """Return how well each quality foretells errors, and tells probes from UI faces."""
         parts: dict[str, Observations] = {}
-        ui = faces.only('ui')
+        ui = faces.only('ui') if 'ui' in self.roles else []
         for name, quality in probes.qualities.items():
 
             def area(kept: np.ndarray, name: str = name) -> dict[str, float]:
@@ -117,7 +137,7 @@ class ClosedSetMetric(FaceMetric):
 
     def draw(self, faces: FaceTable) -> dict[str, dict[str, Curve]]:
         """Return the CMC curve and error over discard by each quality."""
-        found, probes = self.search(faces)
+        found, probes = self.search(faces), faces.only('probe')
         last = min(MAX_RANK, int(np.isin(faces.role, ('gallery', 'distractor')).sum()))
         return dict(
             cmc={'all probes': cmc_curve(found.rank, last, probes.groups, self.num_resamples)},
@@ -163,7 +183,7 @@ class SCfaceMetric(ClosedSetMetric):
     def __init__(self, ranks: Sequence[int] = (1,), **kwargs):
         super().__init__(ranks=ranks, **kwargs)
 
-    def rates(self, found: ClosedSetRanks, probes: FaceTable) -> Observations:
+    def rates(self, found: SearchResult, probes: FaceTable) -> Observations:
         """Return what rank-k by distance, their mean, and mAP follow from."""
         distance = probes.columns.get('distance', np.zeros(len(probes)))
         if (distance == 0).any():
@@ -185,7 +205,7 @@ class SCfaceMetric(ClosedSetMetric):
     def draw(self, faces: FaceTable) -> dict[str, dict[str, Curve]]:
         """Return a CMC curve for each distance, and error over discard."""
         curves = super().draw(faces)
-        found, probes = self.search(faces)
+        found, probes = self.search(faces), faces.only('probe')
         last = len(curves['cmc']['all probes'].x)
         for distance in np.unique(probes.columns['distance']):
             here = probes.columns['distance'] == distance

@@ -1,23 +1,28 @@
 """Open-set identification: TPIR at FPIR."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
-from mmvlr.registry import METRICS
+from mmvlr.registry import METRICS, TEMPLATES
 from mmvlr.structures.face_table import FaceTable
 
 from ..functional import (
     Curve,
     OpenSetScores,
+    SearchResult,
     cmc_curve,
+    is_measurable,
     open_set_curve,
     open_set_rates,
     open_set_scores,
 )
+from ..functional.averaging import PROTOCOLS
 from ..functional.curves import split_kinds, stack_kinds
+from ..templates import template_config
 from .base import Observations
-from .closed_set import MAX_RANK, ClosedSetMetric, means
+from .closed_set import MAX_RANK, NUM_MATCHES, ClosedSetMetric, means
 
 
 @METRICS.register_module()
@@ -33,7 +38,9 @@ class OpenSetMetric(ClosedSetMetric):
     Args:
         fpirs: Target false positive identification rates.
         rank: The own template must be among the first ``rank``.
-        template: See :func:`open_set_identification`.
+        template: ``'mean_unit'``, ``'mean_raw'`` or ``'none'``, see
+            :func:`open_set_identification`; or a rule of galleries by its short name, such as
+            ``'ri'``, or a config of one of ``TEMPLATES``.
         threshold_rule: See there.
         **kwargs: See :class:`FaceMetric`.
     """
@@ -45,43 +52,49 @@ class OpenSetMetric(ClosedSetMetric):
         self,
         fpirs: Sequence[float] = (0.3, 0.2, 0.1, 0.01),
         rank: int = 20,
-        template: str = 'mean_unit',
+        template: str | Mapping[str, Any] = 'mean_unit',
         threshold_rule: str = 'exact',
         **kwargs,
     ):
         super().__init__(ranks=(1, rank) if rank > 1 else (1,), **kwargs)
         self.fpirs = tuple(fpirs)
         self.rank = rank
-        self.template = template
+        self.template = (
+            template if template in PROTOCOLS else TEMPLATES.build(template_config(template))
+        )
         self.threshold_rule = threshold_rule
 
-    def open_search(self, faces: FaceTable) -> tuple[OpenSetScores, FaceTable, FaceTable]:
-        """Search all probes; return their scores, the mated and the unmated faces."""
-        for role in ('gallery', 'probe', 'unmated'):
-            if not faces.has(role):
-                raise ValueError(f'{type(self).__name__}: the test set has no face of role {role}')
-        gallery = np.isin(faces.role, ('gallery', 'distractor'))
-        # A mean of raw embeddings needs their lengths.
-        raw = self.template == 'mean_raw'
-        embedding = faces.embedding.astype(np.float32) if raw else faces.unit
-        scores = open_set_scores(
-            embedding[gallery],
-            faces.identity[gallery],
-            embedding[faces.role == 'probe'],
-            faces.identity[faces.role == 'probe'],
-            embedding[faces.role == 'unmated'],
-            rank=self.rank,
-            template=self.template,
-        )
-        return scores, faces.only('probe'), faces.only('unmated')
+    def open_search(self, faces: FaceTable) -> OpenSetScores:
+        """Search mated and unmated probes, a table once; everything follows from what is found."""
+        if faces not in self._found:
+            gallery, mated, unmated = self._parts(faces, 'unmated')
+            # A mean of raw embeddings needs their lengths.
+            raw = self.template == 'mean_raw'
+            rows = [
+                part.embedding.astype(np.float32) if raw else part.unit
+                for part in (gallery, mated, unmated)
+            ]
+            self._found[faces] = open_set_scores(
+                rows[0],
+                gallery.identity,
+                rows[1],
+                mated.identity,
+                rows[2],
+                rank=self.rank,
+                template=self.template,
+                qualities=gallery.columns,
+                top_k=NUM_MATCHES,
+            )
+        return self._found[faces]
 
-    def found_first(self, faces: FaceTable) -> np.ndarray:
-        """Say of every mated probe whether its own template is first, bool (M,)."""
-        return self.open_search(faces)[0].rank == 1
+    def search(self, faces: FaceTable) -> SearchResult:
+        """Return what was found of the mated probes."""
+        return self.open_search(faces).found
 
     def observations(self, faces: FaceTable) -> dict[str, Observations]:
         """See :class:`FaceMetric`."""
-        scores, mated, unmated = self.open_search(faces)
+        scores = self.open_search(faces)
+        mated, unmated = faces.only('probe'), faces.only('unmated')
         values, kind = stack_kinds(scores.mated_score, scores.unmated_score)
 
         def rates(kept: np.ndarray) -> dict[str, float]:
@@ -91,16 +104,23 @@ class OpenSetMetric(ClosedSetMetric):
             return found
 
         groups = np.concatenate([mated.groups, unmated.groups])
+        unmeasurable = {
+            f'{name}@fpir{fpir:g}': len(unmated)
+            for fpir in self.fpirs
+            if not is_measurable(fpir, len(unmated))
+            for name in (f'tpir{self.rank}', 'threshold')
+        }
         within = np.stack([scores.rank <= k for k in self.ranks], axis=1)
         names = [f'rank{k}' for k in self.ranks]
         return {
-            'rates': Observations(values, groups, rates, strata=kind),
+            'rates': Observations(values, groups, rates, kind, unmeasurable),
             'ranks': Observations(within, mated.groups, lambda kept: means(names, kept)),
         } | self.judge(scores.rank == 1, mated, faces)
 
     def draw(self, faces: FaceTable) -> dict[str, dict[str, Curve]]:
         """Return CMC and TPIR over FPIR, and error over discard of the mated probes."""
-        scores, mated, unmated = self.open_search(faces)
+        scores = self.open_search(faces)
+        mated, unmated = faces.only('probe'), faces.only('unmated')
         curve = open_set_curve(scores, mated.groups, unmated.groups, self.num_resamples)
         last = min(MAX_RANK, len(np.unique(faces.only('gallery').identity)))
         return dict(

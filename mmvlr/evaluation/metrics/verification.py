@@ -10,6 +10,7 @@ from mmvlr.structures.face_table import FaceTable
 from ..functional import (
     Curve,
     error_versus_discard,
+    is_measurable,
     pair_scores,
     roc_curve,
     verification_rates,
@@ -85,7 +86,14 @@ class VerificationMetric(FaceMetric):
             return all_rates(*kept.T)
 
         values = np.stack([score, same], axis=1)
-        parts = {'rates': Observations(values, people, rates)}
+        trials = int((~same).sum())
+        unmeasurable = {
+            f'{name}@far{far:g}': trials
+            for far in self.fars
+            if not is_measurable(far, trials)
+            for name in ('tar', 'threshold')
+        }
+        parts = {'rates': Observations(values, people, rates, unmeasurable=unmeasurable)}
         for name, quality in faces.qualities.items():
             pair_quality = quality[faces.pairs].min(axis=1)
 
@@ -96,7 +104,15 @@ class VerificationMetric(FaceMetric):
                 return {f'fnmr_discard_{area}_{name}': curve[area] for area in ('auc', 'pauc')}
 
             values = np.stack([pair_quality, score, same], axis=1)
-            parts[f'discard_{name}'] = Observations(values, people, areas)
+            curve = error_versus_discard(*values[:, [0, 0, 1, 2]].T, self.fmr, self.rethreshold)
+            unmeasurable = {
+                f'fnmr_discard_{area}_{name}': int(curve[f'{area}_trials'])
+                for area in ('auc', 'pauc')
+                if not is_measurable(self.fmr, curve[f'{area}_trials'])
+            }
+            parts[f'discard_{name}'] = Observations(
+                values, people, areas, unmeasurable=unmeasurable
+            )
         return parts
 
     def draw(self, faces: FaceTable) -> dict[str, dict[str, Curve]]:

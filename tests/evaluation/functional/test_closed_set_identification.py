@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmvlr.evaluation.functional import (
-    ClosedSetRanks,
+    SearchResult,
     _blocks,
     closed_set_identification,
     closed_set_ranks,
@@ -224,7 +224,7 @@ def test_probe_without_mate_is_an_error_or_dropped():
         closed_set_identification(gallery, gallery_ids, probe, probe_ids)
 
     found = closed_set_ranks(gallery, gallery_ids, probe, probe_ids, on_missing_mate='drop')
-    assert isinstance(found, ClosedSetRanks)
+    assert isinstance(found, SearchResult)
     assert found.probe_index.tolist() == [1, 3]
     assert found.rank.tolist() == [1, 1]
     assert found.num_dropped == 2

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from mmvlr.evaluation.functional import bootstrap_interval, open_set_rates
+from mmvlr.evaluation.functional import bootstrap_interval, identification, open_set_rates
 from mmvlr.evaluation.functional.curves import split_kinds, stack_kinds
-from mmvlr.evaluation.metrics import OpenSetMetric
+from mmvlr.evaluation.metrics import ClosedSetMetric, OpenSetMetric, SCfaceMetric, base
 
 from .faces import check_intervals, discard_area, evaluate, make_faces, of, saved, unit
 
@@ -32,7 +32,9 @@ def search(faces, rank, template='mean_unit'):
     for person in range(9):
         own = [face for face in of(faces, 'gallery') if face['identity'] == person]
         raw = template == 'mean_raw'
-        mean = np.mean([f['embedding'].double().numpy() if raw else unit(f) for f in own], axis=0)
+        rows = [f['embedding'].double().numpy() if raw else unit(f) for f in own]
+        weights = template(own) if callable(template) else None
+        mean = np.average(rows, axis=0, weights=weights)
         templates.append((person, mean / np.linalg.norm(mean)))
     templates += [(-100, unit(face)) for face in of(faces, 'distractor')]
     ranks, scores = [], []
@@ -144,3 +146,72 @@ def test_no_role_at_all(faces):
     rest = [{**face, 'sample_idx': i} for i, face in enumerate(of(faces, 'pair', 'ui'))]
     with pytest.raises(ValueError, match='no face has one of the roles'):
         evaluate(OpenSetMetric(), rest)
+
+
+@pytest.mark.parametrize('rule', ['exact', 'grid'])
+def test_rates_that_the_probes_cannot_measure(faces, rule, monkeypatch):
+    """One of the 53 unmated probes is a rate above 0.01."""
+    metric = OpenSetMetric(fpirs=(0.1, 1 / 53, 0.01, 0), rank=3, threshold_rule=rule, prefix='a')
+    logged = []
+    monkeypatch.setattr(base, 'print_log', lambda text, **_: logged.append(text))
+    evaluate(metric, faces)
+    assert 'a/tpir3@fpir0.01 (53)' in logged[0]
+    names = ('tpir3@fpir0.01', 'threshold@fpir0.01', 'tpir3@fpir0', 'threshold@fpir0')
+    assert metric.unmeasurable == {f'a/{name}': 53 for name in names}
+    metric.fpirs = (0.1,)
+    evaluate(metric, faces)
+    assert metric.unmeasurable == {}
+    assert len(logged) == 1
+
+
+@pytest.mark.parametrize(
+    ('template', 'weights'),
+    [
+        ('mean', lambda own: np.ones(len(own))),
+        ('norm', lambda own: [face['embedding_norm'].item() for face in own]),
+        (
+            dict(type='RIWeightedTemplate', temperature=0.5),
+            lambda own: [np.exp(face['recognizability'].item() / 0.5) for face in own],
+        ),
+        (
+            dict(type='BestTemplate', k=1, quality='norm'),
+            lambda own: [
+                face is max(own, key=lambda f: f['embedding_norm'].item()) for face in own
+            ],
+        ),
+    ],
+    ids=str,
+)
+def test_templates_are_those_of_galleries(faces, template, weights):
+    found = evaluate(OpenSetMetric(rank=2, template=template, prefix='a'), faces)
+    assert found == pytest.approx(expected_rates(faces, 2, 'a', weights), abs=1e-6)
+    with pytest.raises(ValueError, match='no template rule'):
+        OpenSetMetric(template='median')
+    for face in faces:
+        del face['recognizability'], face['embedding_norm']
+    if not isinstance(template, str) or template == 'norm':
+        with pytest.raises(ValueError, match='needs the quality'):
+            evaluate(OpenSetMetric(template=template), faces)
+
+
+@pytest.mark.parametrize('metric', [ClosedSetMetric, SCfaceMetric, OpenSetMetric])
+def test_a_table_is_searched_once(metric, faces, tmp_path, monkeypatch):
+    """For numbers, intervals, curves and failures alike."""
+    walks = []
+    plain = identification.search
+    monkeypatch.setattr(
+        identification, 'search', lambda *args, **how: walks.append(1) or plain(*args, **how)
+    )
+    table = saved(faces, tmp_path / 'faces.npz')
+    table.columns['distance'] = np.ones(len(table))
+    judge = metric(intervals=True, curves=True, num_resamples=5)
+    found = judge.report(table)
+    assert judge.drawn and judge.report(table) == found
+    first = judge.found_first(table)
+    assert first.mean() == found[f'{judge.prefix}/{"mean_" * (metric is SCfaceMetric)}rank1']
+    assert (judge.search(table).top_index[:, 0] == judge.search(table).mate_index)[first].all()
+    assert len(walks) == 1
+    again = saved(faces, tmp_path / 'again.npz')
+    again.columns['distance'] = np.ones(len(again))
+    assert judge.report(again) == found
+    assert len(walks) == 2

@@ -177,6 +177,24 @@ def test_resamples_with_less_than_three_pairs_are_left_out(problem):
         assert 0 <= low <= high <= 1
 
 
+@pytest.mark.parametrize('rethreshold', [True, False])
+def test_rates_that_the_pairs_cannot_measure(rethreshold, tmp_path):
+    """70 pairs of two people: one of them is more than 0.01; of those left at the end fewer."""
+    faces, pairs, same = draw(30, 120, disjoint=True)
+    table = saved(faces, tmp_path / 'faces.npz', pairs=pairs, same=same)
+    fars = (0.3, 1 / 70, 0.01, 0.001)
+    metric = VerificationMetric(fars=fars, fmr=1 / 70, rethreshold=rethreshold)
+    found = metric.report(table)
+    expected = {f'{name}@far{far}': 70 for name in ('tar', 'threshold') for far in fars[2:]}
+    for name, quality in table.qualities.items() if rethreshold else ():
+        order = np.argsort(quality[pairs].min(axis=1))
+        for area, share in (('auc', 0.95), ('pauc', 0.3)):
+            fewest = (~same[order[int(len(order) * share) :]]).sum()
+            expected[f'fnmr_discard_{area}_{name}'] = fewest
+    assert metric.unmeasurable == {f'verification/{name}': n for name, n in expected.items()}
+    assert found['verification/threshold@far0.01'] == found['verification/threshold@far0.001']
+
+
 @pytest.mark.parametrize('intervals', [False, True])
 @pytest.mark.parametrize('rows', [slice(0, 50), slice(50, None), [0, 119]])
 def test_pairs_that_define_no_rate(problem, rows, intervals):

@@ -14,8 +14,8 @@ import numpy as np
 from mmvlr.registry import TEMPLATES
 from mmvlr.utils.vectors import unit_rows
 
-#: Below this length a weighted mean of unit vectors has no direction: the images cancel out.
-MIN_LENGTH = 1e-6
+from .functional.averaging import weighted_means
+
 #: Images that are averaged at a time, which bounds the memory that float64 takes.
 _BLOCK = 16_384
 
@@ -108,26 +108,12 @@ class TemplateRule:
             return unit, number
         wanted = {name: np.asarray(qualities[name], np.float64) for name in self.needs}
         weights = np.asarray(self.weights(wanted, starts), np.float64)
-        templates = np.empty((len(number), unit.shape[1]), np.float32)
-        first = 0
-        while first < len(number):
-            last = int(np.searchsorted(starts, starts[first] + _BLOCK, side='right')) - 1
-            last = max(last, first + 1)
-            rows = slice(starts[first], starts[last])
-            parts = unit[rows] * weights[rows, None]
-            sums = np.add.reduceat(parts, starts[first:last] - starts[first], axis=0)
-            total = np.add.reduceat(weights[rows], starts[first:last] - starts[first])
-            length = np.linalg.norm(sums, axis=1)
-            bad = np.flatnonzero(~(length >= MIN_LENGTH * total))
-            if len(bad):
-                person = first + int(bad[0])
-                person = repr(people[person]) if people is not None else f'number {person}'
-                raise ValueError(
-                    f'the images of person {person} cancel out: their mean has no direction; '
-                    'are they of one person?'
-                )
-            templates[first:last] = sums / length[:, None]
-            first = last
+
+        def label(person: int) -> str:
+            name = f'number {person}' if people is None else repr(people[person])
+            return f'the images of person {name}'
+
+        templates = weighted_means(unit, weights, starts, label, block_size=_BLOCK)
         # A single image is the template bit by bit, whoever else is there.
         alone = np.flatnonzero(np.diff(starts) == 1)
         templates[alone] = unit[starts[alone]]

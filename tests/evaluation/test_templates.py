@@ -6,6 +6,8 @@ import math
 import numpy as np
 import pytest
 
+from mmvlr.evaluation import templates as module
+from mmvlr.evaluation.templates import template_config
 from mmvlr.identification import (
     BestTemplate,
     ImageTemplates,
@@ -13,8 +15,6 @@ from mmvlr.identification import (
     NormWeightedTemplate,
     RIWeightedTemplate,
 )
-from mmvlr.identification import templates as module
-from mmvlr.identification.templates import template_config
 from mmvlr.registry import TEMPLATES
 from mmvlr.utils.vectors import unit_rows
 
