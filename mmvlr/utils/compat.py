@@ -286,6 +286,10 @@ class AtomicLocalBackend(LocalBackend):
         else:
             print_log(f'{filepath} is not of this run and stays', logger='current')
 
+    def rmtree(self, dir_path: str | Path) -> None:
+        """Leave a folder: no checkpoint of mmvlr is one."""
+        print_log(f'{dir_path} is a folder and stays', logger='current')
+
 
 def apply() -> None:
     """Put every workaround in place that is not asked for by name; safe to call again."""

@@ -35,11 +35,15 @@ def _take(path: Path, mark: bytes, wait: float | None) -> int:
     end = None if wait is None else time.monotonic() + wait
     flags = os.O_RDWR | os.O_NOFOLLOW
     while True:
+        made = False
         try:
             handle, made = os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o666), True
         except FileExistsError:
             try:
-                handle, made = os.open(path, flags), False
+                handle = os.open(path, flags)
+            except PermissionError:
+                # Left by another user: it can be locked all the same.
+                handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
             except FileNotFoundError:
                 continue
         try:
@@ -73,7 +77,8 @@ def held_file(path: Path, mark: bytes, wait: float | None = None) -> Iterator[tu
     """Hold the lock of a small file that starts with a mark.
 
     The file is made if need be, and removed at the end if nothing follows the mark. A file of that
-    name without the mark is not mmvlr's: it is locked, but never changed or removed.
+    name without the mark is not mmvlr's, and one of another user may not be written: such a file is
+    locked, but never changed or removed.
 
     Args:
         path: The file.
@@ -81,19 +86,21 @@ def held_file(path: Path, mark: bytes, wait: float | None = None) -> Iterator[tu
         wait: Seconds to wait for another holder; None for ever.
 
     Yields:
-        The open file, and whether it is mmvlr's.
+        The open file, and whether it may be changed.
 
     Raises:
         BlockingIOError: Another one holds it still.
         OSError: The file cannot be opened, or its file system has no locks.
     """
-    handle = _take(path, mark, wait)
+    handle, own = _take(path, mark, wait), False
     try:
-        yield handle, os.pread(handle, len(mark), 0) == mark
+        own = os.pread(handle, len(mark), 0) == mark
+        own = own and fcntl.fcntl(handle, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDWR
+        yield handle, own
     finally:
         # In a forked child it is closed already, and its number may be another file's.
         if handle in _held:
-            if os.pread(handle, len(mark) + 1, 0) == mark:
+            if own and os.pread(handle, len(mark) + 1, 0) == mark:
                 path.unlink(missing_ok=True)
             _held.discard(handle)
             os.close(handle)

@@ -213,6 +213,24 @@ def test_foreign_journal_and_lock_stay(tmp_path, content):
     assert [(tmp_path / name).read_text() for name in (JOURNAL_FILE, LOCK_FILE)] == [content] * 2
 
 
+def test_what_another_user_left_can_be_locked(tmp_path, monkeypatch):
+    dead = run(HOLD, tmp_path, '', 'alone')
+    kill(dead)
+    before = (tmp_path / LOCK_FILE).read_bytes()
+    assert f'process {dead.pid} '.encode() in before
+    open_file = os.open
+
+    def denied(path, flags, *mode):
+        if flags & os.O_RDWR and str(path) == str(tmp_path / LOCK_FILE) and not mode:
+            raise PermissionError(errno.EACCES, 'denied', path)
+        return open_file(path, flags, *mode)
+
+    monkeypatch.setattr(os, 'open', denied)
+    with locked(tmp_path), pytest.raises(LockedError), locked(tmp_path):
+        pass
+    assert (tmp_path / LOCK_FILE).read_bytes() == before
+
+
 def test_many_writers_in_one_folder(tmp_path):
     def work(number):
         for turn in range(50):
