@@ -17,6 +17,7 @@ from mmengine.config import Config
 
 from mmvlr.utils.io import write_atomic
 from mmvlr.utils.locks import LOCK_FILE, held_file
+from mmvlr.utils.threads import CHOSEN, count_cores
 
 from .plan import Run, Training
 
@@ -180,8 +181,9 @@ class Executor:
 
     def _call(self, command: Sequence[Any], log: Path, lock: int) -> None:
         command = [sys.executable, *map(str, command)]
-        threads = max((os.cpu_count() or 1) // self.jobs, 1)
-        environment = {'OMP_NUM_THREADS': str(threads), **os.environ}
+        threads = max(count_cores()[1] // self.jobs, 1)
+        stated = {name: value for name, value in os.environ.items() if name not in CHOSEN}
+        environment = {'OMP_NUM_THREADS': str(threads), **stated}
         with open(log, 'a', encoding='utf-8') as file:
             child = subprocess.Popen(
                 command,

@@ -2,7 +2,7 @@
 
 Tested against torch 2.14, mmengine 0.10.7 and numpy 2.4; each function says what it works around
 and goes when the cause does. :func:`apply` is called by ``mmvlr.apis`` and the tools before a
-Runner is built; importing mmvlr alone changes nothing.
+Runner is built; importing mmvlr alone applies none of them.
 """
 
 import ast

@@ -9,6 +9,8 @@ from pathlib import Path
 #: What says how threads wait: OpenMP's own variable, that of GCC's and that of Intel's runtime.
 _WAITING = ('OMP_WAIT_POLICY', 'GOMP_SPINCOUNT', 'KMP_BLOCKTIME')
 _QUOTA = Path('/sys/fs/cgroup/cpu.max')
+#: Environment variables that :func:`share_cores` has set; all others are the user's.
+CHOSEN: dict[str, str] = {}
 
 
 def count_cores() -> tuple[int, int]:
@@ -28,7 +30,8 @@ def share_cores() -> None:
     slices, a hundred times longer than they compute. What the environment states is left alone.
     """
     if not any(name in os.environ for name in _WAITING):
-        os.environ['OMP_WAIT_POLICY'] = 'PASSIVE'
+        CHOSEN['OMP_WAIT_POLICY'] = 'PASSIVE'
     seen, usable = count_cores()
-    if usable < seen:
-        os.environ.setdefault('OMP_NUM_THREADS', str(usable))
+    if usable < seen and 'OMP_NUM_THREADS' not in os.environ:
+        CHOSEN['OMP_NUM_THREADS'] = str(usable)
+    os.environ.update(CHOSEN)

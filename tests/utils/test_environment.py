@@ -130,12 +130,17 @@ def test_no_more_threads_than_the_quota(tmp_path, monkeypatch, quota, stated, ex
     monkeypatch.setattr(threads, '_QUOTA', tmp_path / 'cpu.max')
     if quota:
         (tmp_path / 'cpu.max').write_text(quota + '\n')
-    monkeypatch.delenv('OMP_NUM_THREADS', raising=False)
-    monkeypatch.setenv('OMP_WAIT_POLICY', 'PASSIVE')
+    # Set first, so that what share_cores sets is taken back.
+    for name in ('OMP_NUM_THREADS', *threads._WAITING):
+        monkeypatch.setenv(name, '')
+        monkeypatch.delenv(name)
+    monkeypatch.setattr(threads, 'CHOSEN', {})
     if stated:
         monkeypatch.setenv('OMP_NUM_THREADS', stated)
     threads.share_cores()
     assert os.environ.get('OMP_NUM_THREADS') == expected
+    # Programs that this one starts choose for themselves.
+    assert threads.CHOSEN.get('OMP_NUM_THREADS') == (None if stated else expected)
 
 
 def test_tools_import_mmvlr_before_torch(root):
