@@ -40,14 +40,14 @@ def model_file(path, seed=0):
     return path
 
 
-def people_folders(root, numbers, pictures=3):
-    """Write pictures of synthetic people as ``root/Zoë NUMBER/k.png``; return their names."""
+def people_folders(root, numbers, images=3):
+    """Write images of synthetic people as ``root/Zoë NUMBER/k.png``; return their names."""
     names = []
     for number in numbers:
         names.append(f'Zoë {number}')
         folder = root / names[-1]
         folder.mkdir(parents=True, exist_ok=True)
-        for picture in range(pictures):
-            face = synthesize_face(number, picture, seed=0)
-            Image.fromarray(face.image).save(folder / f'{picture}.png')
+        for image in range(images):
+            face = synthesize_face(number, image, seed=0)
+            Image.fromarray(face.image).save(folder / f'{image}.png')
     return names

@@ -13,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 MAX_BYTES = 400_000
-# Pictures, weights, data and archives: all of them binary, and most of them somebody's.
+# Images, weights, data and archives: all of them binary, and most of them somebody's.
 BINARY = re.compile(
     r'\.(avi|bin|bmp|ckpt|gif|gz|h5|jpe?g|mat|mp4|npy|npz|onnx|pb|pdf|pickle|pkl|png|pt|pth|rec|'
     r'safetensors|svg|tar|tfevents|tiff?|webp|whl|zip)(\.|$)',

@@ -45,7 +45,7 @@ TINY = dict(
     stages=((16, 8, 1, 2), (16, 16, 1, 2)),
     last_channels=32,
 )
-FACES = dict(type='SyntheticFaces', num_people=3, pictures_per_person=2)
+FACES = dict(type='SyntheticFaces', num_people=3, images_per_person=2)
 PIPELINE = [dict(type='LoadFace'), dict(type='ResizeFace', size=(32, 32)), dict(type='PackFace')]
 LOADER = dict(
     batch_size=4,
@@ -86,8 +86,8 @@ BUILD = {
         'RecordIOFaces': lambda folder: dict(data_root=str(record_folder(folder))),
         'SCface': lambda folder: dict(data_root=str(scface_folder(folder))),
         'SurvFace': lambda folder: dict(data_root=str(survface_folder(folder))),
-        'SyntheticFaces': dict(num_people=2, pictures_per_person=2),
-        'SyntheticUIFaces': dict(num_pictures=3),
+        'SyntheticFaces': dict(num_people=2, images_per_person=2),
+        'SyntheticUIFaces': dict(num_images=3),
         'TinyFace': lambda folder: dict(data_root=str(tinyface_folder(folder))),
         'UIFaces': lambda folder: dict(data_root=str(people_folder(folder))),
         'PeopleSubset': dict(dataset=FACES),
@@ -383,8 +383,8 @@ def test_quality_measures(key, tmp_path):
     measure = build('QUALITIES', key, tmp_path)
     model = build('MODELS', 'CRFIQA' if key == 'CRFIQAQuality' else 'RIFace', tmp_path).eval()
     model.set_ui_center(torch.randn(16))
-    pictures = [np.full((9, 7, 3), index, np.uint8) for index in range(4)]
-    quality = measure(FaceBatch(model, torch.randn(4, 3, 32, 32), pictures))
+    images = [np.full((9, 7, 3), index, np.uint8) for index in range(4)]
+    quality = measure(FaceBatch(model, torch.randn(4, 3, 32, 32), images))
     assert quality.shape == (4,)
     assert quality.isfinite().all()
 

@@ -30,14 +30,14 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         '--curves',
         type=output_folder,
         metavar='DIR',
-        help='write the curves with their bands here, as pictures and for TensorBoard',
+        help='write the curves with their bands here, as images and for TensorBoard',
     )
     parser.add_argument(
         '--cache',
         type=output_folder,
         metavar='DIR',
         help='keep the embeddings here, and reuse them where checkpoint, model, preprocessing and '
-        'pictures are the same',
+        'images are the same',
     )
     parser.add_argument(
         '--flip-fusion',

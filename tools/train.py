@@ -70,7 +70,7 @@ def resume_from_last(runner: Runner) -> None:
 def prepare_ranks(config: Config) -> None:
     """Add what several ranks need: the statistics of batch norm become the same on all of them.
 
-    Every rank gathers them over its own share of the pictures. A test over several ranks would mix
+    Every rank gathers them over its own share of the images. A test over several ranks would mix
     as many models, and a checkpoint, which the main rank writes, would hold one of them.
 
     Raises:

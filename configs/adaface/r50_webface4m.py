@@ -1,6 +1,6 @@
 # From random weights on WebFace4M (205,990 people) in insightface's RecordIO, as the authors train
 # IR-50 on MS1MV2: 26 epochs, rate 0.1, a tenth of it from epochs 12, 20 and 24 on. They take 256
-# faces in a step, this config 128 a rank. Their crops, low resolution and colour changes are left
+# faces in a step, this config 128 a rank. Their crops, low resolution and color changes are left
 # out.
 _base_ = ['../arcface/r50_ms1m.py']
 

@@ -16,9 +16,9 @@ train_pipeline = [
 ]
 test_pipeline = [load, resize, pack]
 
-train_set = dict(type='SyntheticFaces', num_people=120, pictures_per_person=16, split='train')
+train_set = dict(type='SyntheticFaces', num_people=120, images_per_person=16, split='train')
 in_order = dict(type='DefaultSampler', shuffle=False)
-# The pictures are drawn once and kept in memory: workers would cost more than they bring.
+# The images are drawn once and kept in memory: workers would cost more than they bring.
 loading = dict(num_workers=0, collate_fn=dict(type='mmvlr.face_collate'))
 plain = dict(batch_size=256, sampler=in_order, **loading)
 
@@ -42,7 +42,7 @@ test_dataloader = dict(
         split='test',
         first_person=120,
         num_people=100,
-        pictures_per_person=6,
+        images_per_person=6,
         gallery_per_person=2,
         num_distractors=500,
         num_ui=200,
@@ -89,7 +89,7 @@ custom_hooks = [
     dict(
         type='UICenterHook',
         dataloader=dict(
-            dataset=dict(type='SyntheticUIFaces', num_pictures=200, pipeline=test_pipeline), **plain
+            dataset=dict(type='SyntheticUIFaces', num_images=200, pipeline=test_pipeline), **plain
         ),
         interval=5,
         diversion_begin=16,

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from mmengine.registry import DefaultScope
 
-from mmvlr.datasets.transforms import read_picture
+from mmvlr.datasets.transforms import read_image
 from mmvlr.engine import unwrap
 from mmvlr.evaluation import FaceTable
 from mmvlr.evaluation.functional import (
@@ -286,7 +286,7 @@ class TestSet:
             return found
         for measure in ('ri', 'norm'):
             observed = {
-                method: [self._judgement(run, judges[0], measure) for run in runs]
+                method: [self._judgment(run, judges[0], measure) for run in runs]
                 for method, runs in self.systems(group).items()
                 if all(measure in self._of(run).columns for run in runs)
             }
@@ -294,7 +294,7 @@ class TestSet:
                 found[f'discard_auc_{measure}'] = compare(observed, True, 'number')['area']
         return found
 
-    def _judgement(self, run: Run, judge: ClosedSetMetric, measure: str) -> Observations:
+    def _judgment(self, run: Run, judge: ClosedSetMetric, measure: str) -> Observations:
         faces = self._of(run, judge)
         probes = faces.only('probe')
         values = np.stack([probes.columns[measure], judge.found_first(faces)], axis=1)
@@ -365,7 +365,7 @@ class TestSet:
         if not runs or not self.judged:
             return {}
         faces, correct = self._of(runs[0]), next(iter(self.judged.values()))[0][1]
-        pictures = Pictures(runs[0])
+        images = Images(runs[0])
         probe = np.flatnonzero(faces.role == 'probe')
         rows: dict[str, list[FaceCard]] = {}
         for measure in ('ers', 'ri'):
@@ -373,7 +373,7 @@ class TestSet:
                 quality = faces.columns[measure][probe]
                 rows[MEASURES[measure]] = [
                     FaceCard(
-                        pictures(probe[place]),
+                        images(probe[place]),
                         (f'{quality[place]:.2f}',),
                         'right' if correct[place] else 'wrong',
                     )
@@ -400,10 +400,10 @@ class TestSet:
         maps: dict[str, np.ndarray] = {}
         for run in runs.values():
             maps |= activations(run, self._of(run), chosen)
-        pictures = Pictures(next(iter(runs.values())))
+        images = Images(next(iter(runs.values())))
         return [
             ActivationRow(
-                pictures(row),
+                images(row),
                 {method: found[place] for method, found in maps.items()},
                 (f'{name} {quality[order[places[place]]]:.2f}',),
             )
@@ -418,8 +418,8 @@ class TestSet:
         return self.faces[self.runs[0].scores].only('probe')
 
 
-class Pictures:
-    """The pictures of a run's test set in native size, by their row in its scored faces."""
+class Images:
+    """The images of a run's test set in native size, by their row in its scored faces."""
 
     def __init__(self, run: Run):
         with DefaultScope.overwrite_default_scope('mmvlr'):
@@ -428,11 +428,11 @@ class Pictures:
     def __call__(self, row: int) -> np.ndarray:
         """Return a face (h, w, 3), uint8 RGB."""
         info = self.dataset.get_data_info(int(row))
-        return info['img'] if 'img' in info else read_picture(info['img_path'])
+        return info['img'] if 'img' in info else read_image(info['img_path'])
 
 
 def activations(run: Run, faces: FaceTable, rows: np.ndarray) -> dict[str, np.ndarray]:
-    """Return where in some faces their similarity to their person's gallery pictures comes from.
+    """Return where in some faces their similarity to their person's gallery images comes from.
 
     Args:
         run: A finished run.
@@ -448,7 +448,7 @@ def activations(run: Run, faces: FaceTable, rows: np.ndarray) -> dict[str, np.nd
     runner = build_tester(config, str(run.checkpoint()))
     runner.load_or_resume()
     model = unwrap(runner.model).eval()
-    dataset = Pictures(run).dataset
+    dataset = Images(run).dataset
     batch = dict(inputs=[], data_samples=[])
     for row in rows:
         item = dataset[int(row)]

@@ -1,4 +1,4 @@
-"""Curves of an evaluation as pictures and in TensorBoard."""
+"""Curves of an evaluation as images and in TensorBoard."""
 
 from collections.abc import Iterable, Mapping
 from io import BytesIO
@@ -64,7 +64,7 @@ def write_curves(metrics: Iterable[FaceMetric], folder: str | Path) -> list[Path
 
     Args:
         metrics: Metrics that were evaluated with ``curves=True``.
-        folder: Folder of the pictures; TensorBoard reads it too.
+        folder: Folder of the images; TensorBoard reads it too.
 
     Returns:
         The PNG files.

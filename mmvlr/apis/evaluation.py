@@ -33,7 +33,7 @@ def evaluate_checkpoint(
 
     With ``cache`` the embeddings are kept in that folder, and reused where everything that they
     depend on is the same: the checkpoint's content, the preprocessing contract, model and pipeline
-    of the config, mmvlr's version, and names, sizes and times of the pictures. Metrics are not a
+    of the config, mmvlr's version, and names, sizes and times of the images. Metrics are not a
     part of it: other metrics can be computed from the same file.
 
     Args:
@@ -89,21 +89,21 @@ def cache_key(config: Config, checkpoint: str) -> tuple[str, dict[str, Any]]:
         state_alignment(config, config.test_dataloader.dataset)
         preprocessor = config.model.get('data_preprocessor') or dict(type='FaceDataPreprocessor')
         contract = MODELS.build(preprocessor).contract
-        pictures = {'test': fingerprint(dataset)}
-        # A checkpoint without a UI centre gets one before the test: ERS depends on that set too.
+        images = {'test': fingerprint(dataset)}
+        # A checkpoint without a UI center gets one before the test: ERS depends on that set too.
         if 'ui_center' not in state or not state['ui_center'].any():
             for hook in config.get('custom_hooks') or []:
                 if hook['type'] == 'UICenterHook':
                     loader = hook['dataloader']
                     loader = config[loader] if isinstance(loader, str) else loader
-                    pictures['ui'] = fingerprint(DATASETS.build(loader['dataset']))
+                    images['ui'] = fingerprint(DATASETS.build(loader['dataset']))
     meta = dict(
         checkpoint=Path(checkpoint).name,
         checkpoint_sha256=sha256_of(checkpoint),
         preprocessing=contract,
         model=plain({k: v for k, v in config.model.items() if k != 'head'}),
         pipeline=plain(config.test_dataloader.dataset.get('pipeline', [])),
-        pictures=pictures,
+        images=images,
         mmvlr=__version__,
     )
     text = json.dumps({k: v for k, v in meta.items() if k != 'checkpoint'}, sort_keys=True)
@@ -112,7 +112,7 @@ def cache_key(config: Config, checkpoint: str) -> tuple[str, dict[str, Any]]:
 
 
 def fingerprint(dataset: Any) -> str:
-    """Return a digest of names, roles, identities, sizes and times of a data set's pictures."""
+    """Return a digest of names, roles, identities, sizes and times of a data set's images."""
     digest = hashlib.sha256(json.dumps(plain(dataset.metainfo), sort_keys=True).encode())
     for info in dataset.infos():
         name = info.get('img_path', '')
@@ -121,7 +121,7 @@ def fingerprint(dataset: Any) -> str:
         if status is not None:
             facts += [status.st_size, status.st_mtime_ns]
         else:
-            # A picture without a file is made by the data set; its settings are what counts.
+            # An image without a file is made by the data set; its settings are what counts.
             facts += [hashlib.sha256(np.ascontiguousarray(info.get('img', 0))).hexdigest()]
         digest.update(json.dumps(plain(facts)).encode())
     return digest.hexdigest()
@@ -198,7 +198,7 @@ def load_faces(path: str | Path, dataset: Any = None) -> FaceTable:
     Args:
         path: File with ``embedding`` and either ``role`` and ``identity`` (and, for verification,
             ``pairs`` and ``same``), or ``name``, file names that ``dataset`` knows.
-        dataset: A test set that says role, identity and pairs of each picture by its name.
+        dataset: A test set that says role, identity and pairs of each image by its name.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -220,7 +220,7 @@ def load_faces(path: str | Path, dataset: Any = None) -> FaceTable:
 
 
 def label_by_name(fields: Mapping[str, np.ndarray], dataset: Any, source: str) -> FaceTable:
-    """Give embeddings the records of a test set's pictures, found by name.
+    """Give embeddings the records of a test set's images, found by name.
 
     Args:
         fields: ``embedding`` (N, D) and ``name`` (N,): files below the data set's root, or bare
@@ -229,8 +229,8 @@ def label_by_name(fields: Mapping[str, np.ndarray], dataset: Any, source: str) -
         source: What the embeddings come from, for the messages.
 
     Raises:
-        ValueError: A picture of the data set has no embedding, two have the same name, or a bare
-            name stands for several pictures.
+        ValueError: An image of the data set has no embedding, two have the same name, or a bare
+            name stands for several images.
     """
     names = [str(name).replace('\\', '/') for name in fields['name']]
     place = {name: row for row, name in enumerate(names)}
@@ -244,20 +244,20 @@ def label_by_name(fields: Mapping[str, np.ndarray], dataset: Any, source: str) -
         if len(set(bare)) != len(bare):
             twice = next(name for row, name in enumerate(bare) if bare.index(name) != row)
             raise ValueError(
-                f'{source}: bare file names such as {twice} stand for several pictures of '
+                f'{source}: bare file names such as {twice} stand for several images of '
                 f'{dataset.data_root}; give names below that folder, such as {full[0]}'
             )
         full = bare
     missing = [name for name in full if name not in place]
     if missing:
         raise ValueError(
-            f'{source} has no embedding of {len(missing)} of {len(full)} pictures, such as '
+            f'{source} has no embedding of {len(missing)} of {len(full)} images, such as '
             f'{missing[0]}'
         )
     rows = np.array([place[name] for name in full])
     unused = len(names) - len(rows)
     if unused:
-        print_log(f'{source}: {unused:,} embeddings of other pictures are left out', 'current')
+        print_log(f'{source}: {unused:,} embeddings of other images are left out', 'current')
     columns = {
         name: values[rows]
         for name, values in fields.items()

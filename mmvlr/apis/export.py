@@ -45,7 +45,7 @@ _PORTION = 8
 #: The entry of a safetensors file's metadata that is ours, JSON.
 _METADATA = 'mmvlr'
 
-_LICENCE = re.compile(
+_LICENSE = re.compile(
     r'\(*[\w.+-]+(:[\w.+-]+)?\)*( (AND|OR|WITH) \(*[\w.+-]+(:[\w.+-]+)?\)*)*', re.ASCII
 )
 
@@ -112,19 +112,19 @@ class _Faces(nn.Module):
 
 
 def export_onnx(
-    model: FaceRecognizer, path: str | Path, licence: str, name: str | None = None
+    model: FaceRecognizer, path: str | Path, license: str, name: str | None = None
 ) -> Exported:
     """Write a recognizer as one ONNX file that takes uint8 faces.
 
     Input ``faces`` (B, H, W, 3), uint8 RGB of the contract's size, any B; outputs ``embedding``
     (B, D), ``norm`` (B,) and, where the model has them, ``ri`` and ``ers`` (B,), float32. Scaling,
-    colour order, flip fusion and the choice of embedding are inside. The file is run by
+    color order, flip fusion and the choice of embedding are inside. The file is run by
     onnxruntime and compared with the model before it gets its name.
 
     Args:
         model: The recognizer.
         path: The file, ``.onnx``.
-        licence: SPDX expression of the weights' licence, such as ``'CC-BY-NC-4.0'``.
+        license: SPDX expression of the weights' license, such as ``'CC-BY-NC-4.0'``.
         name: Name of the model; that of the file by default.
 
     Raises:
@@ -133,7 +133,7 @@ def export_onnx(
         RuntimeError: What onnxruntime computes differs from the model.
     """
     onnx, _, _ = _needs('onnx', 'onnxscript', 'onnxruntime')
-    path = _checked(path, '.onnx', licence)
+    path = _checked(path, '.onnx', license)
     # The source of truth of the comparison: the model as it is, on the CPU.
     model = copy.deepcopy(model, {id(model.head): None}).cpu().float().eval()
     traced = _Faces(model)
@@ -150,7 +150,7 @@ def export_onnx(
             'mmvlr.format': str(FORMAT),
             'mmvlr.version': __version__,
             'mmvlr.name': proto.graph.name,
-            'mmvlr.licence': licence,
+            'mmvlr.license': license,
             'mmvlr.weights_sha256': identity['weights'],
             'mmvlr.identity': json.dumps(identity),
             'mmvlr.contract': json.dumps(model.data_preprocessor.contract),
@@ -227,7 +227,7 @@ def _quiet() -> Iterator[None]:
 def largest_differences(
     model: FaceRecognizer, network: 'OnnxNetwork', batch_sizes: Sequence[int] = (1, 37)
 ) -> dict[str, float]:
-    """Return by how much a file differs from the model it was made of, on random pictures.
+    """Return by how much a file differs from the model it was made of, on random images.
 
     Differences are divided by the length of the model's embedding for ``embedding``, that is, they
     are of unit embeddings, and by the value, where it exceeds 1, for all others.
@@ -282,7 +282,7 @@ class OnnxNetwork:
         contract: The preprocessing contract.
         size: (height, width) of the faces in pixels.
         name: Name of the model.
-        licence: SPDX expression.
+        license: SPDX expression.
         outputs: Names of what a call returns.
 
     Raises:
@@ -327,7 +327,7 @@ class OnnxNetwork:
         self.contract: dict[str, Any] = json.loads(meta['mmvlr.contract'])
         self.size: tuple[int, int] = tuple(self.contract['size'])
         self.name: str = meta['mmvlr.name']
-        self.licence: str = meta['mmvlr.licence']
+        self.license: str = meta['mmvlr.license']
         self.outputs: list[str] = json.loads(meta['mmvlr.outputs'])
         on_cpu = self.session.get_providers()[0] == 'CPUExecutionProvider'
         self._portion = _PORTION if on_cpu else 64
@@ -382,7 +382,7 @@ class OnnxNetwork:
 def publish(
     model: FaceRecognizer,
     path: str | Path,
-    licence: str,
+    license: str,
     name: str | None = None,
     config: Mapping[str, Any] | None = None,
 ) -> str:
@@ -395,7 +395,7 @@ def publish(
     Args:
         model: The recognizer.
         path: The file, ``.safetensors``.
-        licence: SPDX expression of the weights' licence, such as ``'CC-BY-NC-4.0'``.
+        license: SPDX expression of the weights' license, such as ``'CC-BY-NC-4.0'``.
         name: Name of the model; that of the file by default.
         config: What ``MODELS.build`` makes the model of; ``model.source_config`` by default, which
             :func:`mmvlr.apis.network.model_of` sets.
@@ -407,7 +407,7 @@ def publish(
         ValueError: A bad argument.
         RuntimeError: What the file holds is not the model.
     """
-    path = _checked(path, '.safetensors', licence)
+    path = _checked(path, '.safetensors', license)
     config = config or getattr(model, 'source_config', None)
     if config is None:
         raise ValueError(
@@ -430,7 +430,7 @@ def publish(
         format=FORMAT,
         mmvlr_version=__version__,
         name=name or path.stem,
-        licence=licence,
+        license=license,
         identity=identity_of(model),
         config=config,
     )
@@ -456,7 +456,7 @@ def read_published(
 
     Returns:
         tuple: The model's config for ``MODELS.build``, its state dict, and the metadata: a dict
-        with ``format`` (int), ``mmvlr_version``, ``name``, ``licence`` (str) and ``identity``
+        with ``format`` (int), ``mmvlr_version``, ``name``, ``license`` (str) and ``identity``
         (dict, with the preprocessing contract in it).
 
     Raises:
@@ -530,14 +530,14 @@ def _check_same(model: FaceRecognizer, read: FaceRecognizer, path: Path) -> None
 # Both --------------------------------------------------------------------------------------------
 
 
-def _checked(path: str | Path, suffix: str, licence: str) -> Path:
+def _checked(path: str | Path, suffix: str, license: str) -> Path:
     path = Path(path).expanduser()
     if path.suffix != suffix:
         raise ValueError(f'{path}: the name of the file must end in {suffix}')
-    if not isinstance(licence, str) or not _LICENCE.fullmatch(licence):
+    if not isinstance(license, str) or not _LICENSE.fullmatch(license):
         raise ValueError(
-            f'licence must be an SPDX expression such as MIT, CC-BY-NC-4.0 or LicenseRef-ours '
-            f'(https://spdx.org/licenses), not {licence!r}: who gets the file must know what is '
+            f'license must be an SPDX expression such as MIT, CC-BY-NC-4.0 or LicenseRef-ours '
+            f'(https://spdx.org/licenses), not {license!r}: who gets the file must know what is '
             'allowed'
         )
     return path

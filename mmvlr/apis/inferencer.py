@@ -1,4 +1,4 @@
-"""FaceInferencer: from pictures to embeddings and qualities, without a config or a Runner."""
+"""FaceInferencer: from images to embeddings and qualities, without a config or a Runner."""
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from mmvlr.datasets.transforms import PictureError, resize
+from mmvlr.datasets.transforms import ImageError, resize
 from mmvlr.evaluation import FaceTable
 from mmvlr.evaluation.table import NO_IDENTITY, read_fields
 from mmvlr.registry import INFERENCERS
@@ -19,10 +19,10 @@ from mmvlr.utils.io import write_csv
 from mmvlr.utils.vectors import unit_rows
 from mmvlr.utils.work import progress_bar
 
+from .images import Image, NoFaceError, count_images, images_of
 from .network import Network, TorchNetwork, network_of
-from .pictures import NoFaceError, Picture, count_pictures, pictures_of
 
-#: From so many pictures on a bar shows how far the work is.
+#: From so many images on a bar shows how far the work is.
 _LONG = 200
 
 
@@ -31,13 +31,13 @@ class FaceResults:
     """What was found of N faces, in the order in which they were given.
 
     Attributes:
-        names: Path of each picture, or ``array 3``.
+        names: Path of each image, or ``array 3``.
         embedding: (N, D) float32, raw: compare by cosine.
         qualities: ``ri`` (recognizability index), ``ers``, ``norm`` (length of the backbone's
             embedding) as far as the model has them
-            and ``size`` (shorter side of the picture, or of the face found in it, in pixels):
+            and ``size`` (shorter side of the image, or of the face found in it, in pixels):
             (N,) float32 each, higher is better.
-        failures: (name, reason) of the pictures that could not be used; they are not among the N.
+        failures: (name, reason) of the images that could not be used; they are not among the N.
         identity: Which model and preprocessing: see :func:`mmvlr.apis.network.identity_of`.
         unaligned: Names of those of the failures in which no face was found; empty without
             alignment.
@@ -118,12 +118,12 @@ class FaceResults:
 
 @dataclass(frozen=True)
 class _Crop:
-    """A picture as the network sees it, or what is wrong with it.
+    """An image as the network sees it, or what is wrong with it.
 
     Attributes:
-        name: Of the picture.
+        name: Of the image.
         pixels: (H, W, 3) uint8 RGB of the contract's size; None if there is an ``error``.
-        side: Shorter side of the picture, or of the face found in it, in pixels.
+        side: Shorter side of the image, or of the face found in it, in pixels.
         aligned: Whether a face was found and aligned.
         error: Why there are no pixels.
     """
@@ -141,7 +141,7 @@ class VerificationResult:
 
     Attributes:
         similarity: Cosine of the embeddings, in [-1, 1].
-        names: The two pictures.
+        names: The two images.
         qualities: Quality by name: (of the first, of the second).
     """
 
@@ -159,8 +159,8 @@ class FaceInferencer:
             (``.onnx``), or a recognizer or network that is already there.
         device: Such as ``'cuda'``; None for the GPU if there is one.
         batch_size: Faces that go through the network together.
-        align: ``'none'``: every picture is a face, cropped as the model knows it. ``'mtcnn'``:
-            find and align the face in each picture; one without a face cannot be used (and is
+        align: ``'none'``: every image is a face, cropped as the model knows it. ``'mtcnn'``:
+            find and align the face in each image; one without a face cannot be used (and is
             named in :attr:`FaceResults.unaligned`). Needs ``pip install 'mmvlr[align]'``.
         config: Config of the model, for checkpoints without one.
 
@@ -204,7 +204,7 @@ class FaceInferencer:
         if stated not in ('none', aligner.recipe.name):
             raise ValueError(
                 f'the model was trained on faces of the alignment {stated}, not '
-                f'{aligner.recipe.name}; align the pictures as its training did and use '
+                f'{aligner.recipe.name}; align the images as its training did and use '
                 "align='none'"
             )
         # Faces cropped in another way are not comparable: a gallery must know.
@@ -218,17 +218,17 @@ class FaceInferencer:
         """Yield results batch by batch, in order; memory does not grow with the input.
 
         Args:
-            faces: See :func:`mmvlr.apis.pictures.pictures_of`.
-            on_error: ``'collect'``: pictures that cannot be used are listed in ``failures``.
+            faces: See :func:`mmvlr.apis.images.images_of`.
+            on_error: ``'collect'``: images that cannot be used are listed in ``failures``.
                 ``'raise'``: the first of them ends the work.
 
         Raises:
-            FileNotFoundError, ValueError: A path names nothing, or a folder without pictures.
+            FileNotFoundError, ValueError: A path names nothing, or a folder without images.
         """
         if on_error not in ('collect', 'raise'):
             raise ValueError(f"on_error must be 'collect' or 'raise', not {on_error!r}")
-        # Cropped when read: a batch of whole pictures can be larger than the memory.
-        crops = map(self._crop, pictures_of(faces))
+        # Cropped when read: a batch of whole images can be larger than the memory.
+        crops = map(self._crop, images_of(faces))
         with ThreadPoolExecutor(1) as reader:
             # The next batch is read while the network works on this one.
             coming = reader.submit(_take, crops, self.batch_size)
@@ -244,19 +244,19 @@ class FaceInferencer:
     ) -> FaceResults:
         """Return embeddings and qualities of all faces.
 
-        A single picture that cannot be used is an error; of many, those that cannot be used are
+        A single image that cannot be used is an error; of many, those that cannot be used are
         listed in ``failures``.
 
         Args:
-            faces: See :func:`mmvlr.apis.pictures.pictures_of`.
+            faces: See :func:`mmvlr.apis.images.images_of`.
             on_error: See :meth:`stream`.
-            progress: Show a bar; None for inputs of 200 pictures or more, or of unknown number.
+            progress: Show a bar; None for inputs of 200 images or more, or of unknown number.
 
         Raises:
-            FileNotFoundError, ValueError: A path names nothing, a folder has no pictures, or none
-                of the pictures can be used.
+            FileNotFoundError, ValueError: A path names nothing, a folder has no images, or none
+                of the images can be used.
         """
-        total = count_pictures(faces)
+        total = count_images(faces)
         if progress is None:
             progress = total is None or total >= _LONG
         bar = progress_bar('embedding', total) if progress else nullcontext(lambda: None)
@@ -268,11 +268,11 @@ class FaceInferencer:
                     advance()
         results = join_results(parts)
         if not results.failures and not len(results):
-            raise ValueError('no face to embed: there is no picture in what was given')
+            raise ValueError('no face to embed: there is no image in what was given')
         if not len(results):
             only_unaligned = len(results.unaligned) == len(results.failures)
             raise (NoFaceError if only_unaligned else ValueError)(
-                f'no face to embed: none of the {len(results.failures)} pictures can be used; '
+                f'no face to embed: none of the {len(results.failures)} images can be used; '
                 f'the first: {results.failures[0][1]}'
             )
         return results
@@ -287,16 +287,16 @@ class FaceInferencer:
         """Compare two faces.
 
         Args:
-            first: One picture.
+            first: One image.
             second: Another.
 
         Raises:
-            ValueError: One of them is not exactly one picture.
+            ValueError: One of them is not exactly one image.
         """
         faces = []
         for given in (first, second):
-            if count_pictures(given) != 1:
-                raise ValueError(f'verify compares two pictures; {given!r:.80} is not one')
+            if count_images(given) != 1:
+                raise ValueError(f'verify compares two images; {given!r:.80} is not one')
             faces.append(self.embed(given, 'raise', progress=False))
         a, b = faces
         names = a.qualities.keys() & b.qualities.keys()
@@ -316,7 +316,7 @@ class FaceInferencer:
         """Return which parts of each face carry its similarity to a reference.
 
         Args:
-            faces: See :func:`mmvlr.apis.pictures.pictures_of`.
+            faces: See :func:`mmvlr.apis.images.images_of`.
             references: (N, D) embeddings to compare with, see
                 :func:`mmvlr.apis.activation.activation_maps`.
             method: ``'gradcam'``, ``'gradcam++'`` or ``'eigencam'``.
@@ -326,7 +326,7 @@ class FaceInferencer:
 
         Raises:
             ImportError: The library of activation maps is not installed.
-            ValueError: A picture cannot be used, there are more or fewer references than faces, or
+            ValueError: An image cannot be used, there are more or fewer references than faces, or
                 the model is an export, which has no gradient.
         """
         from .activation import activation_maps
@@ -334,7 +334,7 @@ class FaceInferencer:
         if not isinstance(self.network, TorchNetwork):
             raise ValueError('attention needs the PyTorch model: an export has no gradients')
         maps, done = [], 0
-        crops = map(self._crop, pictures_of(faces))
+        crops = map(self._crop, images_of(faces))
         while batch := _take(crops, min(self.batch_size, 16)):
             for crop in batch:
                 if crop.error is not None:
@@ -353,9 +353,9 @@ class FaceInferencer:
         """Return the faces as the network sees them, aligned or not, (H, W, 3) uint8 RGB each.
 
         Raises:
-            ValueError: A picture cannot be used.
+            ValueError: An image cannot be used.
         """
-        crops = [self._crop(picture) for picture in pictures_of(faces)]
+        crops = [self._crop(image) for image in images_of(faces)]
         for crop in crops:
             if crop.error is not None:
                 raise crop.error
@@ -363,27 +363,27 @@ class FaceInferencer:
 
     # One batch ----------------------------------------------------------------------------------
 
-    def _crop(self, picture: Picture) -> _Crop:
-        if picture.error is not None:
-            return _Crop(picture.name, error=picture.error)
-        pixels, aligned = picture.pixels, False
+    def _crop(self, image: Image) -> _Crop:
+        if image.error is not None:
+            return _Crop(image.name, error=image.error)
+        pixels, aligned = image.pixels, False
         side = float(min(pixels.shape[:2]))
         if self.aligner is not None:
             try:
                 found = self.aligner(pixels)
             except ValueError as error:
-                reason = f'{picture.name}: the face in it cannot be aligned ({error})'
-                return _Crop(picture.name, error=PictureError(reason))
+                reason = f'{image.name}: the face in it cannot be aligned ({error})'
+                return _Crop(image.name, error=ImageError(reason))
             pixels, aligned = found.image, found.detection is not None
             side = found.detection.size if aligned else side
         crop = resize(pixels, self.network.size, self.network.contract['interpolation'])
-        if crop is picture.pixels:
+        if crop is image.pixels:
             # A generator may use its array again for the next frame.
             crop = crop.copy()
         error = None
         if self.aligner is not None and not aligned:
-            error = NoFaceError(f'{picture.name}: no face was found in it, so none can be aligned')
-        return _Crop(picture.name, crop, side, aligned, error)
+            error = NoFaceError(f'{image.name}: no face was found in it, so none can be aligned')
+        return _Crop(image.name, crop, side, aligned, error)
 
     def _results(self, batch: Sequence[_Crop]) -> FaceResults:
         failures = [(crop.name, str(crop.error)) for crop in batch if crop.error is not None]

@@ -237,7 +237,7 @@ def _load(model: FaceRecognizer, state: Mapping[str, torch.Tensor], path: Path) 
         for key, value in state.items()
         if isinstance(value, torch.Tensor) and not key.startswith('head.')
     }
-    # A converted backbone has no UI centre: it only misses ERS.
+    # A converted backbone has no UI center: it only misses ERS.
     optional = ('num_batches_tracked', 'ui_center', 'ui_mean', 'ui_std', 'data_preprocessor')
     missing = [k for k in wanted if k not in state and not any(part in k for part in optional)]
     shapes = [

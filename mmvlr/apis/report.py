@@ -18,7 +18,7 @@ from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 
 from mmvlr.datasets.synthesis import pixel_correlation_embedding
-from mmvlr.datasets.transforms import read_picture
+from mmvlr.datasets.transforms import read_image
 from mmvlr.engine import build_loader, extract_predictions, unwrap
 from mmvlr.evaluation.functional import (
     PairedDifference,
@@ -46,8 +46,8 @@ from .evaluation import build_metrics, evaluate_faces
 from .runner import build_tester, load_config
 from .scoring import table_of
 
-#: The pixel baseline reads every picture again; beyond so many it is left out.
-MAX_PIXEL_PICTURES = 20_000
+#: The pixel baseline reads every image again; beyond so many it is left out.
+MAX_PIXEL_IMAGES = 20_000
 NUM_FACES, NUM_SPECTRUM, NUM_ATTENTION, NUM_FAILURES, NUM_MATCHES = 24, 16, 10, 6, 5
 
 
@@ -148,13 +148,13 @@ class TestRun:
         several = len(np.unique(self.identity[self.probe])) > 1
         self.metrics = build_metrics(config.test_evaluator, intervals=several, curves=several)
         self.numbers = evaluate_faces(self.faces, self.metrics)
-        # As the protocol counts: an open-set search has templates instead of pictures.
+        # As the protocol counts: an open-set search has templates instead of images.
         judges = [metric for metric in self.metrics if isinstance(metric, ClosedSetMetric)]
         self.correct = judges[0].found_first(self.faces) if judges else self.ranks.rank == 1
 
     def pixel_baseline(self) -> tuple[dict[str, float], dict[str, Any]]:
         """Return numbers and curves of plain pixel correlation, nothing for a large test set."""
-        if len(self.faces) > MAX_PIXEL_PICTURES:
+        if len(self.faces) > MAX_PIXEL_IMAGES:
             return {}, {}
         images = [self.face(index) for index in range(len(self.faces))]
         pixels = pixel_correlation_embedding(images)
@@ -166,7 +166,7 @@ class TestRun:
     def face(self, index: int) -> np.ndarray:
         """Return a face of the test set in native size."""
         info = self.loader.dataset.get_data_info(int(self.result['sample_idx'][index]))
-        return info['img'] if 'img' in info else read_picture(info['img_path'])
+        return info['img'] if 'img' in info else read_image(info['img_path'])
 
     def qualities(self) -> dict[str, np.ndarray]:
         """Return the measures (``ri``, ``ers``, ``norm``) the model gives, (N,) each."""

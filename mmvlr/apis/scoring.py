@@ -19,7 +19,7 @@ from mmvlr.registry import QUALITIES as MEASURE_REGISTRY
 
 from .runner import build_tester
 
-#: Measures beside those that the model predicts: one is of the network, two of the picture.
+#: Measures beside those that the model predicts: one is of the network, two of the image.
 MEASURES = (dict(type='SERFIQQuality'), dict(type='SizeQuality'), dict(type='SharpnessQuality'))
 
 
@@ -103,7 +103,7 @@ def join(faces: FaceTable, others: FaceTable) -> FaceTable:
 def _score(model: Any, loader: DataLoader, measures: Sequence[Mapping[str, Any]]) -> FaceTable:
     built = [MEASURE_REGISTRY.build(dict(measure)) for measure in measures]
     of_network = [measure for measure in built if measure.needs_model]
-    of_picture = [measure for measure in built if not measure.needs_model]
+    of_image = [measure for measure in built if not measure.needs_model]
 
     def predict(inputs: torch.Tensor) -> dict[str, torch.Tensor]:
         # One pass of the backbone for the embedding and all measures.
@@ -117,6 +117,6 @@ def _score(model: Any, loader: DataLoader, measures: Sequence[Mapping[str, Any]]
     result = extract_predictions(model, loader, predict)
     faces = table_of(result, loader)
     columns = {measure.name: result[measure.name].numpy() for measure in of_network}
-    if of_picture:
-        columns |= measure_quality(None, loader, of_picture)
+    if of_image:
+        columns |= measure_quality(None, loader, of_image)
     return replace(faces, columns=faces.columns | columns)

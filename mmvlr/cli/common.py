@@ -19,9 +19,9 @@ CODES = """exit codes:
   0  done
   1  it failed; the message says what and how to mend it
   2  wrong usage
-  3  done, but some pictures could not be used; they are listed
+  3  done, but some images could not be used; they are listed
   4  verify --threshold: the faces are less alike than that
-  5  --align mtcnn: no face was found in some of the pictures, which were left out as well"""
+  5  --align mtcnn: no face was found in some of the images, which were left out as well"""
 
 
 class UsageError(ValueError):
@@ -44,7 +44,7 @@ class Outcome:
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
-    """Add what says which model looks at the pictures, and how."""
+    """Add what says which model looks at the images, and how."""
     group = parser.add_argument_group('model')
     group.add_argument(
         '--model',
@@ -60,8 +60,8 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         '--align',
         choices=('none', 'mtcnn'),
         default='none',
-        help='none: pictures are face crops, as the model knows them; mtcnn: find and align the '
-        "face in each picture first (needs pip install 'mmvlr[align]')",
+        help='none: images are face crops, as the model knows them; mtcnn: find and align the '
+        "face in each image first (needs pip install 'mmvlr[align]')",
     )
     group.add_argument('--device', help='such as cpu or cuda (default: the GPU if there is one)')
     group.add_argument(
@@ -133,7 +133,7 @@ def left_out(*results: 'FaceResults') -> tuple[dict[str, Any], str, int]:
     lines = []
     if failures:
         total = len(failures) + sum(map(len, results))
-        lines.append(f'{len(failures)} of {total} pictures were left out:')
+        lines.append(f'{len(failures)} of {total} images were left out:')
         lines += [f'  {printable(failure["reason"])}' for failure in failures[:10]]
         if len(failures) > 10:
             lines.append(f'  ... and {len(failures) - 10} more (--json lists all)')

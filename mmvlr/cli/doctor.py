@@ -431,7 +431,7 @@ def _size_of(folder: str) -> int | None:
 
 
 def check_shared_memory(size: int | None) -> list[Finding]:
-    """Check the memory through which data loader workers hand over pictures.
+    """Check the memory through which data loader workers hand over images.
 
     Args:
         size: Bytes of /dev/shm; None where there is none.
@@ -517,7 +517,7 @@ def check_data_root(variable: str, value: str | None, default: str, kind: str) -
         return Finding('data', 'error', told, f'export {variable}={deeper[0]}')
     remedy = f'python tools/dataset_converters/prepare.py {kind} {root} says what is wrong'
     if kind == 'ui':
-        remedy = 'a folder of pictures is wanted'
+        remedy = 'a folder of images is wanted'
     if kind == 'recordio':
         remedy = 'the folder with train.rec, train.idx and lfw.bin is wanted'
     return Finding('data', 'error', told, remedy)
@@ -532,7 +532,7 @@ def _folders(root: Path) -> list[Path]:
 
 
 def _missing(root: Path, kind: str) -> list[str]:
-    from mmvlr.datasets.base import PICTURE_SUFFIXES
+    from mmvlr.datasets.base import IMAGE_SUFFIXES
     from mmvlr.datasets.storage import data_path
 
     if kind == 'recordio':
@@ -541,8 +541,8 @@ def _missing(root: Path, kind: str) -> list[str]:
     if kind == 'scface' and (path / 'SCface_database').is_dir():
         path = path / 'SCface_database'
     if kind == 'ui':
-        pictures = (e for e in path.rglob('*') if Path(e.name).suffix.lower() in PICTURE_SUFFIXES)
-        return [] if next(pictures, None) is not None else ['pictures']
+        images = (e for e in path.rglob('*') if Path(e.name).suffix.lower() in IMAGE_SUFFIXES)
+        return [] if next(images, None) is not None else ['images']
     return [
         ' or '.join(names)
         for names in LAYOUTS[kind]
@@ -594,25 +594,25 @@ def check_model(path: str | Path, topic: str, status: str) -> Finding:
     facts = [
         f'weights {network.identity["weights"][:16]}',
         f'{network.identity["embedding"]["dims"]} dimensions',
-        f'faces of {network.size[0]} x {network.size[1]} {contract["colour_order"]}',
+        f'faces of {network.size[0]} x {network.size[1]} {contract["color_order"]}',
         f'alignment {contract["alignment"]}',
-        f'licence {_licence_of(path, network) or "not stated"}',
+        f'license {_license_of(path, network) or "not stated"}',
     ]
     return Finding(topic, 'ok', f'{path}: {", ".join(facts)}')
 
 
-def _licence_of(path: str | Path, network: Any) -> str | None:
+def _license_of(path: str | Path, network: Any) -> str | None:
     path = Path(path).expanduser()
     if path.suffix == '.onnx':
-        return network.licence
+        return network.license
     if path.suffix == '.safetensors':
         from mmvlr.apis.export import read_published
 
-        return read_published(path)[2].get('licence')
+        return read_published(path)[2].get('license')
     from mmvlr.utils.compat import load_checkpoint_file
 
     meta = load_checkpoint_file(str(path)).get('meta')
-    return meta.get('licence') if isinstance(meta, Mapping) else None
+    return meta.get('license') if isinstance(meta, Mapping) else None
 
 
 def check_trusted(value: str) -> list[Finding]:

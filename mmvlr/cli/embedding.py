@@ -16,7 +16,7 @@ from .common import (
     table,
 )
 
-FACES = 'pictures, folders (with all below them) and globs'
+FACES = 'images, folders (with all below them) and globs'
 
 
 def add_commands(commands: argparse._SubParsersAction) -> None:
@@ -40,9 +40,9 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
         description='Say how recognizable each face is, the worst first.\n\n'
         '  mmvlr quality crops/ --model riface.safetensors\n\n'
         'ri    recognizability index, predicted by RI-Face: higher is better\n'
-        'ers   1 - cosine to the centre of unrecognizable faces, at most 1\n'
+        'ers   1 - cosine to the center of unrecognizable faces, at most 1\n'
         "norm  length of the backbone's embedding\n"
-        'size  shorter side of the picture in pixels',
+        'size  shorter side of the image in pixels',
     )
     quality.add_argument('faces', nargs='+', help=FACES)
     quality.add_argument('--out', type=output_file, help='also write the table to this .csv file')
@@ -60,8 +60,8 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
         'The similarity is the cosine of the embeddings, in [-1, 1]. A threshold that means\n'
         'something comes from faces like yours (mmvlr calibrate), not from a table.',
     )
-    verify.add_argument('first', help='a picture')
-    verify.add_argument('second', help='another picture')
+    verify.add_argument('first', help='an image')
+    verify.add_argument('second', help='another image')
     verify.add_argument(
         '--threshold', type=float, help='exit with 4 if the similarity is not above it'
     )
@@ -70,7 +70,7 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
 
 
 def run_embed(args: argparse.Namespace) -> Outcome:
-    """Embed pictures into a file."""
+    """Embed images into a file."""
     if args.out.suffix not in ('.npz', '.csv'):
         raise UsageError(f'--out must end in .npz or .csv, not {args.out.name}')
     results = inferencer_of(args).embed(args.faces)
@@ -86,7 +86,7 @@ def run_embed(args: argparse.Namespace) -> Outcome:
 
 
 def run_quality(args: argparse.Namespace) -> Outcome:
-    """Show the qualities of pictures."""
+    """Show the qualities of images."""
     results = inferencer_of(args).quality(args.faces)
     if args.out:
         results.to_csv(args.out)
@@ -103,7 +103,7 @@ def run_quality(args: argparse.Namespace) -> Outcome:
 
 
 def run_verify(args: argparse.Namespace) -> Outcome:
-    """Compare two pictures."""
+    """Compare two images."""
     from mmvlr.identification import Identifier
 
     result = Identifier(inferencer_of(args)).verify(args.first, args.second)

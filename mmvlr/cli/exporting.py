@@ -15,18 +15,18 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
         'export',
         help='a checkpoint as ONNX file or as weights to publish',
         description='Write a checkpoint in a form that others can use.\n\n'
-        '  mmvlr export epoch_15.pth riface.onnx --licence CC-BY-NC-4.0\n'
-        '  mmvlr export epoch_15.pth riface.safetensors --licence CC-BY-NC-4.0\n\n'
+        '  mmvlr export epoch_15.pth riface.onnx --license CC-BY-NC-4.0\n'
+        '  mmvlr export epoch_15.pth riface.safetensors --license CC-BY-NC-4.0\n\n'
         '.onnx         network with preprocessing inside: uint8 faces in, embedding and RI out;\n'
         "              checked against PyTorch. Needs pip install 'mmvlr[export]'\n"
-        '.safetensors  weights with model config, preprocessing contract and licence',
+        '.safetensors  weights with model config, preprocessing contract and license',
     )
     export.add_argument('checkpoint', help='checkpoint (.pth) or published weights')
     export.add_argument('out', type=output_file, help='file to write: .onnx or .safetensors')
     export.add_argument(
-        '--licence',
+        '--license',
         required=True,
-        help='SPDX name of the licence of the weights; that of the training data counts too',
+        help='SPDX name of the license of the weights; that of the training data counts too',
     )
     export.add_argument('--name', help='name of the model (default: that of the file)')
     export.add_argument('--config', metavar='FILE', help='config, for checkpoints without one')
@@ -43,8 +43,8 @@ def run_export(args: argparse.Namespace) -> Outcome:
 
     model = model_of(args.checkpoint, model_config(args))
     write = export_onnx if args.out.suffix == '.onnx' else publish
-    write(model, args.out, licence=args.licence, name=args.name or args.out.stem)
-    document = dict(out=str(args.out), sha256=sha256_of(args.out), licence=args.licence)
+    write(model, args.out, license=args.license, name=args.name or args.out.stem)
+    document = dict(out=str(args.out), sha256=sha256_of(args.out), license=args.license)
     document['bytes'] = args.out.stat().st_size
     text = f'{args.out}: {document["bytes"] / 1e6:.1f} MB, SHA-256 {document["sha256"]}'
     return Outcome(document, text)

@@ -226,7 +226,7 @@ def run_calibrate(args: argparse.Namespace) -> Outcome:
     document = dict(out=str(args.out), target_fpir=args.fpir, bins=bins) | left
     document['calibrated_on'] = dict(decision.calibrated_on)
     document['people_without_images'] = done.empty
-    worst = max(threshold.realised_fpir(0.9) for threshold in decision.thresholds.thresholds)
+    worst = max(threshold.realized_fpir(0.9) for threshold in decision.thresholds.thresholds)
     text = (
         f'{args.out}: of faces of people who are not enrolled at most {args.fpir:.1%} is accepted, '
         f'on average over\ncalibrations; with these, below {worst:.1%} with a probability of 90 %.'

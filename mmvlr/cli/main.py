@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; return the exit code."""
     parser = build_parser()
     args, more = parser.parse_known_args(argv)
-    # argparse gives up on pictures behind an option that follows pictures.
+    # argparse gives up on images behind an option that follows images.
     if more and (any(word.startswith('-') for word in more) or not hasattr(args, 'faces')):
         parser.error(f'unrecognized arguments: {" ".join(more)}')
     if more:

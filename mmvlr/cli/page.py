@@ -11,7 +11,7 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
     page = commands.add_parser(
         'page',
         help='a page in the browser to try a model on faces',
-        description='Try a model in the browser: two faces, or a face and pictures of people.\n'
+        description='Try a model in the browser: two faces, or a face and images of people.\n'
         "Nothing leaves this computer. Needs pip install 'mmvlr[web]'.\n\n"
         '  mmvlr page --model riface.safetensors --gallery gallery/ --decision decision.json',
     )

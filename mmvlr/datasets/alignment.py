@@ -1,9 +1,9 @@
-"""Face detection and alignment of very-low-resolution pictures, and work that survives a kill.
+"""Face detection and alignment of very-low-resolution images, and work that survives a kill.
 
-:class:`Aligner` turns a picture of one face into a face in the ArcFace position: MTCNN (Zhang et
+:class:`Aligner` turns an image of one face into a face in the ArcFace position: MTCNN (Zhang et
 al., *Joint Face Detection and Alignment Using Multi-task Cascaded Convolutional Networks*, 2016)
 finds five landmarks, a similarity transform moves them to the template. :func:`align_tree` does so
-for a folder, and :func:`alignment_of` tells later how the pictures of a folder were aligned.
+for a folder, and :func:`alignment_of` tells later how the images of a folder were aligned.
 
 MTCNN comes from facenet-pytorch (``pip install 'mmvlr[align]'``), whose wheel holds the weights.
 """
@@ -27,11 +27,11 @@ from mmvlr.utils.io import sha256_of, write_atomic, write_csv
 from mmvlr.utils.outputs import OutputFolder
 from mmvlr.utils.work import Journal, in_order, progress_bar, stamp_of
 
-from .base import PICTURE_SUFFIXES, require_folder
+from .base import IMAGE_SUFFIXES, require_folder
 from .transforms.geometric import resize
-from .transforms.loading import PictureError, read_picture
+from .transforms.loading import ImageError, read_image
 
-#: ArcFace's five points in a face of 112 x 112: the person's right eye (left in the picture), the
+#: ArcFace's five points in a face of 112 x 112: the person's right eye (left in the image), the
 #: other eye, nose, corners of the mouth; (x, y) in pixels.
 TEMPLATE = np.array(
     [
@@ -42,15 +42,15 @@ TEMPLATE = np.array(
         (70.7299, 92.2041),
     ]
 )
-#: Counted up whenever the same recipe gives other pictures than before.
+#: Counted up whenever the same recipe gives other images than before.
 VERSION = 1
 RECIPE_FILE = 'alignment.json'
 TABLE_FILE = 'alignment.csv'
 JOURNAL_FILE = '.alignment.jsonl'
 COLUMNS = ['file', 'fallback', 'confidence', *(f'{a}{i}' for i in range(1, 6) for a in 'xy')]
 COLUMNS += ['sha256']
-#: Grey level around the picture while faces are sought: MTCNN's input is centred at 127.5.
-GREY = 127
+#: Gray level around the image while faces are sought: MTCNN's input is centered at 127.5.
+GRAY = 127
 
 
 def detector_version() -> str:
@@ -74,13 +74,13 @@ class AlignmentRecipe:
     """All that decides what an aligned face looks like.
 
     MTCNN finds no face below 12 pixels and few below 20, and its windows must fit into the
-    picture. So a picture is scaled, up or down, into a grey square of ``detection_side`` pixels
+    image. So an image is scaled, up or down, into a gray square of ``detection_side`` pixels
     with an edge around it, and faces are sought from ``min_face`` of that square upwards.
 
     Args:
         size: Side of the aligned face in pixels.
         detection_side: Side of the square in pixels.
-        padding: Width of the edge, as a share of the longer side of the picture.
+        padding: Width of the edge, as a share of the longer side of the image.
         min_face: Smallest face, as a share of the square.
         thresholds: MTCNN's scores that a candidate must reach in its three stages.
         detector: Name and version of the detector; the installed one.
@@ -121,9 +121,9 @@ class Detection:
     """A face that was found.
 
     Attributes:
-        box: (x1, y1, x2, y2) in pixels of the picture; may reach over its edge.
+        box: (x1, y1, x2, y2) in pixels of the image; may reach over its edge.
         confidence: MTCNN's score in (0, 1).
-        landmarks: (5, 2) as in :data:`TEMPLATE`, in pixels; (0, 0) is the centre of the first.
+        landmarks: (5, 2) as in :data:`TEMPLATE`, in pixels; (0, 0) is the center of the first.
     """
 
     box: tuple[float, float, float, float]
@@ -153,10 +153,10 @@ def _check_detector(
 
 
 class FaceDetector:
-    """MTCNN for pictures of any size; the arguments are those of :class:`AlignmentRecipe`.
+    """MTCNN for images of any size; the arguments are those of :class:`AlignmentRecipe`.
 
-    Pictures go through the network one by one: in a batch the numbers of a picture would change
-    with its neighbours in the sixth digit, and on one processor core a batch is not faster.
+    Images go through the network one by one: in a batch the numbers of an image would change
+    with its neighbors in the sixth digit, and on one processor core a batch is not faster.
 
     Raises:
         ImportError: facenet-pytorch is not installed.
@@ -180,24 +180,24 @@ class FaceDetector:
             min_face_size=min_face * side, thresholds=list(thresholds), keep_all=True
         ).eval()
 
-    def detect(self, pictures: Iterable[np.ndarray]) -> list[list[Detection]]:
-        """Find the faces of each picture, the largest first.
+    def detect(self, images: Iterable[np.ndarray]) -> list[list[Detection]]:
+        """Find the faces of each image, the largest first.
 
         Args:
-            pictures: RGB uint8 arrays (H, W, 3).
+            images: RGB uint8 arrays (H, W, 3).
         """
-        return [self._detect(picture) for picture in pictures]
+        return [self._detect(image) for image in images]
 
-    def _detect(self, picture: np.ndarray) -> list[Detection]:
-        canvas, scale, shift = on_square(picture, self.side, self.padding)
+    def _detect(self, image: np.ndarray) -> list[Detection]:
+        canvas, scale, shift = on_square(image, self.side, self.padding)
         boxes, scores, points = self.mtcnn.detect(canvas[None], landmarks=True)
         if boxes[0] is None:
             return []
         # facenet-pytorch wraps its results into arrays of objects.
         boxes, scores = np.asarray(boxes[0], float), np.asarray(scores[0], float)
         points = np.asarray(points[0], float)
-        boxes = to_picture(boxes.reshape(-1, 2, 2), scale, shift).reshape(-1, 4)
-        points = to_picture(points, scale, shift)
+        boxes = to_image(boxes.reshape(-1, 2, 2), scale, shift).reshape(-1, 4)
+        points = to_image(points, scale, shift)
         return [
             Detection(tuple(box.tolist()), float(score), landmarks)
             for box, score, landmarks in zip(boxes, scores, points, strict=True)
@@ -205,42 +205,42 @@ class FaceDetector:
 
 
 def on_square(
-    picture: np.ndarray, side: int, padding: float
+    image: np.ndarray, side: int, padding: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Scale a picture into the middle of a grey square, with its aspect ratio.
+    """Scale an image into the middle of a gray square, with its aspect ratio.
 
     Args:
-        picture: (H, W, 3) uint8.
+        image: (H, W, 3) uint8.
         side: Side of the square in pixels.
         padding: Width of the edge at the longer side, as a share of it.
 
     Returns:
-        The square, and ``scale`` (2,) and ``shift`` (2,) for :func:`to_picture`.
+        The square, and ``scale`` (2,) and ``shift`` (2,) for :func:`to_image`.
     """
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     factor = side / (max(height, width) * (1 + 2 * padding))
     new = max(1, round(height * factor)), max(1, round(width * factor))
-    inner = resize(picture, new, 'bicubic' if factor > 1 else 'area')
+    inner = resize(image, new, 'bicubic' if factor > 1 else 'area')
     top, left = (side - new[0]) // 2, (side - new[1]) // 2
-    square = np.full((side, side, 3), GREY, np.uint8)
+    square = np.full((side, side, 3), GRAY, np.uint8)
     square[top : top + new[0], left : left + new[1]] = inner
     return square, np.array([new[1] / width, new[0] / height]), np.array([left, top])
 
 
-def to_picture(points: np.ndarray, scale: np.ndarray, shift: np.ndarray) -> np.ndarray:
-    """Map points (..., 2) of a square of :func:`on_square` back to the picture."""
+def to_image(points: np.ndarray, scale: np.ndarray, shift: np.ndarray) -> np.ndarray:
+    """Map points (..., 2) of a square of :func:`on_square` back to the image."""
     return (points - shift + 0.5) / scale - 0.5
 
 
 def main_face(detections: Sequence[Detection], shape: Sequence[int]) -> Detection | None:
-    """Return the face a picture is about, or None without any.
+    """Return the face an image is about, or None without any.
 
     It is the one with the largest area less twice the squared distance from the middle, as is
     customary since David Sandberg's facenet.
 
     Args:
-        detections: Faces of the picture.
-        shape: (height, width, ...) of the picture in pixels.
+        detections: Faces of the image.
+        shape: (height, width, ...) of the image in pixels.
     """
     middle = np.array([shape[1], shape[0]]) / 2
 
@@ -255,7 +255,7 @@ def main_face(detections: Sequence[Detection], shape: Sequence[int]) -> Detectio
 def similarity_transform(source: np.ndarray, target: np.ndarray) -> np.ndarray:
     """Return the similarity transform that moves points closest to others.
 
-    Minimises sum ||target - (s R source + t)||^2 over scale s, rotation R without reflection, and
+    Minimizes sum ||target - (s R source + t)||^2 over scale s, rotation R without reflection, and
     shift t: Umeyama, *Least-squares estimation of transformation parameters between two point
     patterns*, TPAMI 1991, in the plane.
 
@@ -278,26 +278,26 @@ def similarity_transform(source: np.ndarray, target: np.ndarray) -> np.ndarray:
     """
     source, target = np.asarray(source, float), np.asarray(target, float)
     mean, goal = source.mean(0), target.mean(0)
-    centred, aim = source - mean, target - goal
-    spread = (centred**2).sum() / len(source)
+    centered, aim = source - mean, target - goal
+    spread = (centered**2).sum() / len(source)
     if not (np.isfinite(source).all() and np.isfinite(target).all()) or spread < 1e-12:
         raise ValueError(f'no similarity transform from the points {source.tolist()}')
-    left, singular, right = np.linalg.svd(aim.T @ centred / len(source))
+    left, singular, right = np.linalg.svd(aim.T @ centered / len(source))
     # Without this sign a mirrored face would be met by a reflection.
     signs = np.array([1.0, np.sign(np.linalg.det(left) * np.linalg.det(right))])
     matrix = (singular * signs).sum() / spread * (left * signs) @ right
     return np.hstack([matrix, (goal - matrix @ mean)[:, None]])
 
 
-def align_face(picture: np.ndarray, landmarks: np.ndarray, size: int = 112) -> np.ndarray:
+def align_face(image: np.ndarray, landmarks: np.ndarray, size: int = 112) -> np.ndarray:
     """Move the landmarks of a face to the ArcFace template, bicubically.
 
-    What the picture does not show is its mirror image, as in :class:`RotateFace`: very small
+    What the image does not show is its mirror image, as in :class:`RotateFace`: very small
     faces are cropped tightly, and black corners would be a cue that no camera gives.
 
     Args:
-        picture: (H, W, 3) uint8.
-        landmarks: (5, 2) as in :data:`TEMPLATE`, in pixels of the picture.
+        image: (H, W, 3) uint8.
+        landmarks: (5, 2) as in :data:`TEMPLATE`, in pixels of the image.
         size: Side of the result in pixels.
 
     Returns:
@@ -311,14 +311,14 @@ def align_face(picture: np.ndarray, landmarks: np.ndarray, size: int = 112) -> n
     matrix = similarity_transform(landmarks, target)
     shrink = int(1 / np.hypot(*matrix[:, 0]))
     if shrink > 1:
-        # A warp reads single pixels; a large picture is averaged down first.
-        height, width = picture.shape[:2]
+        # A warp reads single pixels; a large image is averaged down first.
+        height, width = image.shape[:2]
         new = max(1, height // shrink), max(1, width // shrink)
-        picture = resize(picture, new, 'area')
+        image = resize(image, new, 'area')
         scale = np.array([new[1] / width, new[0] / height])
         matrix = similarity_transform((landmarks + 0.5) * scale - 0.5, target)
     return cv2.warpAffine(
-        picture,
+        image,
         matrix,
         (size, size),
         flags=cv2.INTER_CUBIC,
@@ -326,21 +326,21 @@ def align_face(picture: np.ndarray, landmarks: np.ndarray, size: int = 112) -> n
     )
 
 
-def fallback_face(picture: np.ndarray, size: int = 112) -> np.ndarray:
-    """Return the whole picture as a face: its shorter side is repeated outwards to a square.
+def fallback_face(image: np.ndarray, size: int = 112) -> np.ndarray:
+    """Return the whole image as a face: its shorter side is repeated outwards to a square.
 
     Args:
-        picture: (H, W, 3) uint8.
+        image: (H, W, 3) uint8.
         size: Side of the result in pixels.
 
     Returns:
         (size, size, 3) uint8, resized bicubically (by averaging where it shrinks).
     """
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     side = max(height, width)
     top, left = (side - height) // 2, (side - width) // 2
     square = cv2.copyMakeBorder(
-        picture, top, side - height - top, left, side - width - left, cv2.BORDER_REPLICATE
+        image, top, side - height - top, left, side - width - left, cv2.BORDER_REPLICATE
     )
     return resize(square, (size, size), 'bicubic' if size > side else 'area')
 
@@ -359,7 +359,7 @@ class AlignedFace:
 
 
 class Aligner:
-    """Aligns pictures of one face each.
+    """Aligns images of one face each.
 
     Args:
         recipe: The recipe.
@@ -374,18 +374,18 @@ class Aligner:
         if (recipe.detector, recipe.version) != (detector_version(), VERSION):
             raise ValueError(
                 f'the recipe is of {recipe.detector}, version {recipe.version}; installed is '
-                f'{detector_version()}, version {VERSION}: align the pictures again with it'
+                f'{detector_version()}, version {VERSION}: align the images again with it'
             )
         self.detector = FaceDetector(
             recipe.detection_side, recipe.padding, recipe.min_face, recipe.thresholds
         )
 
-    def __call__(self, picture: np.ndarray) -> AlignedFace:
-        """Align one picture, RGB uint8 (H, W, 3)."""
-        found = main_face(self.detector.detect([picture])[0], picture.shape)
+    def __call__(self, image: np.ndarray) -> AlignedFace:
+        """Align one image, RGB uint8 (H, W, 3)."""
+        found = main_face(self.detector.detect([image])[0], image.shape)
         if found is None:
-            return AlignedFace(fallback_face(picture, self.recipe.size), None)
-        return AlignedFace(align_face(picture, found.landmarks, self.recipe.size), found)
+            return AlignedFace(fallback_face(image, self.recipe.size), None)
+        return AlignedFace(align_face(image, found.landmarks, self.recipe.size), found)
 
 
 # ----------------------------------------------------------------------------------------------
@@ -394,18 +394,18 @@ class Aligner:
 
 @dataclass(frozen=True)
 class Alignment:
-    """How the pictures of a folder were aligned.
+    """How the images of a folder were aligned.
 
     Attributes:
         root: The folder with ``alignment.json``.
         recipe: The recipe.
-        pictures: Number of aligned pictures.
+        images: Number of aligned images.
         fallbacks: How many of them are :func:`fallback_face`, as no face was found.
     """
 
     root: Path
     recipe: AlignmentRecipe
-    pictures: int
+    images: int
     fallbacks: int
 
     @cached_property
@@ -416,7 +416,7 @@ class Alignment:
                 return {row['file']: row['fallback'] == '1' for row in csv.DictReader(file)}
         except (OSError, KeyError) as error:
             raise ValueError(
-                f'{path} is missing or damaged ({error}); align the pictures again '
+                f'{path} is missing or damaged ({error}); align the images again '
                 '(tools/dataset_converters/align.py)'
             ) from error
 
@@ -424,25 +424,25 @@ class Alignment:
         """Return one line: the recipe, and of how many faces no landmarks were found.
 
         Args:
-            paths: The pictures in question; all of the folder by default.
+            paths: The images in question; all of the folder by default.
 
         Raises:
             ValueError: ``alignment.csv`` is missing or damaged.
         """
-        pictures, fallbacks, unknown = self.pictures, self.fallbacks, 0
+        images, fallbacks, unknown = self.images, self.fallbacks, 0
         if paths is not None:
             names = [Path(os.path.relpath(Path(p).resolve(), self.root)).as_posix() for p in paths]
-            pictures = len(names)
+            images = len(names)
             fallbacks = sum(self._fell_back.get(name, False) for name in names)
             unknown = sum(name not in self._fell_back for name in names)
-        share = fallbacks / max(pictures, 1)
+        share = fallbacks / max(images, 1)
         text = f'alignment {self.recipe.name} ({self.recipe.detector}): {fallbacks:,} of '
-        text += f'{pictures:,} faces not detected, cropped instead ({share:.1%})'
+        text += f'{images:,} faces not detected, cropped instead ({share:.1%})'
         return text + (f'; {unknown:,} are not in {TABLE_FILE}' if unknown else '')
 
 
 def alignment_of(root: str | Path) -> Alignment | None:
-    """Return how the pictures under a folder were aligned, or None if they were not.
+    """Return how the images under a folder were aligned, or None if they were not.
 
     ``alignment.json`` is sought in the folder and above it: a data set may lie in a part of the
     tree that was aligned. Data without a folder, such as synthetic faces, are not aligned.
@@ -460,12 +460,12 @@ def alignment_of(root: str | Path) -> Alignment | None:
         try:
             facts = json.loads(path.read_text(encoding='utf-8'))
             recipe = AlignmentRecipe(**facts['recipe'])
-            found = Alignment(folder, recipe, int(facts['pictures']), int(facts['fallbacks']))
+            found = Alignment(folder, recipe, int(facts['images']), int(facts['fallbacks']))
             if recipe.digest != facts['digest']:
                 raise ValueError('the digest is that of another recipe')
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(
-                f'{path} is damaged or of another version of mmvlr ({error}); align the pictures '
+                f'{path} is damaged or of another version of mmvlr ({error}); align the images '
                 'again (tools/dataset_converters/align.py)'
             ) from error
         return found
@@ -482,11 +482,11 @@ class TreeReport:
 
     Attributes:
         recipe: The recipe.
-        rows: One dict a picture, as in ``alignment.csv``, in name order.
-        copied: Files that are no pictures, such as .mat files.
+        rows: One dict an image, as in ``alignment.csv``, in name order.
+        copied: Files that are no images, such as .mat files.
         unreadable: What cannot be read, with the reason.
         stale: Files of earlier runs in the output that the source does not hold any more.
-        resumed: Number of pictures taken over from an earlier run.
+        resumed: Number of images taken over from an earlier run.
     """
 
     recipe: AlignmentRecipe
@@ -498,7 +498,7 @@ class TreeReport:
 
     @property
     def fallbacks(self) -> int:
-        """Number of pictures without a detected face."""
+        """Number of images without a detected face."""
         return sum(row['fallback'] for row in self.rows)
 
 
@@ -524,12 +524,12 @@ class _AlignFile:
     def __call__(self, name: str) -> dict:
         stamp = stamp_of(self.src / name)
         try:
-            face = self.aligner(read_picture(str(self.src / name)))
-        except PictureError as error:
+            face = self.aligner(read_image(str(self.src / name)))
+        except ImageError as error:
             return dict(file=name, error=str(error))
         # Always PNG, whatever the suffix: decoders look at the content, lists of names go by name.
-        picture = Image.fromarray(face.image)
-        target = write_atomic(self.out / name, lambda path: picture.save(path, format='PNG'))
+        image = Image.fromarray(face.image)
+        target = write_atomic(self.out / name, lambda path: image.save(path, format='PNG'))
         found = face.detection
         return dict(
             file=name,
@@ -543,11 +543,11 @@ class _AlignFile:
 def align_tree(
     src: str | Path, out: str | Path, recipe: AlignmentRecipe | None = None, jobs: int = 1
 ) -> TreeReport:
-    """Align every picture below a folder into another one, under the same relative names.
+    """Align every image below a folder into another one, under the same relative names.
 
-    The aligned pictures are PNG under the names they had, with their old suffix: so the lists of
+    The aligned images are PNG under the names they had, with their old suffix: so the lists of
     names in a data set's .mat files hold, and its loader reads the result as it reads the source.
-    Files that are no pictures are copied. ``alignment.csv`` says for every picture whether it is a
+    Files that are no images are copied. ``alignment.csv`` says for every image whether it is a
     fallback, MTCNN's confidence, the landmarks in pixels of the source and the SHA-256 of the
     aligned file; ``alignment.json`` holds the recipe.
 
@@ -555,30 +555,30 @@ def align_tree(
     Other files in ``out`` stay; what is noted as written there is in :class:`OutputFolder`'s notes.
 
     Args:
-        src: Folder of the pictures.
+        src: Folder of the images.
         out: Folder of the result.
         recipe: The recipe.
         jobs: Number of processes.
 
     Raises:
         FileNotFoundError: There is no such folder.
-        ValueError: It holds no picture, is aligned already or contains ``out``; or ``out`` holds
-            pictures of another recipe or origin.
+        ValueError: It holds no image, is aligned already or contains ``out``; or ``out`` holds
+            images of another recipe or origin.
         OSError: ``out`` cannot be written, or another run writes to it, or holds a file of another
             origin under a name of the source.
     """
     src, out = Path(src).resolve(), Path(out).resolve()
-    require_folder(src, 'alignment', 'a folder of pictures, or of folders of pictures')
+    require_folder(src, 'alignment', 'a folder of images, or of folders of images')
     if src == out or src in out.parents or out in src.parents:
         raise ValueError(f'{out} lies in {src} or around it; choose a folder of its own')
     if alignment_of(src) is not None:
         raise ValueError(f'{src} is aligned already (it has {RECIPE_FILE}); give the source')
     names = files_below(src)
-    pictures = [name for name in names if Path(name).suffix.lower() in PICTURE_SUFFIXES]
-    if not pictures:
-        raise ValueError(f'no picture ({", ".join(sorted(PICTURE_SUFFIXES))}) below {src}')
+    images = [name for name in names if Path(name).suffix.lower() in IMAGE_SUFFIXES]
+    if not images:
+        raise ValueError(f'no image ({", ".join(sorted(IMAGE_SUFFIXES))}) below {src}')
     with OutputFolder(out, 'align', empty=True) as output:
-        return _align_tree(src, output, recipe or AlignmentRecipe(), names, pictures, jobs)
+        return _align_tree(src, output, recipe or AlignmentRecipe(), names, images, jobs)
 
 
 def _align_tree(
@@ -586,7 +586,7 @@ def _align_tree(
     output: OutputFolder,
     recipe: AlignmentRecipe,
     names: list[str],
-    pictures: list[str],
+    images: list[str],
     jobs: int,
 ) -> TreeReport:
     report, out = TreeReport(recipe), output.folder
@@ -596,16 +596,16 @@ def _align_tree(
     for file in (RECIPE_FILE, TABLE_FILE):
         (out / file).unlink(missing_ok=True)
     for name in names:
-        if Path(name).suffix.lower() not in PICTURE_SUFFIXES:
+        if Path(name).suffix.lower() not in IMAGE_SUFFIXES:
             write_atomic(out / name, partial(shutil.copyfile, src / name))
             report.copied.append(name)
     todo = [
         name
-        for name in pictures
+        for name in images
         if journal.found.get(name, {}).get('stamp') != stamp_of(src / name)
         or not (out / name).is_file()
     ]
-    report.resumed = len(pictures) - len(todo)
+    report.resumed = len(images) - len(todo)
     try:
         with progress_bar('align', len(todo)) as advance:
             for entry in in_order(partial(_AlignFile, src, out, recipe), todo, jobs):
@@ -617,7 +617,7 @@ def _align_tree(
                 advance()
     finally:
         journal.close()
-    report.rows = [_row(journal.found[name]) for name in pictures if name in journal.found]
+    report.rows = [_row(journal.found[name]) for name in images if name in journal.found]
     known = {row['file'] for row in report.rows} | set(report.copied)
     known |= {JOURNAL_FILE, RECIPE_FILE, TABLE_FILE}
     report.stale = sorted(name for name in output.names - known if (out / name).is_file())
@@ -645,7 +645,7 @@ def _write_tables(out: Path, report: TreeReport) -> None:
         recipe=asdict(report.recipe),
         digest=report.recipe.digest,
         name=report.recipe.name,
-        pictures=len(report.rows),
+        images=len(report.rows),
         fallbacks=report.fallbacks,
         unreadable=len(report.unreadable),
     )

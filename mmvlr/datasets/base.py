@@ -13,10 +13,10 @@ from mmengine.logging import print_log
 
 from mmvlr.registry import TRANSFORMS
 
-#: Identity of pictures that belong to nobody in the gallery (TinyFace's convention).
+#: Identity of images that belong to nobody in the gallery (TinyFace's convention).
 NO_IDENTITY = -100
 
-PICTURE_SUFFIXES = frozenset({'.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp'})
+IMAGE_SUFFIXES = frozenset({'.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp'})
 
 
 class SharedNumber:
@@ -44,10 +44,10 @@ class SharedNumber:
 class FaceDataset(BaseDataset):
     """Base of all face data sets.
 
-    A subclass implements ``load_data_list`` and returns one dict a picture: ``img_path`` (or
+    A subclass implements ``load_data_list`` and returns one dict an image: ``img_path`` (or
     ``img``, a uint8 RGB array), ``role``, ``identity`` and, for training, ``gt_label``.
 
-    The randomness of a picture's augmentation is a function of (seed, epoch, index) alone. It
+    The randomness of an image's augmentation is a function of (seed, epoch, index) alone. It
     depends neither on the number of workers nor of ranks, nor on what ran before, which makes a
     resumed run equal to an unbroken one.
 
@@ -80,7 +80,7 @@ class FaceDataset(BaseDataset):
         super().__init__(data_root=data_root, pipeline=transforms, test_mode=test_mode, **kwargs)
 
     def full_init(self) -> None:
-        """Load the list of pictures and print what was found and what was left out."""
+        """Load the list of images and print what was found and what was left out."""
         if not self._fully_initialized:
             super().full_init()
             odd = any(self.left_out.values()) or any(self.noticed.values())
@@ -93,23 +93,23 @@ class FaceDataset(BaseDataset):
         return self._seed.value
 
     def set_epoch(self, epoch: int, seed: int | None = None) -> None:
-        """Set the epoch and, if given, the seed: both decide the augmentation of every picture."""
+        """Set the epoch and, if given, the seed: both decide the augmentation of every image."""
         self._epoch.value = epoch
         if seed is not None:
             self._seed.value = seed
 
     def rng(self, idx: int) -> np.random.Generator:
-        """Return the random generator of picture ``idx`` in the current epoch."""
+        """Return the random generator of image ``idx`` in the current epoch."""
         return np.random.default_rng((self.seed, self._epoch.value, idx))
 
     def prepare_data(self, idx: int) -> Any:
-        """Run the pipeline on picture ``idx`` with its own random generator."""
+        """Run the pipeline on image ``idx`` with its own random generator."""
         info = self.get_data_info(idx)
         info['rng'] = self.rng(idx)
         return self.pipeline(info)
 
     def infos(self) -> Iterator[dict]:
-        """Iterate over the records of all pictures, without loading a picture."""
+        """Iterate over the records of all images, without loading an image."""
         self.full_init()
         return (self.get_data_info(index) for index in range(len(self)))
 
@@ -127,7 +127,7 @@ class FaceDataset(BaseDataset):
             root: Folder that holds a folder for each person.
 
         Raises:
-            ValueError: No person with a picture was found.
+            ValueError: No person with an image was found.
         """
         records: list[dict] = []
         folders = sorted(
@@ -140,24 +140,24 @@ class FaceDataset(BaseDataset):
             if not folder.is_dir():
                 self.left_out['files outside the folder of a person'].append(folder.name)
                 continue
-            pictures, others = list_pictures(folder)
+            images, others = list_images(folder)
             names = [f'{folder.name}/{entry.name}' for entry in others]
-            self.left_out['entries that are no pictures'].extend(names)
-            if not pictures:
-                self.left_out['people without a picture'].append(folder.name)
+            self.left_out['entries that are no images'].extend(names)
+            if not images:
+                self.left_out['people without an image'].append(folder.name)
                 continue
-            if len(pictures) == 1:
-                self.noticed['people with one picture'].append(folder.name)
+            if len(images) == 1:
+                self.noticed['people with one image'].append(folder.name)
             identity = int(folder.name) if numbered else label
             records.extend(
                 dict(img_path=str(path), identity=identity, gt_label=label, role='train')
-                for path in pictures
+                for path in images
             )
             label += 1
         if not records:
             raise ValueError(
-                f'{type(self).__name__}: no person with a picture under {root}; expected one '
-                f'folder a person with pictures ({", ".join(sorted(PICTURE_SUFFIXES))}) in it'
+                f'{type(self).__name__}: no person with an image under {root}; expected one '
+                f'folder a person with images ({", ".join(sorted(IMAGE_SUFFIXES))}) in it'
             )
         return records
 
@@ -177,17 +177,17 @@ class FaceDataset(BaseDataset):
             )
 
     def describe(self) -> str:
-        """Return one line a role with people and pictures, and what was left out."""
-        pictures: Counter[str] = Counter()
+        """Return one line a role with people and images, and what was left out."""
+        images: Counter[str] = Counter()
         people: dict[str, set] = defaultdict(set)
         for info in self.infos():
-            pictures[info['role']] += 1
+            images[info['role']] += 1
             if info.get('identity', NO_IDENTITY) != NO_IDENTITY:
                 people[info['role']].add(info['identity'])
         summary = '; '.join(
-            f'{role}: {pictures[role]:,} pictures'
+            f'{role}: {images[role]:,} images'
             + (f' of {len(people[role]):,} people' if people[role] else '')
-            for role in pictures
+            for role in images
         )
         lines = [f'{type(self).__name__} ({self.data_root or "no folder"}): {summary}']
         for verb, counts in (('left out', self.left_out), ('noticed', self.noticed)):
@@ -221,14 +221,14 @@ def require_folder(folder: Path, dataset: str, layout: str) -> Path:
     return folder
 
 
-def list_pictures(folder: Path) -> tuple[list[Path], list[Path]]:
-    """Return the pictures of a folder in name order, and what else lies in it.
+def list_images(folder: Path) -> tuple[list[Path], list[Path]]:
+    """Return the images of a folder in name order, and what else lies in it.
 
-    Hidden files are neither: archives made on a Mac hold a ``._1.jpg`` beside every picture.
+    Hidden files are neither: archives made on a Mac hold a ``._1.jpg`` beside every image.
     """
     entries = sorted(entry for entry in folder.iterdir() if not entry.name.startswith('.'))
-    pictures = [e for e in entries if e.suffix.lower() in PICTURE_SUFFIXES and e.is_file()]
-    return pictures, sorted(set(entries) - set(pictures))
+    images = [e for e in entries if e.suffix.lower() in IMAGE_SUFFIXES and e.is_file()]
+    return images, sorted(set(entries) - set(images))
 
 
 def person_key(name: str) -> tuple[int, int | str]:

@@ -11,7 +11,7 @@ from mmvlr.registry import FUNCTIONS
 def face_collate(batch: Sequence[dict]) -> dict:
     """Stack packed faces: ``inputs`` (B, 3, H, W) uint8 and the list of ``data_samples``.
 
-    mmengine's default (``pseudo_collate``) would leave a list of pictures to be stacked on the
+    mmengine's default (``pseudo_collate``) would leave a list of images to be stacked on the
     main process; stacking here happens in the workers.
     """
     return dict(

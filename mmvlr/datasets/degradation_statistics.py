@@ -1,7 +1,7 @@
 """What a set of faces has lost, in numbers, and a degradation fitted to them.
 
-Luminance is ITU-R BT.601 in grey levels, from 0 to 255. Every statistic is taken of one picture;
-a set is described by the three quantiles ``QUANTILES`` over its pictures, so that two sets with
+Luminance is ITU-R BT.601 in gray levels, from 0 to 255. Every statistic is taken of one image;
+a set is described by the three quantiles ``QUANTILES`` over its images, so that two sets with
 the same mean but another spread differ.
 """
 
@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from .base import list_pictures
+from .base import list_images
 from .transforms.degradation import VLRDegradation, to_uint8
 from .transforms.geometric import resize
 
@@ -24,31 +24,31 @@ SPECTRUM_SIDE = 112
 QUANTILES = (0.1, 0.5, 0.9)
 
 
-def find_pictures(root: Path) -> tuple[list[Path], list[Path]]:
-    """Return the pictures in a folder and the folders in it, and the other files, in name order.
+def find_images(root: Path) -> tuple[list[Path], list[Path]]:
+    """Return the images in a folder and the folders in it, and the other files, in name order.
 
     What is hidden, and what lies in a hidden folder, is neither.
 
     Raises:
         FileNotFoundError: There is no such folder.
-        ValueError: It holds no picture.
+        ValueError: It holds no image.
     """
     if not root.is_dir():
-        raise FileNotFoundError(f'{root}: no such folder; expected a folder of pictures')
-    pictures: list[Path] = []
+        raise FileNotFoundError(f'{root}: no such folder; expected a folder of images')
+    images: list[Path] = []
     others: list[Path] = []
     for folder in [root, *sorted(entry for entry in root.rglob('*') if entry.is_dir())]:
         if not any(part.startswith('.') for part in folder.relative_to(root).parts):
-            found, rest = list_pictures(folder)
-            pictures += found
+            found, rest = list_images(folder)
+            images += found
             others += [entry for entry in rest if not entry.is_dir()]
-    if not pictures:
-        raise ValueError(f'{root}: no picture in this folder or the folders in it')
-    return pictures, others
+    if not images:
+        raise ValueError(f'{root}: no image in this folder or the folders in it')
+    return images, others
 
 
 def luminance(image: np.ndarray) -> np.ndarray:
-    """Return the luminance of an RGB picture (H, W, 3) as float64 (H, W)."""
+    """Return the luminance of an RGB image (H, W, 3) as float64 (H, W)."""
     return image.astype(np.float64) @ (0.299, 0.587, 0.114)
 
 
@@ -62,31 +62,31 @@ def window_and_rings(side: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def radial_power_spectrum(image: np.ndarray) -> np.ndarray:
-    """Return how a picture's power is shared among spatial frequencies.
+    """Return how an image's power is shared among spatial frequencies.
 
-    The mean is removed and a Hann window laid over the picture, since a border that does not
+    The mean is removed and a Hann window laid over the image, since a border that does not
     continue on the other side would look like power at all frequencies. Entry r - 1 is the mean
-    power of the ring that rounds to radius r; the entries sum to 1. A picture of one grey level
+    power of the ring that rounds to radius r; the entries sum to 1. An image of one gray level
     has equal entries.
 
     Args:
         image: (N, N) luminance, N even.
 
     Returns:
-        (N / 2,) float64, for 1 to N / 2 cycles a picture.
+        (N / 2,) float64, for 1 to N / 2 cycles an image.
     """
     window, radius = window_and_rings(image.shape[0])
-    centred = image - (image * window).sum() / window.sum()
-    power = np.abs(np.fft.fft2(centred * window)).ravel() ** 2
+    centered = image - (image * window).sum() / window.sum()
+    power = np.abs(np.fft.fft2(centered * window)).ravel() ** 2
     rings = np.bincount(radius, power) / np.bincount(radius)
     spectrum = rings[1 : image.shape[0] // 2 + 1]
-    # Rounding errors of a constant picture would otherwise be normalised into a spectrum.
+    # Rounding errors of a constant image would otherwise be normalized into a spectrum.
     spectrum = spectrum + 1e-9 * window.sum()
     return spectrum / spectrum.sum()
 
 
 def noise_level(image: np.ndarray) -> float:
-    """Estimate the standard deviation of white noise in grey levels.
+    """Estimate the standard deviation of white noise in gray levels.
 
     Immerkaer's mask ("Fast noise variance estimation", CVIU 1996) takes away planes and edges along
     an axis; white noise of deviation s leaves it with deviation 6 s. The median of the absolute
@@ -117,12 +117,12 @@ def blockiness(image: np.ndarray) -> float:
         image: (H, W) luminance.
 
     Returns:
-        The ratio, half a grey level added to both; NaN where there is no border.
+        The ratio, half a gray level added to both; NaN where there is no border.
     """
     borders, others = [], []
-    for picture in (image, image.T):
-        steps = np.abs(np.diff(picture, axis=1))
-        at_border = np.arange(1, picture.shape[1]) % 8 == 0
+    for plane in (image, image.T):
+        steps = np.abs(np.diff(plane, axis=1))
+        at_border = np.arange(1, plane.shape[1]) % 8 == 0
         borders.append(steps[:, at_border].ravel())
         others.append(steps[:, ~at_border].ravel())
     border, other = np.concatenate(borders), np.concatenate(others)
@@ -167,7 +167,7 @@ class DegradationStatistics:
 
         sides = {'height': self.sizes[:, 0], 'width': self.sizes[:, 1]}
         return {
-            'pictures': len(self),
+            'images': len(self),
             'quantiles': list(QUANTILES),
             **{name: plain(np.quantile(values, QUANTILES)) for name, values in sides.items()},
             'sizes': [list(entry) for entry in self.size_histogram()],
@@ -233,8 +233,8 @@ def distance(first: DegradationStatistics, second: DegradationStatistics) -> dic
 
     ``spectrum`` is the root mean square difference of the quantiles of the log spectra, each
     octave of frequencies with the same weight: above the native resolution there are most
-    frequencies and hardly any picture. ``noise``, ``blockiness``, ``brightness`` and ``contrast``
-    are root mean square differences of the quantiles; the spectrum, being normalised, sees neither
+    frequencies and hardly any image. ``noise``, ``blockiness``, ``brightness`` and ``contrast``
+    are root mean square differences of the quantiles; the spectrum, being normalized, sees neither
     of the last two. ``total`` is the root of the sum of the five squares.
     """
     gap = np.quantile(first.spectra, QUANTILES, axis=0)
@@ -304,20 +304,20 @@ def searched_probability(step: str) -> Searched:
 
 
 def noise_of(arguments: dict) -> list[float]:
-    """Return the deviation of the noise at mid-grey for the low and high ends of its ranges."""
+    """Return the deviation of the noise at mid-gray for the low and high ends of its ranges."""
     ends = zip(arguments['shot'], arguments['read'], strict=True)
     return [float(np.sqrt(shot * 127.5 + read**2)) for shot, read in ends]
 
 
 def noise_arguments(ends: tuple[float, ...]) -> dict:
-    """Return the ranges for a deviation at mid-grey, half the variance by photons."""
+    """Return the ranges for a deviation at mid-gray, half the variance by photons."""
     return dict(
         shot=tuple(round(end**2 / 2 / 127.5, 5) for end in ends),
         read=tuple(round(end / float(np.sqrt(2)), 4) for end in ends),
     )
 
 
-#: What :func:`fit_preset` searches, in this order. Noise is one range, its deviation at mid-grey:
+#: What :func:`fit_preset` searches, in this order. Noise is one range, its deviation at mid-gray:
 #: the statistics cannot tell photons from read-out.
 SEARCHED = (
     searched_range('blur', 'sigma', 0.0, 3.0, 0.3),

@@ -1,4 +1,4 @@
-"""Any labelled faces: one folder a person."""
+"""Any labeled faces: one folder a person."""
 
 from pathlib import Path
 from typing import Any
@@ -8,26 +8,26 @@ from mmvlr.registry import DATASETS
 from .base import FaceDataset, person_key, require_folder
 from .storage import data_path
 
-LAYOUT = 'one folder a person with pictures in it'
+LAYOUT = 'one folder a person with images in it'
 
 
 @DATASETS.register_module()
 class FaceFolder(FaceDataset):
     """Faces in one folder a person, for training or closed-set evaluation.
 
-    With ``split='test'`` the first ``gallery_per_person`` pictures of every person, in name order,
-    are the gallery and the others probes. People with too few pictures for a probe are gallery
+    With ``split='test'`` the first ``gallery_per_person`` images of every person, in name order,
+    are the gallery and the others probes. People with too few images for a probe are gallery
     only, and counted.
 
     Args:
         data_root: Folder that holds the folders of the people, or a pack of it.
         split: ``'train'`` or ``'test'``.
-        gallery_per_person: Gallery pictures a person in the test split.
+        gallery_per_person: Gallery images a person in the test split.
         **kwargs: See :class:`FaceDataset`.
 
     Raises:
         FileNotFoundError: There is no such folder.
-        ValueError: It holds no person with a picture.
+        ValueError: It holds no person with an image.
     """
 
     METAINFO = dict(dataset_type='FaceFolder')
@@ -47,7 +47,7 @@ class FaceFolder(FaceDataset):
         super().__init__(data_root=data_root, **kwargs)
 
     def load_data_list(self) -> list[dict]:
-        """Return the records of all pictures."""
+        """Return the records of all images."""
         root = require_folder(data_path(self.data_root), 'FaceFolder', LAYOUT)
         records = self.scan_people(root)
         return records if self.split == 'train' else self.split_gallery(records)

@@ -1,4 +1,4 @@
-"""Data sets whose labels stand in MATLAB files beside folders of pictures."""
+"""Data sets whose labels stand in MATLAB files beside folders of images."""
 
 import io
 import logging
@@ -11,7 +11,7 @@ import numpy as np
 from mmengine.logging import print_log
 from scipy.io import loadmat
 
-from .base import FaceDataset, list_pictures, require_folder
+from .base import FaceDataset, list_images, require_folder
 
 
 def read_mat(path: Path, *keys: str) -> list[Any]:
@@ -42,7 +42,7 @@ def read_pairs(path: Path, names_key: str, ids_key: str) -> dict[str, int]:
         ids_key: Variable with N numbers.
 
     Raises:
-        ValueError: The file is no .mat file, lacks a variable, the lengths differ, or a picture
+        ValueError: The file is no .mat file, lacks a variable, the lengths differ, or an image
             has two identities.
     """
     cells, numbers = read_mat(path, names_key, ids_key)
@@ -98,7 +98,7 @@ def has_prefix(name: str) -> bool:
 
 
 class PairsFileDataset(FaceDataset):
-    """Base of TinyFace and QMUL-SurvFace: folders of pictures and .mat files with identities.
+    """Base of TinyFace and QMUL-SurvFace: folders of images and .mat files with identities.
 
     A subclass names its ``LAYOUT``, for the messages.
     """
@@ -114,20 +114,20 @@ class PairsFileDataset(FaceDataset):
         """Return ``folder`` if it is one, else raise an error with the expected layout."""
         return require_folder(folder, self.name, self.LAYOUT)
 
-    def pictures(self, folder: Path) -> list[Path]:
-        """Return the pictures of a folder; count what else is in it.
+    def images(self, folder: Path) -> list[Path]:
+        """Return the images of a folder; count what else is in it.
 
         Raises:
             FileNotFoundError: There is no such folder.
-            ValueError: It holds no picture.
+            ValueError: It holds no image.
         """
-        pictures, others = list_pictures(self.require(folder))
-        if not pictures:
-            raise ValueError(f'{self.name}: no picture in {folder}; expected {self.LAYOUT}')
-        self.left_out['entries that are no pictures'].extend(
+        images, others = list_images(self.require(folder))
+        if not images:
+            raise ValueError(f'{self.name}: no image in {folder}; expected {self.LAYOUT}')
+        self.left_out['entries that are no images'].extend(
             f'{folder.name}/{entry.name}' for entry in others
         )
-        return pictures
+        return images
 
     def matched(self, root: Path, sources: Mapping[str, tuple[str, str, str]]) -> list[dict]:
         """Return the records of folders whose identities stand in .mat files.
@@ -141,7 +141,7 @@ class PairsFileDataset(FaceDataset):
                 (``<stem>_set``, ``<stem>_ids``).
 
         Raises:
-            FileNotFoundError: A folder is missing, or a file names pictures that are not there.
+            FileNotFoundError: A folder is missing, or a file names images that are not there.
             ValueError: A file is damaged, or a folder is empty.
         """
         absent = [file for _, file, _ in sources.values() if not (root / file).is_file()]
@@ -155,36 +155,36 @@ class PairsFileDataset(FaceDataset):
         records: list[dict] = []
         named: list[tuple[str, int]] = []
         for role, (folder, file, stem) in sources.items():
-            pictures = {picture.name: picture for picture in self.pictures(root / folder)}
+            images = {image.name: image for image in self.images(root / folder)}
             if absent:
-                pairs = {name: prefix_identity(name) for name in pictures}
+                pairs = {name: prefix_identity(name) for name in images}
             else:
                 pairs = read_pairs(root / file, f'{stem}_set', f'{stem}_ids')
                 named.extend(pairs.items())
-            self.require_named(pairs, pictures, root / file, root / folder)
-            self.left_out[f'{role} pictures that {file} does not name'].extend(
-                name for name in pictures if name not in pairs
+            self.require_named(pairs, images, root / file, root / folder)
+            self.left_out[f'{role} images that {file} does not name'].extend(
+                name for name in images if name not in pairs
             )
             records += [
-                dict(img_path=str(pictures[name]), identity=identity, role=role)
+                dict(img_path=str(images[name]), identity=identity, role=role)
                 for name, identity in pairs.items()
             ]
         self.cross_check(named)
         return records
 
     def require_named(
-        self, names: Mapping[str, Any], pictures: Mapping[str, Path], file: Path, folder: Path
+        self, names: Mapping[str, Any], images: Mapping[str, Path], file: Path, folder: Path
     ) -> None:
-        """Raise an error if ``file`` names pictures that are not among those of ``folder``."""
-        missing = [name for name in names if name not in pictures]
+        """Raise an error if ``file`` names images that are not among those of ``folder``."""
+        missing = [name for name in names if name not in images]
         if missing:
             raise FileNotFoundError(
-                f'{file} names {len(missing)} pictures that are not in {folder}, such as '
+                f'{file} names {len(missing)} images that are not in {folder}, such as '
                 f'{missing[0]}; unpack the archive again'
             )
 
     def cross_check(self, named: Sequence[tuple[str, int]]) -> None:
-        """Warn where the names' prefixes group the pictures otherwise than the .mat files.
+        """Warn where the names' prefixes group the images otherwise than the .mat files.
 
         Over all files: two that number people differently would match the wrong ones.
         """

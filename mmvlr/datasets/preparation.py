@@ -1,6 +1,6 @@
 """Checks of an unpacked archive against the layout that its data set reads.
 
-:func:`check_archive` looks at every name and decodes every picture of TinyFace, SCface or
+:func:`check_archive` looks at every name and decodes every image of TinyFace, SCface or
 QMUL-SurvFace. Problems are collected, never the first only: what is missing, unexpected,
 unreadable or contradicts something else. Notes are what is odd and does no harm.
 """
@@ -23,13 +23,13 @@ from mmvlr.utils.io import write_csv
 from mmvlr.utils.work import in_order, progress_bar
 
 from .alignment import RECIPE_FILE, TABLE_FILE
-from .base import PICTURE_SUFFIXES, person_key
+from .base import IMAGE_SUFFIXES, person_key
 from .pairs_files import PairsFileDataset, prefix_identity, read_name_pairs, read_pairs
 from .scface import MUGSHOT, SURVEILLANCE, SCface
 from .storage.decoding import JPEG_END
 from .survface import SurvFace
 from .tinyface import TinyFace
-from .transforms.loading import PictureError, read_picture
+from .transforms.loading import ImageError, read_image
 
 MANIFEST = 'manifest.csv'
 COLUMNS = ['file', 'part', 'person', 'width', 'height', 'bytes', 'sha256']
@@ -61,8 +61,8 @@ class ArchiveReport:
         base: The folder that holds the archive: ``root``, or a folder in it.
         problems: Kind -> lines, each with the name of a file or folder relative to ``root``.
         notes: The same, for what does no harm.
-        rows: One dict a readable picture, by :data:`COLUMNS`, in the order of the names.
-        found: Part -> number of its pictures, readable or not.
+        rows: One dict a readable image, by :data:`COLUMNS`, in the order of the names.
+        found: Part -> number of its images, readable or not.
     """
 
     dataset: str
@@ -79,7 +79,7 @@ class ArchiveReport:
         return sum(map(len, self.problems.values()))
 
     def describe(self) -> str:
-        """Return people, pictures and native sizes by part, notes, and every problem."""
+        """Return people, images and native sizes by part, notes, and every problem."""
         lines = [f'{self.dataset} in {shown(self.base)}', *self._statistics()]
         for title, findings in (('notes', self.notes), ('problems', self.problems)):
             lines += ['', f'{title}: {sum(map(len, findings.values())):,}']
@@ -97,7 +97,7 @@ class ArchiveReport:
             for part, of_part in rows.items()
         }
         width = max([len(part) for part in self.found], default=0) + 2
-        lines = [f'  {"":{width}}{"people":>9}{"pictures":>10}{"readable":>10}   shorter side (px)']
+        lines = [f'  {"":{width}}{"people":>9}{"images":>10}{"readable":>10}   shorter side (px)']
         for part, count in self.found.items():
             people = len({row['person'] for row in rows[part]} - {''})
             line = f'  {part:{width}}{people or "-":>9}{count:>10,}{len(rows[part]):>10,}'
@@ -114,7 +114,7 @@ class ArchiveReport:
         return lines
 
     def write_manifest(self, path: str | Path) -> None:
-        """Write the readable pictures as a table, atomically."""
+        """Write the readable images as a table, atomically."""
         write_csv(Path(path), COLUMNS, self.rows)
 
 
@@ -136,8 +136,8 @@ def number_of(name: str) -> int | None:
         return None
 
 
-def inspect_picture(path: str) -> dict[str, Any]:
-    """Decode a picture fully.
+def inspect_image(path: str) -> dict[str, Any]:
+    """Decode an image fully.
 
     Returns:
         dict: ``width``, ``height`` (pixels), ``bytes``, ``sha256`` and ``format`` (Pillow's name);
@@ -147,13 +147,13 @@ def inspect_picture(path: str) -> dict[str, Any]:
         content = Path(path).read_bytes()
         if not content:
             return dict(problem='zero bytes')
-        height, width = read_picture(path).shape[:2]
-        with Image.open(io.BytesIO(content)) as picture:
-            kind = picture.format
-    except PictureError as error:
+        height, width = read_image(path).shape[:2]
+        with Image.open(io.BytesIO(content)) as image:
+            kind = image.format
+    except ImageError as error:
         cause = error.__cause__
         unknown = isinstance(cause, UnidentifiedImageError)
-        return dict(problem='no picture' if unknown else str(cause))
+        return dict(problem='no image' if unknown else str(cause))
     except Exception as error:  # decoders raise a dozen types for damaged files
         return dict(problem=f'{type(error).__name__}: {error}')
     # Pillow is content without it if all pixels are there; the file is cut short all the same.
@@ -164,7 +164,7 @@ def inspect_picture(path: str) -> dict[str, Any]:
 
 
 def _inspector() -> Callable[[str], dict[str, Any]]:
-    return inspect_picture
+    return inspect_image
 
 
 class Archive:
@@ -179,7 +179,7 @@ class Archive:
 
     #: Name of the data set in the tool.
     KEY = ''
-    #: Folders at the top; one of them is enough to recognise the archive.
+    #: Folders at the top; one of them is enough to recognize the archive.
     TOP: tuple[str, ...] = ()
     #: Folder of the archive in which the data set looks by itself.
     WRAPPER = ''
@@ -200,7 +200,7 @@ class Archive:
         raise NotImplementedError
 
     def run(self, jobs: int) -> ArchiveReport:
-        """Check names, label files and pictures."""
+        """Check names, label files and images."""
         self.check()
         self.rest(self.base)
         for _, part, _ in self.todo:
@@ -323,10 +323,10 @@ class Archive:
             else:
                 self.unexpected(path)
 
-    def pictures(
+    def images(
         self, folder: Path | None, part: str, person: Callable[[str], int | None]
     ) -> dict[str, Path] | None:
-        """Take the pictures of a folder; note what else is in it.
+        """Take the images of a folder; note what else is in it.
 
         Args:
             folder: The folder; None if it is missing.
@@ -340,21 +340,21 @@ class Archive:
             return None
         found = {}
         for name, path in self.entries(folder).items():
-            if path.suffix.lower() not in PICTURE_SUFFIXES:
+            if path.suffix.lower() not in IMAGE_SUFFIXES:
                 self.unexpected(path)
             elif path.is_file():
                 found[name] = path
                 self.todo.append((path, part, person(name)))
             elif path.is_dir():
-                self.problem('folders named like a picture', path)
+                self.problem('folders named like an image', path)
             else:
                 self.problem('links that lead nowhere', path)
         if not found:
-            self.problem('folders without a picture', folder)
+            self.problem('folders without an image', folder)
         return found
 
     def people(self, folder: Path | None) -> None:
-        """Take the training pictures, one folder a person."""
+        """Take the training images, one folder a person."""
         entries = self.entries(folder) if folder else {}
         for name in sorted(entries, key=_folder_key):
             path = entries[name]
@@ -362,14 +362,14 @@ class Archive:
                 self.unexpected(path)
                 continue
             person = int(name)
-            for file, picture in self.pictures(path, 'train', lambda _, p=person: p).items():
+            for file, image in self.images(path, 'train', lambda _, p=person: p).items():
                 if number_of(file) != person:
-                    kind = 'pictures named for another person than their folder'
-                    self.problem(kind, picture, f'{person}_... is expected')
+                    kind = 'images named for another person than their folder'
+                    self.problem(kind, image, f'{person}_... is expected')
 
     def numbered(self, folder: Path | None, part: str) -> dict[str, Path] | None:
-        """Take the pictures of a folder whose names must start with the person's number."""
-        found = self.pictures(folder, part, number_of)
+        """Take the images of a folder whose names must start with the person's number."""
+        found = self.images(folder, part, number_of)
         for name, path in (found or {}).items():
             if number_of(name) is None:
                 self.problem('names without a person; <person>_<n>.jpg is expected', path)
@@ -387,32 +387,32 @@ class Archive:
             return empty
 
     def compare(
-        self, names: Iterable[str], pictures: Mapping[str, Path] | None, folder: Path, file: Path
+        self, names: Iterable[str], images: Mapping[str, Path] | None, folder: Path, file: Path
     ) -> set[str]:
-        """Compare a label file with the pictures; return those that it does not name.
+        """Compare a label file with the images; return those that it does not name.
 
         Args:
             names: File names in the label file.
-            pictures: Pictures of the folder; None if it is missing.
-            folder: Where the pictures lie or should lie.
+            images: Images of the folder; None if it is missing.
+            folder: Where the images lie or should lie.
             file: The label file.
         """
         names = dict.fromkeys(names)
-        if pictures is None:
+        if images is None:
             text = f'all {len(names):,} in {file.name}'
-            self.problem('entries of label files without a picture', folder, text)
+            self.problem('entries of label files without an image', folder, text)
             return set()
-        unnamed = {name for name in pictures if name not in names}
+        unnamed = {name for name in images if name not in names}
         others = {alike(name): name for name in unnamed}
         for name in names:
-            if name in pictures:
+            if name in images:
                 continue
             other = others.get(alike(name))
             if other in unnamed:
                 unnamed.discard(other)
-                self._misspelt(pictures[other], f'{file.name} names {name}')
+                self._misspelt(images[other], f'{file.name} names {name}')
             else:
-                kind = 'entries of label files without a picture'
+                kind = 'entries of label files without an image'
                 self.problem(kind, folder / name, f'in {file.name}')
         return unnamed
 
@@ -431,7 +431,7 @@ class Archive:
         """
         named: list[tuple[str, int]] = []
         for part, (folder, file, stem) in sources.items():
-            pictures = self.numbered(self.find(test, folder), part)
+            images = self.numbered(self.find(test, folder), part)
             path = self.find(test, file, is_file=True)
             pairs = self.labels(
                 path, lambda p, stem=stem: read_pairs(p, f'{stem}_set', f'{stem}_ids'), None
@@ -439,8 +439,8 @@ class Archive:
             if pairs is None:
                 continue
             named += [pair for pair in pairs.items() if number_of(pair[0]) is not None]
-            for name in sorted(self.compare(pairs, pictures, test / folder, path)):
-                self.problem('pictures that no label file names', pictures[name], f'not in {file}')
+            for name in sorted(self.compare(pairs, images, test / folder, path)):
+                self.problem('images that no label file names', images[name], f'not in {file}')
         dataset.cross_check(named)
         for reason, groups in dataset.noticed.items():
             for group in groups:
@@ -474,7 +474,7 @@ class Archive:
                 self.report.notes[kind].append(line)
 
     def counts(self, part: str) -> int:
-        """Return the number of pictures of a part."""
+        """Return the number of images of a part."""
         return sum(of == part for _, of, _ in self.todo)
 
     def persons(self, part: str) -> set[int]:
@@ -495,18 +495,18 @@ class Archive:
             self.problem('people in training and test alike', folders[person], text)
 
     def _decode(self, jobs: int) -> None:
-        """Decode all pictures; fill the rows of the report."""
+        """Decode all images; fill the rows of the report."""
         files = [str(path) for path, _, _ in self.todo]
         with progress_bar('decode', len(files)) as advance:
             results = in_order(_inspector, files, jobs)
             for (path, part, person), facts in zip(self.todo, results, strict=True):
                 advance()
                 if 'problem' in facts:
-                    self.problem('pictures that cannot be read', path, facts['problem'])
+                    self.problem('images that cannot be read', path, facts['problem'])
                     continue
                 kind = facts.pop('format')
                 if path.suffix.lower() not in SUFFIXES.get(kind, ()):
-                    self.note('pictures of another format than their name says', path, kind)
+                    self.note('images of another format than their name says', path, kind)
                 who = '' if person is None else person
                 self.report.rows.append(dict(file=self._name(path), part=part, person=who, **facts))
         self.report.rows.sort(key=lambda row: row['file'])
@@ -535,12 +535,12 @@ class TinyFaceArchive(Archive):
         self.matched(test, self.SOURCES, TinyFace(lazy_init=True))
         self.mated('probe')
         distractors = self.find(test, 'Gallery_Distractor')
-        self.pictures(distractors, 'distractor', lambda name: None)
+        self.images(distractors, 'distractor', lambda name: None)
         self.rest(test)
-        train = dict(people=len(self.persons('train')), pictures=self.counts('train'))
+        train = dict(people=len(self.persons('train')), images=self.counts('train'))
         self.official(TinyFace.OFFICIAL['train'], train, 'training {}')
         test_counts = {role: self.counts(role) for role in TinyFace.OFFICIAL['test']}
-        self.official(TinyFace.OFFICIAL['test'], test_counts, '{} pictures')
+        self.official(TinyFace.OFFICIAL['test'], test_counts, '{} images')
 
 
 class SurvFaceArchive(Archive):
@@ -559,11 +559,11 @@ class SurvFaceArchive(Archive):
         self.people(self.find(self.base, 'training_set'))
         test = self.find(self.base, 'Face_Identification_Test_Set')
         self.matched(test, self.SOURCES, SurvFace(lazy_init=True))
-        self.pictures(self.find(test, 'unmated_probe'), 'unmated_probe', number_of)
+        self.images(self.find(test, 'unmated_probe'), 'unmated_probe', number_of)
         self.rest(test)
         self.mated('mated_probe')
         self._verification()
-        train = dict(people=len(self.persons('train')), pictures=self.counts('train'))
+        train = dict(people=len(self.persons('train')), images=self.counts('train'))
         self.official(SurvFace.OFFICIAL['train'], train, 'training {}')
         found = {
             'people in the gallery': len(self.persons('gallery')),
@@ -574,9 +574,9 @@ class SurvFaceArchive(Archive):
     def _verification(self) -> None:
         test = self.find(self.base, 'Face_Verification_Test_Set')
         folder = self.find(test, 'verification_images')
-        pictures = self.pictures(folder, 'verification', number_of)
+        images = self.images(folder, 'verification', number_of)
         elsewhere = self.find(self.base, 'Face_Verification_Evaluation', required=False)
-        unnamed, listed_all = set(pictures or ()), True
+        unnamed, listed_all = set(images or ()), True
         for kind in ('positive', 'negative'):
             key = f'{kind}_pairs_names'
             name = f'{key}.mat'
@@ -590,7 +590,7 @@ class SurvFaceArchive(Archive):
                 continue
             names = [name for pair in pairs for name in pair]
             where = (test or self.base / 'Face_Verification_Test_Set') / 'verification_images'
-            unnamed &= self.compare(names, pictures, where, path)
+            unnamed &= self.compare(names, images, where, path)
             for first, second in pairs:
                 numbers = number_of(first), number_of(second)
                 if None not in numbers and (numbers[0] == numbers[1]) != (kind == 'positive'):
@@ -598,7 +598,7 @@ class SurvFaceArchive(Archive):
                     self.problem(f'{kind} pairs that the file names contradict', path, text)
         if listed_all:
             for name in sorted(unnamed):
-                self.note('verification pictures that are in no pair', pictures[name])
+                self.note('verification images that are in no pair', images[name])
         self.rest(test)
 
 
@@ -614,7 +614,7 @@ class SCfaceArchive(Archive):
 
     def check(self) -> None:
         """See :class:`Archive`."""
-        #: (subject, distance, camera) of the surveillance pictures, subject of the mugshots.
+        #: (subject, distance, camera) of the surveillance images, subject of the mugshots.
         self._seen: dict[tuple[int, ...], Path] = {}
         official = SCface(lazy_init=True)
         mugshots = self.find(self.base, self.MUGSHOTS)
@@ -623,15 +623,15 @@ class SCfaceArchive(Archive):
         subjects = {key[0] for key in self._seen}
         for subject in sorted(subjects):
             if mugshots and (subject,) not in self._seen:
-                self.problem('missing pictures', mugshots / f'{subject:03d}_frontal.JPG')
+                self.problem('missing images', mugshots / f'{subject:03d}_frontal.JPG')
             for (distance, camera), folder in folders.items():
                 if (subject, distance, camera) not in self._seen:
                     name = f'{subject:03d}_cam{camera}_{distance}.jpg'
-                    self.problem('missing pictures', folder / name)
+                    self.problem('missing images', folder / name)
         count = len(official.gallery_subjects)
         each = len(official.distances) * len(official.cameras)
         visible = [k for k in self._seen if len(k) == 3 and k[2] in official.cameras]
-        names = ('subjects', 'mugshots', 'surveillance pictures by visible cameras')
+        names = ('subjects', 'mugshots', 'surveillance images by visible cameras')
         found = (len(subjects), self.counts('mugshot'), len(visible))
         self.official(
             dict(zip(names, (count, count, count * each), strict=True)),
@@ -646,7 +646,7 @@ class SCfaceArchive(Archive):
     def _surveillance(
         self, distances: Sequence[int], cameras: Sequence[int]
     ) -> dict[tuple[int, int], Path]:
-        """Take the surveillance pictures.
+        """Take the surveillance images.
 
         Returns:
             (distance, camera) -> the folder that is there for them; without infra-red cameras.
@@ -684,7 +684,7 @@ class SCfaceArchive(Archive):
         key_of: Callable[[re.Match], tuple[int, ...]],
         place: tuple[int, int] | None = None,
     ) -> None:
-        """Take the pictures of a folder whose names have a form.
+        """Take the images of a folder whose names have a form.
 
         Args:
             folder: The folder; None if it is missing.
@@ -699,17 +699,17 @@ class SCfaceArchive(Archive):
             found = pattern.match(name)
             return None if found is None else int(found[1])
 
-        for name, path in (self.pictures(folder, part, subject) or {}).items():
+        for name, path in (self.images(folder, part, subject) or {}).items():
             found = pattern.match(name)
             if found is None:
-                self.problem(f'pictures whose name is not {form}', path)
+                self.problem(f'images whose name is not {form}', path)
                 continue
             key = key_of(found)
             if place is not None and key[1:] != place:
-                self.problem('pictures whose name contradicts their folder', path)
+                self.problem('images whose name contradicts their folder', path)
             elif self._seen.setdefault(key, path) != path:
                 text = f'beside {self._name(self._seen[key])}'
-                self.problem('second pictures of the same', path, text)
+                self.problem('second images of the same', path, text)
 
 
 def _surveillance_key(found: re.Match) -> tuple[int, int, int]:
@@ -746,7 +746,7 @@ def check_manifest_path(path: Path, root: Path) -> None:
 def check_archive(
     dataset: str, root: str | Path, jobs: int = 1, manifest: str | Path | None = None
 ) -> ArchiveReport:
-    """Compare an unpacked archive with the layout of its data set and decode every picture.
+    """Compare an unpacked archive with the layout of its data set and decode every image.
 
     Args:
         dataset: ``'tinyface'``, ``'scface'`` or ``'survface'``.

@@ -1,4 +1,4 @@
-"""SCface: surveillance pictures of 130 subjects at three distances (Grgic et al., MTAP 2011)."""
+"""SCface: surveillance images of 130 subjects at three distances (Grgic et al., MTAP 2011)."""
 
 import re
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from typing import Any
 
 from mmvlr.registry import DATASETS
 
-from .base import FaceDataset, list_pictures, require_folder
+from .base import FaceDataset, list_images, require_folder
 from .storage import data_path
 
 LAYOUT = (
@@ -55,12 +55,12 @@ def parse_subjects(subjects: str | int | Sequence[int]) -> tuple[int, ...]:
 class SCface(FaceDataset):
     """SCface in its official layout.
 
-    - ``split='train'``: surveillance pictures of the training subjects with class labels, without
+    - ``split='train'``: surveillance images of the training subjects with class labels, without
       mugshots.
     - ``split='test'``: role ``gallery``, one mugshot each of the gallery's subjects, and role
-      ``probe``, the surveillance pictures of the test subjects.
+      ``probe``, the surveillance images of the test subjects.
 
-    Every surveillance picture carries ``distance`` (1: 4.20 m, 2: 2.60 m, 3: 1.00 m) and
+    Every surveillance image carries ``distance`` (1: 4.20 m, 2: 2.60 m, 3: 1.00 m) and
     ``camera``. The defaults are the split of the RI-Face paper: 50 subjects train, 80 are probed
     against all 130 mugshots. ``gallery_subjects='51-130'`` is the other split in use, with 80
     mugshots; the two are not comparable.
@@ -78,7 +78,7 @@ class SCface(FaceDataset):
 
     Raises:
         FileNotFoundError: A folder is missing.
-        ValueError: There is no picture of the subjects, a probed subject has no mugshot or is not
+        ValueError: There is no image of the subjects, a probed subject has no mugshot or is not
             in the gallery, or training and test share subjects.
     """
 
@@ -147,10 +147,10 @@ class SCface(FaceDataset):
     def _mugshots(self, root: Path) -> list[dict]:
         folder = require_folder(root / 'mugshot_frontal_cropped_all', 'SCface', LAYOUT)
         found: dict[int, Path] = {}
-        for path in self._pictures(folder):
+        for path in self._images(folder):
             name = MUGSHOT.match(path.name)
             if name is None:
-                self.left_out['pictures whose name is not NNN_frontal'].append(path.name)
+                self.left_out['images whose name is not NNN_frontal'].append(path.name)
             elif int(name[1]) in found:
                 self.left_out['second mugshots of a subject'].append(path.name)
             else:
@@ -174,7 +174,7 @@ class SCface(FaceDataset):
         for path in self._surveillance_files(root):
             name = SURVEILLANCE.match(path.name)
             if name is None:
-                self.left_out['pictures whose name is not NNN_camK_D'].append(path.name)
+                self.left_out['images whose name is not NNN_camK_D'].append(path.name)
                 continue
             subject, camera, distance = (int(number) for number in name.groups())
             if camera not in self.cameras or distance not in self.distances:
@@ -182,7 +182,7 @@ class SCface(FaceDataset):
             if subject not in wanted:
                 others.add(subject)
             elif (subject, distance, camera) in found:
-                self.left_out['second pictures of a subject, camera and distance'].append(path.name)
+                self.left_out['second images of a subject, camera and distance'].append(path.name)
             else:
                 found[subject, distance, camera] = path
         records = [
@@ -198,46 +198,46 @@ class SCface(FaceDataset):
         present = _subjects(records)
         if not records:
             raise ValueError(
-                f'SCface: {root} has no picture of {which} {_shown(subjects)} at distances '
+                f'SCface: {root} has no image of {which} {_shown(subjects)} at distances '
                 f'{self.distances} by cameras {self.cameras}; it has subjects '
                 f'{_shown(sorted(others))}. Set {which} (in the configs: {VARIABLES[which]})'
             )
-        self.noticed[f'{which} without a picture'].extend(
+        self.noticed[f'{which} without an image'].extend(
             f'{subject:03d}' for subject in subjects if subject not in present
         )
         each = self._expected((0,))
         counts = {s: sum(record['identity'] == s for record in records) for s in present}
-        self.noticed[f'subjects with fewer than {each} pictures'].extend(
+        self.noticed[f'subjects with fewer than {each} images'].extend(
             f'{subject:03d}' for subject, count in counts.items() if count < each
         )
         return records
 
     def _surveillance_files(self, root: Path) -> list[Path]:
-        """Return all surveillance pictures, from the folders by distance or the flat folder."""
+        """Return all surveillance images, from the folders by distance or the flat folder."""
         by_distance = [root / f'surveillance_cameras_distance_{d}' for d in self.distances]
         flat = root / 'surveillance_cameras_all'
         if flat.is_dir() and not any(folder.is_dir() for folder in by_distance):
-            return self._pictures(flat)
+            return self._images(flat)
         files = []
         for distance, folder in zip(self.distances, by_distance, strict=True):
             require_folder(folder, 'SCface', LAYOUT)
             for camera in self.cameras:
                 inner = require_folder(folder / f'cam_{camera}', 'SCface', LAYOUT)
-                for path in self._pictures(inner):
+                for path in self._images(inner):
                     name = SURVEILLANCE.match(path.name)
                     if name and (int(name[2]), int(name[3])) != (camera, distance):
-                        reason = 'pictures whose name contradicts their folder'
+                        reason = 'images whose name contradicts their folder'
                         self.left_out[reason].append(f'{folder.name}/{inner.name}/{path.name}')
                     else:
                         files.append(path)
         return files
 
-    def _pictures(self, folder: Path) -> list[Path]:
-        pictures, others = list_pictures(folder)
-        self.left_out['entries that are no pictures'].extend(
+    def _images(self, folder: Path) -> list[Path]:
+        images, others = list_images(folder)
+        self.left_out['entries that are no images'].extend(
             f'{folder.name}/{entry.name}' for entry in others
         )
-        return pictures
+        return images
 
 
 def _subjects(records: list[dict]) -> list[int]:

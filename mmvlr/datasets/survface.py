@@ -11,7 +11,7 @@ from mmvlr.registry import DATASETS
 from .base import NO_IDENTITY
 from .pairs_files import PairsFileDataset, has_prefix, prefix_identity, read_name_pairs
 from .storage import data_path
-from .transforms import read_picture
+from .transforms import read_image
 
 SPLITS = ('train', 'test', 'identification', 'verification')
 
@@ -22,7 +22,7 @@ class SurvFace(PairsFileDataset):
 
     - ``split='train'``: role ``train`` with class labels, one folder a person.
     - ``split='identification'`` (open set): roles ``gallery``, ``probe`` (mated) and ``unmated``,
-      all pictures of that folder. Identities come from the .mat files; unmated people, which no
+      all images of that folder. Identities come from the .mat files; unmated people, which no
       file names, get numbers above all of those, by the prefix of their file names, and
       distractors -100. These numbers serve intervals only.
     - ``split='verification'``: role ``pair``; the pairs are in ``metainfo``: ``pairs``, (P, 2)
@@ -35,7 +35,7 @@ class SurvFace(PairsFileDataset):
         **kwargs: See :class:`FaceDataset`.
 
     Raises:
-        FileNotFoundError: A folder is missing, or a .mat file names pictures that are not there.
+        FileNotFoundError: A folder is missing, or a .mat file names images that are not there.
         ValueError: A .mat file is damaged, or a set is empty.
     """
 
@@ -46,7 +46,7 @@ class SurvFace(PairsFileDataset):
         'verification_images/*.jpg with {positive,negative}_pairs_names.mat'
     )
     OFFICIAL = dict(
-        train={'people': 5319, 'pictures': 220890},
+        train={'people': 5319, 'images': 220890},
         identification={'people in the gallery': 3000, 'mated probes': 60423},
     )
 
@@ -65,9 +65,7 @@ class SurvFace(PairsFileDataset):
         if self.split == 'train':
             records = self.scan_people(self.require(root / 'training_set'))
             people = len({record['gt_label'] for record in records})
-            self.compare_counts(
-                self.OFFICIAL['train'], {'people': people, 'pictures': len(records)}
-            )
+            self.compare_counts(self.OFFICIAL['train'], {'people': people, 'images': len(records)})
             return records
         records = []
         if self.split in ('test', 'identification'):
@@ -89,7 +87,7 @@ class SurvFace(PairsFileDataset):
         without = [Path(r['img_path']).name for r in mated if r['identity'] not in gallery]
         if without:
             raise ValueError(
-                f'SurvFace: {len(without)} mated probes have no picture of their person in the '
+                f'SurvFace: {len(without)} mated probes have no image of their person in the '
                 f'gallery, such as {without[0]}; gallery and mated_probe of {folder} do not '
                 'belong together'
             )
@@ -111,13 +109,13 @@ class SurvFace(PairsFileDataset):
         mated_people = set(identity_of)
         unused = max(r['identity'] for r in matched) + 1
         records = []
-        for path in self.pictures(folder / 'unmated_probe'):
+        for path in self.images(folder / 'unmated_probe'):
             if any(
-                np.array_equal(read_picture(str(same)), read_picture(str(path)))
+                np.array_equal(read_image(str(same)), read_image(str(path)))
                 for same in files[path.name]
             ):
                 # It would match its own copy with a cosine of 1: a false alarm of the data.
-                self.left_out['unmated pictures that are also in gallery or mated_probe'].append(
+                self.left_out['unmated images that are also in gallery or mated_probe'].append(
                     path.name
                 )
                 continue
@@ -125,7 +123,7 @@ class SurvFace(PairsFileDataset):
             if has_prefix(path.name):
                 prefix = prefix_identity(path.name)
                 if prefix in mated_people:
-                    self.noticed['unmated pictures named like people of the gallery'].append(
+                    self.noticed['unmated images named like people of the gallery'].append(
                         path.name
                     )
                 identity = identity_of.setdefault(prefix, unused)
@@ -133,16 +131,16 @@ class SurvFace(PairsFileDataset):
             records.append(dict(img_path=str(path), identity=identity, role='unmated'))
         if not records:
             raise ValueError(
-                f'SurvFace: every picture of {folder / "unmated_probe"} is also in gallery or '
+                f'SurvFace: every image of {folder / "unmated_probe"} is also in gallery or '
                 'mated_probe; unpack it again'
             )
         return records
 
     def _verification(self, root: Path, first_index: int) -> list[dict]:
-        """Return the records of the pictures that pairs name; put the pairs into metainfo."""
+        """Return the records of the images that pairs name; put the pairs into metainfo."""
         folder = root / 'Face_Verification_Test_Set'
         images = folder / 'verification_images'
-        pictures = {picture.name: picture for picture in self.pictures(images)}
+        images = {image.name: image for image in self.images(images)}
         pairs: list[tuple[str, str]] = []
         same: list[bool] = []
         for kind in ('positive', 'negative'):
@@ -154,7 +152,7 @@ class SurvFace(PairsFileDataset):
                 raise FileNotFoundError(f'SurvFace: {file} is missing; expected {self.LAYOUT}')
             listed = read_name_pairs(file, f'{kind}_pairs_names')
             names = dict.fromkeys(name for pair in listed for name in pair)
-            self.require_named(names, pictures, file, images)
+            self.require_named(names, images, file, images)
             contradicted = [
                 f'{first} and {second}'
                 for first, second in listed
@@ -166,15 +164,15 @@ class SurvFace(PairsFileDataset):
             pairs += listed
             same += [kind == 'positive'] * len(listed)
         used = list(dict.fromkeys(name for pair in pairs for name in pair))
-        self.left_out['verification pictures that are in no pair'].extend(
-            name for name in pictures if name not in set(used)
+        self.left_out['verification images that are in no pair'].extend(
+            name for name in images if name not in set(used)
         )
         index_of = {name: first_index + index for index, name in enumerate(used)}
         self._metainfo['pairs'] = np.array([[index_of[a], index_of[b]] for a, b in pairs])
         self._metainfo['same'] = np.array(same)
         return [
             dict(
-                img_path=str(pictures[name]),
+                img_path=str(images[name]),
                 identity=prefix_identity(name) if has_prefix(name) else NO_IDENTITY,
                 role='pair',
             )

@@ -1,19 +1,19 @@
 """Synthetic faces at surveillance quality: the data that mmvlr carries inside itself.
 
-Everything made here is **synthetic**: no picture shows a real person, and no figure measured on
+Everything made here is **synthetic**: no image shows a real person, and no figure measured on
 them says anything about a real data set. They exist so that training, evaluation and every example
-run at once, without a licence to sign or a file to fetch.
+run at once, without a license to sign or a file to fetch.
 
-How a picture comes about: ``skimage.data.lfw_subset`` (part of the scikit-image wheel) holds 100
+How an image comes about: ``skimage.data.lfw_subset`` (part of the scikit-image wheel) holds 100
 real 25x25 faces. Their eigenfaces (Turk and Pentland, *Eigenfaces for Recognition*, 1991) span a
-:class:`FaceSpace`. A person is a random point of that space. A picture is that point plus a small
+:class:`FaceSpace`. A person is a random point of that space. An image is that point plus a small
 change of expression, a background, pose, light, blur, downsampling to 8-24 pixels, noise and JPEG
-compression. How hard all this hits differs widely from picture to picture, so that a quality
+compression. How hard all this hits differs widely from image to image, so that a quality
 estimate has something to find.
 
-Every picture depends on ``(seed, person, picture)`` alone, never on how many people or pictures
+Every image depends on ``(seed, person, image)`` alone, never on how many people or images
 are asked for. Bytes repeat exactly on one machine; another build of LAPACK or of opencv may round
-a grey level differently. It needs numpy, opencv and scikit-image (``pip install "mmvlr[demo]"``)
+a gray level differently. It needs numpy, opencv and scikit-image (``pip install "mmvlr[demo]"``)
 and nothing of mmengine.
 """
 
@@ -39,19 +39,19 @@ __all__ = [
 MIN_NATIVE_SIZE = 8
 MAX_NATIVE_SIZE = 24
 
-# Side of the picture on which pose, light and blur are applied, before it is sampled down: twice
+# Side of the image on which pose, light and blur are applied, before it is sampled down: twice
 # the source faces, so that a shift of half a pixel and a blur below one pixel still mean something.
 _CANVAS = 50
 _V, _U = np.float32(np.mgrid[-1 : 1 : _CANVAS * 1j, -1 : 1 : _CANVAS * 1j])
 _NUM_COMPONENTS = 50
 _NUM_TURNS = 12
 
-# Streams of random numbers. The two of pictures share the identities, so that a test can compare
-# a recognizable and an unrecognizable picture of one and the same person.
-_IDENTITY_STREAM, _PICTURE_STREAM, _UNRECOGNIZABLE_STREAM = range(3)
+# Streams of random numbers. The two of images share the identities, so that a test can compare
+# a recognizable and an unrecognizable image of one and the same person.
+_IDENTITY_STREAM, _IMAGE_STREAM, _UNRECOGNIZABLE_STREAM = range(3)
 
 # The strengths below are calibrated together: plain pixels find 38-46 % of the probes of 100
-# people among 700 pictures, and a network of 0.1 M parameters twice as many. Light, pose and
+# people among 700 images, and a network of 0.1 M parameters twice as many. Light, pose and
 # background mislead pixels but not a network; blur, noise and size take the identity itself away.
 _CONTRAST = 0.16  # of the face around its tone; black is 0, white is 1
 _EXPRESSION = 0.3  # against 1 between people
@@ -59,7 +59,7 @@ _TURN_OF_PERSON, _TURN = 0.5, 0.5
 _BACKDROP_LEVEL, _BACKDROP = 0.55, 0.05
 _SIDE_LIGHT, _SHADOW = 0.1, 0.13
 # Standard deviations of rotation (radians), shear, zoom in x and y, and shift in x and y, yaw and
-# nod (all four in half pictures).
+# nod (all four in half images).
 _POSE = np.array([0.04, 0.02, 0.025, 0.025, 0.025, 0.025, 0.025, 0.025])
 _DIFFICULTY = (1.0, 2.1)  # Beta distribution: mostly fair, with a tail of the hopeless
 _BLUR, _NOISE, _SHRINK = 2.0, 15.0, 14.0  # what a difficulty of one adds to that of zero
@@ -70,15 +70,15 @@ class SyntheticFace:
     """One synthetic face and the truth about its quality.
 
     Attributes:
-        image: (h, w, 3) uint8 RGB picture with h = w = ``native_size``.
+        image: (h, w, 3) uint8 RGB image with h = w = ``native_size``.
         person: Number of the person.
-        picture: Number of the picture among those of the person.
-        native_size: Side of the picture in pixels, 8 to 24.
+        image: Number of the image among those of the person.
+        native_size: Side of the image in pixels, 8 to 24.
         detail_size: Side in pixels at which the face was really sampled. The same as
             ``native_size``, except for unrecognizable faces enlarged from 3 to 6 pixels.
         blur: Standard deviation of the Gaussian blur, in pixels of a 24-pixel face.
-        noise: Standard deviation of the sensor noise, in grey levels of 255.
-        brightness: Factor on all grey levels; below one is a darker picture.
+        noise: Standard deviation of the sensor noise, in gray levels of 255.
+        brightness: Factor on all gray levels; below one is a darker image.
         jpeg_quality: Quality it was compressed with, 40 to 95, or 100 if it was not.
         difficulty: What the strength of the degradations was drawn around, 0 (clean) to 1 (hard);
             of an unrecognizable face, before it was ruined on top.
@@ -87,7 +87,7 @@ class SyntheticFace:
 
     image: np.ndarray
     person: int
-    picture: int
+    image: int
     native_size: int
     detail_size: int
     blur: float
@@ -104,7 +104,7 @@ class FaceSpace:
 
     A face is split into its mirror-symmetric and its antisymmetric half, and each half has its
     own eigenfaces. The symmetric ones are how people differ; the antisymmetric ones are mostly
-    which way a head is turned and where the light comes from, so pictures of one person may move
+    which way a head is turned and where the light comes from, so images of one person may move
     freely along them.
 
     Attributes:
@@ -128,10 +128,10 @@ class FaceSpace:
         num_turns: int = _NUM_TURNS,
         size: int = _CANVAS,
     ) -> FaceSpace:
-        """Build the space from grey pictures of faces that lie in the same place.
+        """Build the space from gray images of faces that lie in the same place.
 
         Args:
-            faces: (N, h, w) pictures, any range.
+            faces: (N, h, w) images, any range.
             num_components: How many symmetric eigenfaces to keep, at most N - 1.
             num_turns: How many antisymmetric eigenfaces to keep, at most N - 1.
             size: Side S in pixels at which faces are drawn.
@@ -151,7 +151,7 @@ class FaceSpace:
         height, width = faces.shape[1:]
         y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j]
         mask = _oval(x, y)
-        # The first eigenfaces of raw pictures are brightness and the side of the light, which are
+        # The first eigenfaces of raw images are brightness and the side of the light, which are
         # no part of who somebody is: take a plane of light out of every face first.
         plane = np.stack([np.ones_like(x), x, y], axis=-1).reshape(-1, 3)
         weight = mask.reshape(-1, 1)
@@ -197,7 +197,7 @@ class FaceSpace:
             turn: (T,) coordinates along ``turns``, zero if not given.
 
         Returns:
-            (S, S) float32 grey face with mean about 0 and standard deviation about 1.
+            (S, S) float32 gray face with mean about 0 and standard deviation about 1.
         """
         face = self.mean + np.tensordot(np.float32(coefficients), self.components, axes=1)
         if turn is not None:
@@ -211,17 +211,17 @@ def _oval(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return 1 / (1 + np.exp((radius - 1) / 0.06))
 
 
-def _eigenfaces(pictures: np.ndarray, number: int) -> np.ndarray:
-    _, singular, vectors = np.linalg.svd(pictures.reshape(len(pictures), -1), full_matrices=False)
-    vectors = vectors[:number] * (singular[:number, None] / np.sqrt(len(pictures)))
+def _eigenfaces(images: np.ndarray, number: int) -> np.ndarray:
+    _, singular, vectors = np.linalg.svd(images.reshape(len(images), -1), full_matrices=False)
+    vectors = vectors[:number] * (singular[:number, None] / np.sqrt(len(images)))
     # The sign of an eigenvector is free and differs between LAPACK builds.
     strongest = np.abs(vectors).argmax(axis=1, keepdims=True)
     vectors = vectors * np.sign(np.take_along_axis(vectors, strongest, axis=1))
-    return vectors.reshape(number, *pictures.shape[1:])
+    return vectors.reshape(number, *images.shape[1:])
 
 
-def _enlarge(picture: np.ndarray, size: int) -> np.ndarray:
-    return cv2.resize(picture.astype(np.float32), (size, size), interpolation=cv2.INTER_CUBIC)
+def _enlarge(image: np.ndarray, size: int) -> np.ndarray:
+    return cv2.resize(image.astype(np.float32), (size, size), interpolation=cv2.INTER_CUBIC)
 
 
 @functools.lru_cache(maxsize=4)
@@ -264,13 +264,13 @@ def _person(seed: int, person: int) -> _Person:
 
 def synthesize_face(
     person: int,
-    picture: int,
+    image: int,
     *,
     seed: int = 0,
     unrecognizable: bool = False,
     difficulty: float | None = None,
 ) -> SyntheticFace:
-    """Draw one synthetic picture of one synthetic person.
+    """Draw one synthetic image of one synthetic person.
 
     The answer depends on the arguments alone. The same ``person`` of the same ``seed`` is the
     same person whether ``unrecognizable`` or not, so take a set of unrecognizable identities (UI)
@@ -278,35 +278,35 @@ def synthesize_face(
 
     Args:
         person: Number of the person, any non-negative integer.
-        picture: Number of the picture of that person, any non-negative integer.
+        image: Number of the image of that person, any non-negative integer.
         seed: Seed of the whole population, a non-negative integer.
         unrecognizable: Degrade the face until nobody can say who it is.
         difficulty: Strength of the degradations, 0 to 1, instead of the one drawn for the
-            picture. All other draws stay, so two difficulties show the same moment.
+            image. All other draws stay, so two difficulties show the same moment.
 
     Returns:
-        The picture and the truth about its quality.
+        The image and the truth about its quality.
 
     Raises:
         ImportError: If scikit-image is not installed.
         ValueError: If a number is negative or ``difficulty`` is outside of [0, 1].
 
     Example:
-        >>> face = synthesize_face(person=7, picture=0)
+        >>> face = synthesize_face(person=7, image=0)
         >>> face.image.dtype.name, face.image.shape == (face.native_size, face.native_size, 3)
         ('uint8', True)
     """
-    person, picture, seed = map(operator.index, (person, picture, seed))
-    if min(person, picture, seed) < 0:
+    person, image, seed = map(operator.index, (person, image, seed))
+    if min(person, image, seed) < 0:
         raise ValueError(
-            f'person, picture and seed must not be negative, got {person}, {picture}, {seed}'
+            f'person, image and seed must not be negative, got {person}, {image}, {seed}'
         )
     if difficulty is not None and not 0 <= difficulty <= 1:
         raise ValueError(f'difficulty must be in [0, 1], got {difficulty}')
     space = FaceSpace.from_lfw_subset()
     who = _person(seed, person)
-    stream = _UNRECOGNIZABLE_STREAM if unrecognizable else _PICTURE_STREAM
-    rng = np.random.default_rng(np.random.SeedSequence([seed, stream, person, picture]))
+    stream = _UNRECOGNIZABLE_STREAM if unrecognizable else _IMAGE_STREAM
+    rng = np.random.default_rng(np.random.SeedSequence([seed, stream, person, image]))
     drawn = rng.beta(*_DIFFICULTY)
     hard = drawn if difficulty is None else float(difficulty)
 
@@ -336,7 +336,7 @@ def synthesize_face(
     return SyntheticFace(
         image=_shoot(canvas, rng, who.tint, **quality),
         person=person,
-        picture=picture,
+        shot=image,
         difficulty=float(hard),
         unrecognizable=bool(unrecognizable),
         **quality,
@@ -409,12 +409,12 @@ def _shoot(
 ) -> np.ndarray:
     """Do what lens, sensor and recorder do to the scene."""
     scene = cv2.GaussianBlur(canvas * brightness, (0, 0), blur * _CANVAS / MAX_NATIVE_SIZE)
-    grey = cv2.resize(scene, (detail_size, detail_size), interpolation=cv2.INTER_AREA)
+    gray = cv2.resize(scene, (detail_size, detail_size), interpolation=cv2.INTER_AREA)
     if detail_size != native_size:
-        grey = _enlarge(grey, native_size)
-    # White balance belongs to the camera, so it drifts from picture to picture.
-    image = grey[..., None] * (255 * tint * rng.uniform(0.96, 1.04, size=3))
-    # Behind a demosaicing filter, most of the noise is shared by the colours.
+        gray = _enlarge(gray, native_size)
+    # White balance belongs to the camera, so it drifts from image to image.
+    image = gray[..., None] * (255 * tint * rng.uniform(0.96, 1.04, size=3))
+    # Behind a demosaicing filter, most of the noise is shared by the colors.
     image = image + noise * (
         0.87 * rng.normal(size=(native_size, native_size, 1))
         + 0.5 * rng.normal(size=(native_size, native_size, 3))
@@ -429,19 +429,19 @@ def _shoot(
 def pixel_correlation_embedding(
     images: Sequence[np.ndarray], size: tuple[int, int] = (24, 24)
 ) -> np.ndarray:
-    """Describe pictures by their plain pixels, the baseline any network must beat.
+    """Describe images by their plain pixels, the baseline any network must beat.
 
-    The cosine of two of these vectors is the correlation of the grey pixels.
+    The cosine of two of these vectors is the correlation of the gray pixels.
 
     Args:
-        images: N pictures of any sizes, each (h, w, 3) RGB or (h, w) grey.
+        images: N images of any sizes, each (h, w, 3) RGB or (h, w) gray.
         size: Height and width all of them are resized to.
 
     Returns:
-        (N, D) float32 unit vectors with D = height x width; zero for a picture of a single grey.
+        (N, D) float32 unit vectors with D = height x width; zero for an image of a single gray.
 
     Example:
-        >>> faces = [synthesize_face(3, picture, difficulty=0.1).image for picture in range(2)]
+        >>> faces = [synthesize_face(3, image, difficulty=0.1).image for image in range(2)]
         >>> vectors = pixel_correlation_embedding(faces)
         >>> vectors.shape, bool(vectors[0] @ vectors[1] > 0.5)
         ((2, 576), True)
@@ -449,13 +449,13 @@ def pixel_correlation_embedding(
     height, width = size
     vectors = np.zeros((len(images), height * width), dtype=np.float32)
     for vector, image in zip(vectors, images, strict=True):
-        grey = image.astype(np.float32)
-        if grey.ndim == 3:
-            grey = cv2.cvtColor(grey, cv2.COLOR_RGB2GRAY)
-        pixels = cv2.resize(grey, (width, height), interpolation=cv2.INTER_CUBIC).ravel()
-        centred = pixels - pixels.mean()
-        length = np.linalg.norm(centred)
-        # What rounding leaves of a single grey is no direction.
+        gray = image.astype(np.float32)
+        if gray.ndim == 3:
+            gray = cv2.cvtColor(gray, cv2.COLOR_RGB2GRAY)
+        pixels = cv2.resize(gray, (width, height), interpolation=cv2.INTER_CUBIC).ravel()
+        centered = pixels - pixels.mean()
+        length = np.linalg.norm(centered)
+        # What rounding leaves of a single gray is no direction.
         if length > 1e-5 * np.linalg.norm(pixels):
-            vector[:] = centred / length
+            vector[:] = centered / length
     return vectors

@@ -16,20 +16,20 @@ DISTRACTOR_PERSON, UI_PERSON, TEST_UI_PERSON = 1_000_000, 2_000_000, 3_000_000
 class SyntheticFaces(FaceDataset):
     """Synthetic faces of synthetic people; see :mod:`mmvlr.datasets.synthesis`.
 
-    A picture depends on (population, person, picture) only: sets of different sizes share their
-    common pictures. For training and test to have different people, give them different
+    An image depends on (population, person, image) only: sets of different sizes share their
+    common images. For training and test to have different people, give them different
     ``first_person``.
 
     Args:
         num_people: Number of people.
-        pictures_per_person: Pictures of each.
+        images_per_person: Images of each.
         split: ``'train'`` (role ``train`` with labels) or ``'test'`` (gallery and probes).
         first_person: Number of the first person.
-        gallery_per_person: In the test split, so many pictures of each are gallery, the rest
+        gallery_per_person: In the test split, so many images of each are gallery, the rest
             probes.
-        num_distractors: In the test split, pictures of so many other people in the gallery.
+        num_distractors: In the test split, images of so many other people in the gallery.
         num_ui: In the test split, unrecognizable faces of other people, role ``ui``.
-        population: Seed of all people and pictures.
+        population: Seed of all people and images.
         **kwargs: See :class:`FaceDataset`.
     """
 
@@ -38,7 +38,7 @@ class SyntheticFaces(FaceDataset):
     def __init__(
         self,
         num_people: int = 120,
-        pictures_per_person: int = 16,
+        images_per_person: int = 16,
         split: str = 'train',
         first_person: int = 0,
         gallery_per_person: int = 2,
@@ -49,12 +49,12 @@ class SyntheticFaces(FaceDataset):
     ):
         if split not in ('train', 'test'):
             raise ValueError(f"split must be 'train' or 'test', not {split!r}")
-        if split == 'test' and not 0 < gallery_per_person < pictures_per_person:
+        if split == 'test' and not 0 < gallery_per_person < images_per_person:
             raise ValueError(
-                f'gallery_per_person ({gallery_per_person}) must leave pictures_per_person '
-                f'({pictures_per_person}) a gallery picture and a probe'
+                f'gallery_per_person ({gallery_per_person}) must leave images_per_person '
+                f'({images_per_person}) a gallery image and a probe'
             )
-        self.num_people, self.pictures_per_person = num_people, pictures_per_person
+        self.num_people, self.images_per_person = num_people, images_per_person
         self.split, self.first_person = split, first_person
         self.gallery_per_person = gallery_per_person
         self.num_distractors, self.num_ui = num_distractors, num_ui
@@ -63,16 +63,16 @@ class SyntheticFaces(FaceDataset):
         super().__init__(data_root='synthetic', **kwargs)
 
     def load_data_list(self) -> list[dict]:
-        """Draw all pictures; they are small enough to be kept in the records."""
+        """Draw all images; they are small enough to be kept in the records."""
         records = []
         for label in range(self.num_people):
             person = self.first_person + label
-            for picture in range(self.pictures_per_person):
-                record = synthetic_record(person, picture, self.population)
+            for image in range(self.images_per_person):
+                record = synthetic_record(person, image, self.population)
                 if self.split == 'train':
                     record.update(role='train', gt_label=label)
                 else:
-                    in_gallery = picture < self.gallery_per_person
+                    in_gallery = image < self.gallery_per_person
                     record.update(role='gallery' if in_gallery else 'probe')
                 records.append(record)
         if self.split == 'test':
@@ -89,28 +89,28 @@ class SyntheticUIFaces(FaceDataset):
     """Synthetic unrecognizable faces, the UI set that goes with :class:`SyntheticFaces`.
 
     Args:
-        num_pictures: Number of faces, each of another person.
+        num_images: Number of faces, each of another person.
         population: Seed.
         **kwargs: See :class:`FaceDataset`.
     """
 
     METAINFO = dict(dataset_type='SyntheticUIFaces', note='These faces are synthetic.')
 
-    def __init__(self, num_pictures: int = 200, population: int = 0, **kwargs: Any):
-        self.num_pictures = num_pictures
+    def __init__(self, num_images: int = 200, population: int = 0, **kwargs: Any):
+        self.num_images = num_images
         self.population = population
         kwargs.setdefault('test_mode', True)
         super().__init__(data_root='synthetic', **kwargs)
 
     def load_data_list(self) -> list[dict]:
         """Draw all faces."""
-        return ui_records(self.num_pictures, self.population, first=UI_PERSON)
+        return ui_records(self.num_images, self.population, first=UI_PERSON)
 
 
-def synthetic_record(person: int, picture: int, population: int, ui: bool = False) -> dict:
+def synthetic_record(person: int, image: int, population: int, ui: bool = False) -> dict:
     """Return the record of one synthetic face."""
-    face = synthesize_face(person, picture, seed=population, unrecognizable=ui)
-    name = f'synthetic:{population}/{person}/{picture}'
+    face = synthesize_face(person, image, seed=population, unrecognizable=ui)
+    name = f'synthetic:{population}/{person}/{image}'
     return dict(img=face.image, img_path=name, identity=person)
 
 

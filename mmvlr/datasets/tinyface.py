@@ -24,7 +24,7 @@ class TinyFace(PairsFileDataset):
         **kwargs: See :class:`FaceDataset`.
 
     Raises:
-        FileNotFoundError: A folder is missing, or a .mat file names pictures that are not there.
+        FileNotFoundError: A folder is missing, or a .mat file names images that are not there.
         ValueError: A .mat file is damaged, or a set is empty.
     """
 
@@ -34,7 +34,7 @@ class TinyFace(PairsFileDataset):
         'and two .mat files in Testing_Set'
     )
     OFFICIAL = dict(
-        train={'people': 2570, 'pictures': 7804},
+        train={'people': 2570, 'images': 7804},
         test={'gallery': 4443, 'probe': 3728, 'distractor': 153428},
     )
 
@@ -58,9 +58,7 @@ class TinyFace(PairsFileDataset):
         if self.split == 'train':
             records = self.scan_people(self.require(root / 'Training_Set'))
             people = len({record['gt_label'] for record in records})
-            self.compare_counts(
-                self.OFFICIAL['train'], {'people': people, 'pictures': len(records)}
-            )
+            self.compare_counts(self.OFFICIAL['train'], {'people': people, 'images': len(records)})
             return records
         root = self.require(root / 'Testing_Set')
         records = self.matched(
@@ -73,7 +71,7 @@ class TinyFace(PairsFileDataset):
         if self.with_distractors:
             records += [
                 dict(img_path=str(path), identity=NO_IDENTITY, role='distractor')
-                for path in self.pictures(root / 'Gallery_Distractor')
+                for path in self.images(root / 'Gallery_Distractor')
             ]
         found = {role: sum(r['role'] == role for r in records) for role in self.OFFICIAL['test']}
         expected = dict(self.OFFICIAL['test'])

@@ -1,13 +1,13 @@
 """Build a set of unrecognizable faces (UI) from a person re-identification set.
 
-RI-Face (Chai et al., CVPR 2023, arXiv 2304.10066), appendix A, takes its UI set from pictures of
+RI-Face (Chai et al., CVPR 2023, arXiv 2304.10066), appendix A, takes its UI set from images of
 whole people: their faces are too small, blurred or turned to be recognized by anybody. What is
 done here, in this order:
 
-1. MTCNN seeks faces in the upper part of every person picture. This is slow; it runs in several
+1. MTCNN seeks faces in the upper part of every person image. This is slow; it runs in several
    processes, and what is found is kept in a journal.
 2. Faces outside the limits of size and confidence are dropped.
-3. Near duplicates are dropped: within a track, faces whose 16 x 16 grey thumbnails correlate with
+3. Near duplicates are dropped: within a track, faces whose 16 x 16 gray thumbnails correlate with
    that of an earlier one that is kept (:func:`near_duplicates`).
 4. With embeddings, only the largest cluster is kept: unrecognizable faces of all people lie
    together, the recognizable ones of each person apart (Deng et al., *Harnessing Unrecognizable
@@ -32,8 +32,8 @@ from mmvlr.utils.vectors import unit_rows
 from mmvlr.utils.work import Journal, in_order, progress_bar, stamp_of
 
 from .alignment import FaceDetector, detector_version, files_below
-from .base import PICTURE_SUFFIXES, require_folder
-from .transforms.loading import PictureError, read_picture
+from .base import IMAGE_SUFFIXES, require_folder
+from .transforms.loading import ImageError, read_image
 
 JOURNAL_FILE = '.detections.jsonl'
 #: Written by tools/dataset_converters/build_ui_set.py.
@@ -55,7 +55,7 @@ FOLDER = re.compile(r'(?:(?P<track>.+)/)?[^/]+')
 LAYOUTS = {
     'lpw': (LPW, 'scen{1,2,3}/view{1..4}/<person>/*.jpg'),
     'mars': (MARS, 'bbox_train/<person>/<person>C<camera>T<track>F<frame>.jpg'),
-    'folder': (FOLDER, 'any folders of pictures; each folder is a track'),
+    'folder': (FOLDER, 'any folders of images; each folder is a track'),
 }
 
 
@@ -65,7 +65,7 @@ class UISearch:
 
     Args:
         layout: ``'lpw'``, ``'mars'`` or ``'folder'``.
-        upper: Share of the person's picture, from the top, in which faces are sought.
+        upper: Share of the person's image, from the top, in which faces are sought.
         side: The part is scaled to a square of so many pixels, see :class:`FaceDetector`.
         padding: Width of the square's edge, as a share of the longer side of the part.
         min_face: Smallest face, as a share of the square.
@@ -92,8 +92,8 @@ class UIFilter:
     """Which of the faces found become part of the set: what can be changed at no cost.
 
     Args:
-        every: Search only every n-th picture of a track: neighbours look alike.
-        min_size: Smallest shorter side of the box, in pixels of the person's picture.
+        every: Search only every n-th image of a track: neighbors look alike.
+        min_size: Smallest shorter side of the box, in pixels of the person's image.
         max_size: Largest shorter side; larger faces are likely to be recognizable.
         min_confidence: Lowest score of MTCNN.
         margin: Added to the box on every side, as a share of its longer side.
@@ -126,9 +126,9 @@ class UIFace:
     """A face of the set.
 
     Attributes:
-        source: The person's picture, relative to the source.
-        track: Pictures of one person by one camera, one after the other.
-        box: (x1, y1, x2, y2) of the crop in whole pixels, inside the picture.
+        source: The person's image, relative to the source.
+        track: Images of one person by one camera, one after the other.
+        box: (x1, y1, x2, y2) of the crop in whole pixels, inside the image.
         confidence: MTCNN's score.
     """
 
@@ -144,16 +144,16 @@ class UISet:
 
     Attributes:
         faces: The set; face i is ``faces/ui_<i + 1>.png``.
-        pictures: Number of person pictures.
+        images: Number of person images.
         resumed: How many of them were taken over from an earlier run.
         found: Number of faces MTCNN found.
         left_out: Reason -> what was left out for it, sources or files.
-        unreadable: Pictures that cannot be read, with the reason.
+        unreadable: Images that cannot be read, with the reason.
         clusters: Sizes of the clusters of embeddings, largest first; empty without embeddings.
     """
 
     faces: list[UIFace] = field(default_factory=list)
-    pictures: int = 0
+    images: int = 0
     resumed: int = 0
     found: int = 0
     left_out: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
@@ -167,22 +167,22 @@ def natural_key(name: str) -> list[tuple[str, int]]:
 
 
 def scan_people(src: Path, layout: str) -> tuple[dict[str, str], dict[str, list[str]]]:
-    """List the person pictures of a layout.
+    """List the person images of a layout.
 
     - ``lpw``, Labeled Pedestrian in the Wild (Song et al., AAAI 2018): 2,731 people in 7,694
-      sequences, three scenes, the first with three views and the others with four; pictures are
+      sequences, three scenes, the first with three views and the others with four; images are
       scaled to 256 x 128 (folder ``pep_256x128``). A number means the same person in all views of
       a scene. SRC is the folder that holds ``scen1``.
-    - ``mars`` (Zheng et al., ECCV 2016): 1,261 people, six cameras, pictures of 256 x 128. SRC
+    - ``mars`` (Zheng et al., ECCV 2016): 1,261 people, six cameras, images of 256 x 128. SRC
       holds ``bbox_train``; the test people of ``bbox_test`` are left alone.
     - ``folder``: anything.
 
     Returns:
-        Picture -> track, in the order of tracks and frames, and what was left out.
+        Image -> track, in the order of tracks and frames, and what was left out.
 
     Raises:
         FileNotFoundError: There is no such folder.
-        ValueError: No picture fits the layout.
+        ValueError: No image fits the layout.
     """
     pattern, described = LAYOUTS[layout]
     require_folder(src, f'UI set from {layout}', described)
@@ -190,23 +190,23 @@ def scan_people(src: Path, layout: str) -> tuple[dict[str, str], dict[str, list[
     left_out: dict[str, list[str]] = defaultdict(list)
     for name in files_below(src):
         fits = pattern.fullmatch(name)
-        if Path(name).suffix.lower() not in PICTURE_SUFFIXES:
-            left_out['files that are no pictures'].append(name)
+        if Path(name).suffix.lower() not in IMAGE_SUFFIXES:
+            left_out['files that are no images'].append(name)
         elif fits is None:
-            left_out[f'pictures outside the layout {described}'].append(name)
+            left_out[f'images outside the layout {described}'].append(name)
         else:
             tracks[name] = fits['track'] or ''
     if not tracks:
-        raise ValueError(f'no picture under {src} in the layout {described}')
+        raise ValueError(f'no image under {src} in the layout {described}')
     order = sorted(tracks, key=lambda name: (natural_key(tracks[name]), natural_key(name)))
     return {name: tracks[name] for name in order}, left_out
 
 
 def every_nth(tracks: dict[str, str], step: int) -> tuple[dict[str, str], list[str]]:
-    """Take every ``step``-th picture of each track.
+    """Take every ``step``-th image of each track.
 
     Returns:
-        Picture -> track, in the same order, and the other pictures.
+        Image -> track, in the same order, and the other images.
     """
     place: dict[str, int] = defaultdict(int)
     taken, skipped = {}, []
@@ -220,7 +220,7 @@ def every_nth(tracks: dict[str, str], step: int) -> tuple[dict[str, str], list[s
 
 
 class _FindFaces:
-    """Finds the faces of one person picture; lives in the working process."""
+    """Finds the faces of one person image; lives in the working process."""
 
     def __init__(self, src: Path, search: UISearch):
         self.src, self.search = src, search
@@ -229,10 +229,10 @@ class _FindFaces:
     def __call__(self, name: str) -> dict:
         stamp = stamp_of(self.src / name)
         try:
-            picture = read_picture(str(self.src / name))
-        except PictureError as error:
+            image = read_image(str(self.src / name))
+        except ImageError as error:
             return dict(source=name, error=str(error))
-        upper = picture[: max(1, round(len(picture) * self.search.upper))]
+        upper = image[: max(1, round(len(image) * self.search.upper))]
         faces = [[*face.box, face.confidence] for face in self.detector.detect([upper])[0]]
         return dict(source=name, stamp=stamp, faces=faces)
 
@@ -240,11 +240,11 @@ class _FindFaces:
 def crop_box(
     box: Sequence[float], shape: Sequence[int], margin: float
 ) -> tuple[int, int, int, int]:
-    """Return the square around a box with its margin, in whole pixels, cut at the picture's edge.
+    """Return the square around a box with its margin, in whole pixels, cut at the image's edge.
 
     Args:
         box: (x1, y1, x2, y2) in pixels.
-        shape: (height, width, ...) of the picture.
+        shape: (height, width, ...) of the image.
         margin: Added on every side, as a share of the longer side of the box.
     """
     x1, y1, x2, y2 = box
@@ -259,13 +259,13 @@ def crop_box(
 
 
 def thumbnail(face: np.ndarray) -> np.ndarray:
-    """Return the unit vector (256,) of a face's 16 x 16 grey thumbnail, less its mean.
+    """Return the unit vector (256,) of a face's 16 x 16 gray thumbnail, less its mean.
 
-    The scalar product of two is their normalised correlation, in [-1, 1]. A flat picture gives
+    The scalar product of two is their normalized correlation, in [-1, 1]. A flat image gives
     zeros: it correlates with nothing.
     """
-    grey = cv2.cvtColor(face, cv2.COLOR_RGB2GRAY)
-    small = cv2.resize(grey, (THUMBNAIL, THUMBNAIL), interpolation=cv2.INTER_AREA)
+    gray = cv2.cvtColor(face, cv2.COLOR_RGB2GRAY)
+    small = cv2.resize(gray, (THUMBNAIL, THUMBNAIL), interpolation=cv2.INTER_AREA)
     vector = small.astype(np.float64).ravel()
     vector -= vector.mean()
     return vector / max(np.linalg.norm(vector), 1e-9)
@@ -295,10 +295,10 @@ def unrecognizable_cluster(embeddings: np.ndarray, distance: float) -> tuple[np.
     """Find the cluster of unrecognizable faces: the largest one.
 
     Agglomerative clustering by cosine distance with average linkage. It holds where the faces are
-    of many people with few pictures each, as behind a filter of near duplicates.
+    of many people with few images each, as behind a filter of near duplicates.
 
     Args:
-        embeddings: (N, D), normalised here.
+        embeddings: (N, D), normalized here.
         distance: Clusters are merged up to this mean distance, 1 - cosine.
 
     Returns:
@@ -338,7 +338,7 @@ def build_ui_set(
     """Build a UI set: ``out/faces/ui_000001.png`` and on, and ``out/manifest.csv``.
 
     The crops have a folder of their own, so that ``UIFaces`` on ``out/faces`` reads them and
-    nothing else. The result depends on the pictures and settings alone, not on the number of
+    nothing else. The result depends on the images and settings alone, not on the number of
     processes nor on a kill in between. With other filters it is built anew in seconds: the faces
     found stay in ``out/.detections.jsonl``.
 
@@ -352,7 +352,7 @@ def build_ui_set(
 
     Raises:
         FileNotFoundError: There is no such folder.
-        ValueError: No picture fits the layout, ``out`` lies in ``src``, holds other files, or was
+        ValueError: No image fits the layout, ``out`` lies in ``src``, holds other files, or was
             started with another search.
         OSError: ``out`` cannot be written, or another run writes to it.
     """
@@ -379,8 +379,8 @@ def _build(
     result = UISet()
     result.left_out.update(left_out)
     tracks, skipped = every_nth(tracks, keep.every)
-    result.left_out['pictures between those searched in a track'].extend(skipped)
-    result.pictures = len(tracks)
+    result.left_out['images between those searched in a track'].extend(skipped)
+    result.images = len(tracks)
     detections = _detect_all(src, output.folder, list(tracks), search, jobs, result)
     candidates = _candidates(src, tracks, detections, keep, result)
     if embed is not None and candidates:
@@ -436,8 +436,8 @@ def _candidates(
             boxes = detections[name]['faces']
             result.found += len(boxes)
             if not boxes:
-                result.left_out['pictures without a face'].append(name)
-            picture = None
+                result.left_out['images without a face'].append(name)
+            image = None
             for *box, confidence in boxes:
                 side = min(box[2] - box[0], box[3] - box[1])
                 if side < keep.min_size:
@@ -448,10 +448,10 @@ def _candidates(
                     reason = f'faces of a confidence below {keep.min_confidence:g}'
                     result.left_out[reason].append(name)
                 else:
-                    picture = read_picture(str(src / name)) if picture is None else picture
-                    x1, y1, x2, y2 = crop_box(box, picture.shape, keep.margin)
+                    image = read_image(str(src / name)) if image is None else image
+                    x1, y1, x2, y2 = crop_box(box, image.shape, keep.margin)
                     face = UIFace(name, track, (x1, y1, x2, y2), confidence)
-                    by_track[track].append((face, picture[y1:y2, x1:x2].copy()))
+                    by_track[track].append((face, image[y1:y2, x1:x2].copy()))
     candidates = []
     for pairs in by_track.values():
         marks = near_duplicates([thumbnail(crop) for _, crop in pairs], keep.max_correlation)

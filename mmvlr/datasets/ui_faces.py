@@ -5,40 +5,40 @@ from typing import Any
 
 from mmvlr.registry import DATASETS
 
-from .base import NO_IDENTITY, FaceDataset, list_pictures, require_folder
+from .base import NO_IDENTITY, FaceDataset, list_images, require_folder
 from .storage import data_path
 
-LAYOUT = 'a folder of pictures, or folders of pictures inside it'
+LAYOUT = 'a folder of images, or folders of images inside it'
 
 
 @DATASETS.register_module()
 class UIFaces(FaceDataset):
     """Unrecognizable faces without labels: role ``ui``, identity -100.
 
-    RI-Face, appendix A, takes them from person re-identification sets. Pictures are read from
+    RI-Face, appendix A, takes them from person re-identification sets. Images are read from
     ``data_root`` and the folders in it, in name order.
 
     Args:
         data_root: The folder, or a pack of it.
-        max_pictures: Use at most so many, spread evenly over the set; None for all.
+        max_images: Use at most so many, spread evenly over the set; None for all.
         **kwargs: See :class:`FaceDataset`.
 
     Raises:
         FileNotFoundError: There is no such folder.
-        ValueError: It holds no picture.
+        ValueError: It holds no image.
     """
 
     METAINFO = dict(dataset_type='UIFaces')
 
-    def __init__(self, data_root: str = '', max_pictures: int | None = None, **kwargs: Any):
-        self.max_pictures = max_pictures
+    def __init__(self, data_root: str = '', max_images: int | None = None, **kwargs: Any):
+        self.max_images = max_images
         kwargs.setdefault('test_mode', True)
         super().__init__(data_root=data_root, **kwargs)
 
     def load_data_list(self) -> list[dict]:
-        """Return one record a picture."""
+        """Return one record an image."""
         root = require_folder(data_path(self.data_root), 'UIFaces', LAYOUT)
-        pictures: list[Path] = []
+        images: list[Path] = []
         inside = sorted(entry for entry in root.rglob('*') if entry.is_dir())
         hidden = {
             folder
@@ -46,21 +46,21 @@ class UIFaces(FaceDataset):
             if any(part.startswith('.') for part in folder.relative_to(root).parts)
         }
         for folder in [root, *(folder for folder in inside if folder not in hidden)]:
-            found, others = list_pictures(folder)
-            pictures += found
-            self.left_out['entries that are no pictures'].extend(
+            found, others = list_images(folder)
+            images += found
+            self.left_out['entries that are no images'].extend(
                 entry.name for entry in others if not entry.is_dir()
             )
-        if not pictures:
+        if not images:
             raise ValueError(
-                f'UIFaces: no picture under {root}; expected {LAYOUT}. Set UI_ROOT to a folder of '
+                f'UIFaces: no image under {root}; expected {LAYOUT}. Set UI_ROOT to a folder of '
                 'unrecognizable faces.'
             )
-        if self.max_pictures is not None and len(pictures) > self.max_pictures:
-            step = len(pictures) / self.max_pictures
-            kept = [pictures[int(index * step)] for index in range(self.max_pictures)]
-            self.left_out['pictures beyond max_pictures'].extend(
-                path.name for path in pictures if path not in set(kept)
+        if self.max_images is not None and len(images) > self.max_images:
+            step = len(images) / self.max_images
+            kept = [images[int(index * step)] for index in range(self.max_images)]
+            self.left_out['images beyond max_images'].extend(
+                path.name for path in images if path not in set(kept)
             )
-            pictures = kept
-        return [dict(img_path=str(path), identity=NO_IDENTITY, role='ui') for path in pictures]
+            images = kept
+        return [dict(img_path=str(path), identity=NO_IDENTITY, role='ui') for path in images]

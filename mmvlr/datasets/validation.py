@@ -27,7 +27,7 @@ class DerivedDataset(FaceDataset):
 
 @DATASETS.register_module()
 class PeopleSubset(DerivedDataset):
-    """The pictures of some of the people: one side of a split by identity.
+    """The images of some of the people: one side of a split by identity.
 
     People are shuffled with ``split_seed`` and dealt into ``num_folds`` folds. Class labels are
     renumbered from 0.
@@ -75,17 +75,17 @@ class PeopleSubset(DerivedDataset):
 
 @DATASETS.register_module()
 class ValidationSubset(DerivedDataset):
-    """The paper's validation set: pictures of the training people, flipped, each with a 16x16 copy.
+    """The paper's validation set: images of the training people, flipped, each with a 16x16 copy.
 
     None of the benchmarks has an official validation set. A random subset of the training
-    pictures is flipped horizontally for certain (role ``gallery``), and each is paired with a copy
+    images is flipped horizontally for certain (role ``gallery``), and each is paired with a copy
     of it downsampled to ``size`` pixels (role ``probe``). Rank-1 and mAP of the copies against the
-    flipped pictures say which checkpoint or setting to keep without a look at the test set. Wrap a
+    flipped images say which checkpoint or setting to keep without a look at the test set. Wrap a
     :class:`PeopleSubset` with ``held_out=True`` to validate on people who are not trained on.
 
     Args:
         dataset: A training set.
-        fraction: Share of its pictures that is drawn.
+        fraction: Share of its images that is drawn.
         size: Side of the low-resolution copies in pixels.
         subset_seed: Seed of the draw.
         pipeline: Transforms; flip and downsampling are applied in front of the resize, after
@@ -114,7 +114,7 @@ class ValidationSubset(DerivedDataset):
         super().__init__(dataset, pipeline=pipeline, **kwargs)
 
     def load_data_list(self) -> list[dict]:
-        """Return two records for each drawn picture."""
+        """Return two records for each drawn image."""
         records = list(self.source.infos())
         count = max(1, round(self.fraction * len(records)))
         drawn = np.random.default_rng(self.subset_seed).permutation(len(records))[:count]

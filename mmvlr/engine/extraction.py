@@ -45,7 +45,7 @@ def extract_predictions(
     dataloader: Iterable,
     predict: Callable[[torch.Tensor], dict[str, torch.Tensor]] | None = None,
 ) -> dict[str, Any]:
-    """Predict every picture of a loader, in eval mode and with the current weights.
+    """Predict every image of a loader, in eval mode and with the current weights.
 
     The model is left in the mode it was in. Over several ranks, each of which runs over its shard,
     the results are merged by ``sample_idx``: order and duplicates of the sampler do not matter,
@@ -76,7 +76,7 @@ def extract_predictions(
     # Whole batches: a row that is sent by itself takes the memory of its batch along.
     parts = [batch for rank in all_gather_object(mine) for batch in rank]
     if not parts:
-        raise ValueError('there is no picture to extract embeddings from')
+        raise ValueError('there is no image to extract embeddings from')
     samples = [sample for batch, _ in parts for sample in batch]
     place = {sample.sample_idx: row for row, sample in enumerate(samples)}
     indices = sorted(place)

@@ -32,7 +32,7 @@ class FaceTable:
     """Embeddings and records of N faces, one row each.
 
     Attributes:
-        embedding: (N, D) float, raw; metrics normalise.
+        embedding: (N, D) float, raw; metrics normalize.
         role: (N,) text: ``gallery``, ``distractor``, ``probe``, ``unmated``, ``pair``, ``ui``.
         identity: (N,) int64; -100 where nobody knows.
         columns: Further values by name, (N,) each: the quality measures ``ri``, ``ers``,

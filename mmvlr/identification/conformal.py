@@ -51,7 +51,7 @@ class ConformalThreshold:
             f'{self.num_people}: add people or allow a higher rate'
         )
 
-    def realised_fpir(self, probability: float = 0.9) -> float:
+    def realized_fpir(self, probability: float = 0.9) -> float:
         """False positive rate that is not exceeded with some probability over the calibration.
 
         The guarantee is on average over calibration sets. *This* threshold has one rate for ever,
@@ -66,7 +66,7 @@ class ConformalThreshold:
             probability: In (0, 1).
 
         Example:
-            >>> round(ConformalThreshold(0.5, 0.1, 99, 99).realised_fpir(0.9), 2)
+            >>> round(ConformalThreshold(0.5, 0.1, 99, 99).realized_fpir(0.9), 2)
             0.14
         """
         if not 0 < probability < 1:
@@ -112,7 +112,7 @@ def conformal_threshold(
     in the same gallery with the same model, is accepted with probability at most ``fpir``, on
     average over calibration sets. What is not:
 
-    - the rate of this one threshold, see :meth:`ConformalThreshold.realised_fpir`;
+    - the rate of this one threshold, see :meth:`ConformalThreshold.realized_fpir`;
     - the rate among faces of one quality or camera, see :func:`binned_thresholds`;
     - the share of all faces of a stream, if people who are seen more often are accepted more
       often;
@@ -191,7 +191,7 @@ class BinnedThresholds:
     Attributes:
         edges: Rising edges between the bins, one fewer than thresholds.
         thresholds: From the lowest quality to the highest.
-        num_merged: Bins that were merged with a neighbour, as they had too few people.
+        num_merged: Bins that were merged with a neighbor, as they had too few people.
     """
 
     edges: tuple[float, ...]
@@ -215,7 +215,7 @@ def binned_thresholds(
     Mondrian conformal prediction (Vovk, Gammerman and Shafer, 2005, section 4.5): the calibration
     faces of a bin choose its threshold. Guaranteed is, for a random one of the faces that a new
     person has in the bin, what :func:`conformal_threshold` says. While a bin has fewer people than
-    the target needs, the one with fewest is merged with its smaller neighbour; the rate then holds
+    the target needs, the one with fewest is merged with its smaller neighbor; the rate then holds
     in the merged bin. That merging looks at the number of calibration people makes the guarantee
     of a merged bin approximate; bins of which each has plenty are not concerned.
 
@@ -248,8 +248,8 @@ def binned_thresholds(
         fewest = int(np.argmin(counts))
         if counts[fewest] >= needed:
             break
-        neighbours = [b for b in (fewest - 1, fewest + 1) if 0 <= b < len(counts)]
-        other = min(neighbours, key=lambda b: counts[b])
+        neighbors = [b for b in (fewest - 1, fewest + 1) if 0 <= b < len(counts)]
+        other = min(neighbors, key=lambda b: counts[b])
         del edges[min(fewest, other)]
     place = bin_of(quality, edges)
     thresholds = [

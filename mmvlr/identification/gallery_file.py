@@ -76,7 +76,7 @@ class _ContentVersion1(FileModel):
     tensors: str = Field(pattern='^[0-9a-f]{64}$')
     people: Texts
     offsets: list[Count]
-    pictures: Texts
+    images: Texts
 
 
 def has_gallery(folder: str | Path) -> bool:
@@ -297,7 +297,7 @@ def _read_version_1(folder: Path) -> StoredGallery:
     with _open_tensors(file) as tensors:
         arrays = _read_arrays(file, tensors)
     template = dict(content.template)
-    if template.get('type') == 'PictureTemplates':
+    if template.get('type') == 'ImageTemplates':
         template['type'] = 'ImageTemplates'
-    stored = _checked(path, content, content.pictures, arrays, content.tensors)
+    stored = _checked(path, content, content.images, arrays, content.tensors)
     return StoredGallery(**vars(stored) | dict(template=template))

@@ -101,7 +101,7 @@ class Identifier:
         one has enrolled meanwhile is lost.
 
         Args:
-            faces: Images of ``person``, see :func:`mmvlr.apis.pictures.pictures_of`; without a
+            faces: Images of ``person``, see :func:`mmvlr.apis.images.images_of`; without a
                 person a folder with a folder for each. Images that their person has already are
                 left out.
             person: Whom all of them show.
@@ -253,7 +253,7 @@ class Identifier:
         """Say whose face each image shows.
 
         Args:
-            faces: Images; see :func:`mmvlr.apis.pictures.pictures_of`.
+            faces: Images; see :func:`mmvlr.apis.images.images_of`.
             top: People to list for each.
             on_error: See :meth:`mmvlr.apis.FaceInferencer.stream`.
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmvlr.datasets.base import PICTURE_SUFFIXES
+from mmvlr.datasets.base import IMAGE_SUFFIXES
 
 
 def find_people(folder: str | Path) -> list[Path]:
@@ -17,7 +17,7 @@ def find_people(folder: str | Path) -> list[Path]:
     if not folder.is_dir():
         raise FileNotFoundError(f'{folder} does not exist or is no folder')
     entries = sorted(entry for entry in folder.iterdir() if not entry.name.startswith('.'))
-    loose = [e for e in entries if e.is_file() and e.suffix.lower() in PICTURE_SUFFIXES]
+    loose = [e for e in entries if e.is_file() and e.suffix.lower() in IMAGE_SUFFIXES]
     folders = [entry for entry in entries if entry.is_dir()]
     if loose or not folders:
         found = f'{len(loose)} images such as {loose[0].name}' if loose else 'no folder'

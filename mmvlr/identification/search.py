@@ -3,7 +3,7 @@
 A search is built of the templates once and asked many times. Both find candidates by fast float32
 products and compute the similarity of these again in float64, which is then rounded: so equal
 templates get equal similarities, and a probe the same ones alone or in a batch, exactly searched or
-by faiss. Equally similar people stand in the order of their enrolment.
+by faiss. Equally similar people stand in the order of their enrollment.
 """
 
 from collections.abc import Mapping

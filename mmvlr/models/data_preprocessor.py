@@ -14,7 +14,7 @@ from .resampling import STEPS, resize_native, to_device
 
 @MODELS.register_module()
 class FaceDataPreprocessor(BaseDataPreprocessor):
-    """Stack, reorder and normalise faces.
+    """Stack, reorder and normalize faces.
 
     The transforms deliver uint8 RGB faces of the final size. Everything that decides which numbers
     the network sees is an argument here, so that one object, its :attr:`contract`, can be written
@@ -26,10 +26,10 @@ class FaceDataPreprocessor(BaseDataPreprocessor):
     Args:
         size: (height, width) of the faces in pixels. Other sizes are an error.
         interpolation: How the transforms resized the face; checked by name only.
-        colour_order: ``'RGB'`` or ``'BGR'``: what the network was trained on.
-        mean: Subtracted from every channel, in grey levels.
-        std: Divided by, in grey levels.
-        alignment: Name of the alignment recipe the pictures went through.
+        color_order: ``'RGB'`` or ``'BGR'``: what the network was trained on.
+        mean: Subtracted from every channel, in gray levels.
+        std: Divided by, in gray levels.
+        alignment: Name of the alignment recipe the images went through.
         non_blocking: Copy to the device without waiting.
 
     Example:
@@ -44,18 +44,18 @@ class FaceDataPreprocessor(BaseDataPreprocessor):
         self,
         size: Sequence[int] = (112, 112),
         interpolation: str = 'bicubic',
-        colour_order: str = 'RGB',
+        color_order: str = 'RGB',
         mean: float | Sequence[float] = 127.5,
         std: float | Sequence[float] = 127.5,
         alignment: str = 'none',
         non_blocking: bool = False,
     ):
         super().__init__(non_blocking=non_blocking)
-        if colour_order not in ('RGB', 'BGR'):
-            raise ValueError(f"colour_order must be 'RGB' or 'BGR', not {colour_order!r}")
+        if color_order not in ('RGB', 'BGR'):
+            raise ValueError(f"color_order must be 'RGB' or 'BGR', not {color_order!r}")
         self.size = tuple(int(side) for side in size)
         self.interpolation = interpolation
-        self.colour_order = colour_order
+        self.color_order = color_order
         self.alignment = alignment
         self.mean_values = self._three(mean)
         self.std_values = self._three(std)
@@ -76,7 +76,7 @@ class FaceDataPreprocessor(BaseDataPreprocessor):
         return dict(
             size=list(self.size),
             interpolation=self.interpolation,
-            colour_order=self.colour_order,
+            color_order=self.color_order,
             mean=self.mean_values,
             std=self.std_values,
             alignment=self.alignment,
@@ -96,7 +96,7 @@ class FaceDataPreprocessor(BaseDataPreprocessor):
 
         Raises:
             ValueError: A face has another size than the contract states, or a native batch asks
-                for what is only known for single pictures.
+                for what is only known for single images.
         """
         return dict(
             inputs=self.images(data['inputs']), data_samples=self.records(data.get('data_samples'))
@@ -105,7 +105,7 @@ class FaceDataPreprocessor(BaseDataPreprocessor):
     def images(self, inputs: Any) -> torch.Tensor:
         """Return the network input (B, 3, H, W), float32; see :meth:`forward`."""
         if isinstance(inputs, Mapping):
-            return self._normalised(self.resampled(inputs))
+            return self._normalized(self.resampled(inputs))
         if not isinstance(inputs, torch.Tensor):
             wrong = [tuple(face.shape) for face in inputs if face.shape[-2:] != self.size]
             if wrong:
@@ -119,7 +119,7 @@ class FaceDataPreprocessor(BaseDataPreprocessor):
                 f'the preprocessing contract states faces of {self.size}, '
                 f'got {tuple(inputs.shape[-2:])}'
             )
-        return self._normalised(self.cast_data(inputs).float())
+        return self._normalized(self.cast_data(inputs).float())
 
     def records(self, data_samples: Any) -> Any:
         """Return the data samples; the model takes their labels to the device in one copy."""
@@ -136,7 +136,7 @@ class FaceDataPreprocessor(BaseDataPreprocessor):
         """Resize and augment the ``inputs`` of a native batch.
 
         Returns:
-            Faces (B, 3, H, W), float32 RGB in whole grey levels, on the device.
+            Faces (B, 3, H, W), float32 RGB in whole gray levels, on the device.
 
         Raises:
             ValueError: The contract's interpolation is not bicubic.
@@ -144,19 +144,19 @@ class FaceDataPreprocessor(BaseDataPreprocessor):
         if self.interpolation != 'bicubic':
             raise ValueError(
                 f'data_preprocessor.interpolation is {self.interpolation!r}, native faces are '
-                "resized 'bicubic' only; resize pictures one by one (ResizeFace, ..., PackFace)"
+                "resized 'bicubic' only; resize images one by one (ResizeFace, ..., PackFace)"
             )
         pixels, sizes = (
             to_device(torch.from_numpy(native[key]), self.device) for key in ('pixels', 'sizes')
         )
-        # Autocast would round grey levels to the 8 bits of bfloat16 in a product of matrices.
+        # Autocast would round gray levels to the 8 bits of bfloat16 in a product of matrices.
         with torch.autocast(self.device.type, enabled=False):
             images = resize_native(pixels, sizes, int(native['sizes'][:, 0].sum()), self.size)
             for step, draws in zip(native['steps'], native['draws'].T, strict=True):
                 images = STEPS[step](images, torch.from_numpy(draws))
         return images
 
-    def _normalised(self, images: torch.Tensor) -> torch.Tensor:
-        if self.colour_order == 'BGR':
+    def _normalized(self, images: torch.Tensor) -> torch.Tensor:
+        if self.color_order == 'BGR':
             images = images.flip(1)
         return (images - self.mean) / self.std

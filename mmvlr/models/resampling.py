@@ -1,14 +1,14 @@
 """Resizing and augmentation of a whole batch of faces, on the device that they are on.
 
-The same pictures as those of :mod:`mmvlr.datasets.transforms` for the same parameters, up to
+The same images as those of :mod:`mmvlr.datasets.transforms` for the same parameters, up to
 rounding: OpenCV's bicubic kernel (Keys, *Cubic convolution interpolation for digital image
-processing*, 1981, with a = -0.75), pixel centres at half-integers, no antialiasing, and whole grey
+processing*, 1981, with a = -0.75), pixel centers at half-integers, no antialiasing, and whole gray
 levels after every step. The steps are not merged into one: a rotation straight from the native
 pixels mirrors native pixels at the border, and so changes a ninth of a small face's pixels by more
-than 2 grey levels.
+than 2 gray levels.
 
 All functions work in float32 on any device, and wait for nothing: what decides the shape of a
-result is known to the CPU. Images are (B, 3, H, W) float32 in whole grey levels.
+result is known to the CPU. Images are (B, 3, H, W) float32 in whole gray levels.
 """
 
 from collections.abc import Callable, Sequence
@@ -38,8 +38,8 @@ def cubic_taps(source: torch.Tensor, target: int) -> tuple[torch.Tensor, torch.T
         Indices (B, target, 4), int64 in [0, source), the border repeated; weights of the same
         shape, float32, of sum 1.
     """
-    centre = torch.arange(target, device=source.device) + 0.5
-    place = centre * (source / target)[:, None] - 0.5
+    center = torch.arange(target, device=source.device) + 0.5
+    place = center * (source / target)[:, None] - 0.5
     first = place.floor()
     t = place - first
 
@@ -97,7 +97,7 @@ def _weighted_sum(
 
 
 def to_levels(images: torch.Tensor) -> torch.Tensor:
-    """Round to whole grey levels in [0, 255], as storing them as uint8 does."""
+    """Round to whole gray levels in [0, 255], as storing them as uint8 does."""
     return images.round().clamp_(0, 255)
 
 
@@ -108,7 +108,7 @@ def flip(images: torch.Tensor, mirrored: torch.Tensor) -> torch.Tensor:
 
 
 def rotate(images: torch.Tensor, degrees: torch.Tensor) -> torch.Tensor:
-    """Rotate images about their centre, counter-clockwise, the border mirrored.
+    """Rotate images about their center, counter-clockwise, the border mirrored.
 
     Args:
         images: (B, 3, H, W).
@@ -118,7 +118,7 @@ def rotate(images: torch.Tensor, degrees: torch.Tensor) -> torch.Tensor:
     angle = degrees.double().deg2rad()
     turn = torch.stack([angle.cos(), angle.sin()]).float()
     cos, sin = to_device(turn, images.device)[:, :, None, None]
-    # Pixels from the centre; F.grid_sample wants them in half sides.
+    # Pixels from the center; F.grid_sample wants them in half sides.
     y = torch.arange(height, device=images.device)[:, None] - (height - 1) / 2
     x = torch.arange(width, device=images.device) - (width - 1) / 2
     grid = torch.stack(

@@ -4,8 +4,8 @@ from .base import FaceBatch, QualityMeasure
 from .calibration import IsotonicCalibration
 from .crfiqa import CRFIQA, CRFIQAQuality, relative_classifiability
 from .embedding import ERSQuality, NormQuality, RecognizabilityQuality
-from .measuring import measure_quality, native_picture
-from .picture import SharpnessQuality, SizeQuality
+from .image import SharpnessQuality, SizeQuality
+from .measuring import measure_quality, native_image
 from .serfiq import SERFIQQuality, split_at_dropout
 
 __all__ = [
@@ -21,7 +21,7 @@ __all__ = [
     'SharpnessQuality',
     'SizeQuality',
     'measure_quality',
-    'native_picture',
+    'native_image',
     'relative_classifiability',
     'split_at_dropout',
 ]

@@ -17,17 +17,17 @@ class FaceBatch:
     Attributes:
         model: A recognizer in eval mode, not wrapped; None where no measure needs one.
         inputs: (B, 3, H, W), as the model's data preprocessor makes them.
-        pictures: B uint8 RGB arrays (h, w, 3) in native size, before any resizing.
+        images: B uint8 RGB arrays (h, w, 3) in native size, before any resizing.
         passed: What ``model.extract_feat(inputs)`` returned, if that was already asked for.
     """
 
     model: FaceRecognizer | None = None
     inputs: torch.Tensor | None = None
-    pictures: Sequence[np.ndarray] | None = None
+    images: Sequence[np.ndarray] | None = None
     passed: tuple[torch.Tensor, torch.Tensor] | None = None
 
     def __len__(self) -> int:
-        faces = self.pictures if self.inputs is None else self.inputs
+        faces = self.images if self.inputs is None else self.inputs
         return 0 if faces is None else len(faces)
 
     @cached_property
@@ -69,21 +69,21 @@ class QualityMeasure:
     Attributes:
         name: Name in results.
         needs_model: Whether ``model`` and ``inputs`` are looked at.
-        needs_pictures: Whether ``pictures`` are looked at.
+        needs_images: Whether ``images`` are looked at.
 
     Example:
         >>> class BrightnessQuality(QualityMeasure):
-        ...     name, needs_model, needs_pictures = 'brightness', False, True
+        ...     name, needs_model, needs_images = 'brightness', False, True
         ...
         ...     def measure(self, faces):
-        ...         return torch.tensor([picture.mean() for picture in faces.pictures])
-        >>> BrightnessQuality()(FaceBatch(pictures=[np.full((9, 9, 3), 7, np.uint8)]))
+        ...         return torch.tensor([image.mean() for image in faces.images])
+        >>> BrightnessQuality()(FaceBatch(images=[np.full((9, 9, 3), 7, np.uint8)]))
         tensor([7.])
     """
 
     name: str
     needs_model: bool = True
-    needs_pictures: bool = False
+    needs_images: bool = False
 
     def __init__(self, name: str | None = None):
         if name is not None:
@@ -103,8 +103,8 @@ class QualityMeasure:
         """
         if self.needs_model and (faces.model is None or faces.inputs is None):
             raise ValueError(f'the quality measure {self.name!r} needs a model and its inputs')
-        if self.needs_pictures and faces.pictures is None:
-            raise ValueError(f'the quality measure {self.name!r} needs pictures in native size')
+        if self.needs_images and faces.images is None:
+            raise ValueError(f'the quality measure {self.name!r} needs images in native size')
         quality = self.measure(faces).float()
         if quality.shape != (len(faces),):
             raise ValueError(

@@ -18,7 +18,7 @@ class IsotonicCalibration:
 
     The non-decreasing function that is nearest in squares to what was observed (pool adjacent
     violators), linear between the observed qualities and constant beyond them. Faces are ranked as
-    before, except that neighbours may become equal. Zadrozny and Elkan, *Transforming classifier
+    before, except that neighbors may become equal. Zadrozny and Elkan, *Transforming classifier
     scores into accurate multiclass probability estimates*, KDD 2002.
 
     The people it is fitted on must be others than those it is used on; give ``identities`` to both

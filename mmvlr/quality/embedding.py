@@ -44,11 +44,11 @@ class ERSQuality(QualityMeasure):
         """Return ERS (B,).
 
         Raises:
-            ValueError: The model has no UI centre.
+            ValueError: The model has no UI center.
         """
         if not faces.model.has_ui_center:
             raise ValueError(
-                f'{self.name!r} needs the centre of the unrecognizable identities, and the model '
+                f'{self.name!r} needs the center of the unrecognizable identities, and the model '
                 'has none: train or test it with UICenterHook, or call model.set_ui_center'
             )
         return faces.model.embedding_predictions(faces.embedding)['ers']

@@ -10,7 +10,7 @@ from mmengine.dist import all_gather_object
 from torch import nn
 
 from mmvlr.datasets import FaceDataset
-from mmvlr.datasets.transforms import FlipFace, LoadFace, PackFace, ResizeFace, read_picture
+from mmvlr.datasets.transforms import FlipFace, LoadFace, PackFace, ResizeFace, read_image
 from mmvlr.engine import unwrap
 from mmvlr.models.recognizers import predict_in_full_batches
 from mmvlr.registry import QUALITIES
@@ -18,7 +18,7 @@ from mmvlr.structures import FaceDataSample
 
 from .base import FaceBatch, QualityMeasure
 
-#: Transforms behind which the picture of the record is still the face in its native size.
+#: Transforms behind which the image of the record is still the face in its native size.
 _HARMLESS = (LoadFace, FlipFace, ResizeFace, PackFace)
 
 
@@ -44,7 +44,7 @@ def measure_quality(
 
     Raises:
         ValueError: Two measures have the same name, the model or the data set lacks what a measure
-            needs, or there is no picture.
+            needs, or there is no image.
     """
     measures = [QUALITIES.build(dict(m)) if isinstance(m, Mapping) else m for m in measures]
     names = [measure.name for measure in measures]
@@ -53,7 +53,7 @@ def measure_quality(
     asking = [measure.name for measure in measures if measure.needs_model]
     if asking and model is None:
         raise ValueError(f'{", ".join(asking)}: a model is needed')
-    with_pictures = any(measure.needs_pictures for measure in measures)
+    with_images = any(measure.needs_images for measure in measures)
 
     model = unwrap(model) if asking else None
     was_training = model is not None and model.training
@@ -63,16 +63,16 @@ def measure_quality(
             model.eval()
         for batch in dataloader:
             samples = batch['data_samples']
-            pictures = None
-            if with_pictures:
+            images = None
+            if with_images:
                 dataset = getattr(dataloader, 'dataset', None)
-                pictures = [native_picture(sample, dataset) for sample in samples]
+                images = [native_image(sample, dataset) for sample in samples]
             if model is None:
-                faces = FaceBatch(pictures=pictures)
+                faces = FaceBatch(images=images)
                 found = {measure.name: measure(faces) for measure in measures}
             else:
                 inputs = model.data_preprocessor(batch, False)['inputs']
-                found = predict_in_full_batches(_of_portions(measures, model, pictures), inputs)
+                found = predict_in_full_batches(_of_portions(measures, model, images), inputs)
             table = np.stack([found[name].cpu().numpy() for name in names], axis=1)
             for sample, row in zip(samples, table, strict=True):
                 mine[sample.sample_idx] = row
@@ -83,16 +83,16 @@ def measure_quality(
     for part in all_gather_object(mine):
         merged.update(part)
     if not merged:
-        raise ValueError('there is no picture to measure the quality of')
+        raise ValueError('there is no image to measure the quality of')
     table = np.stack([merged[index] for index in sorted(merged)])
     return {name: np.ascontiguousarray(table[:, column]) for column, name in enumerate(names)}
 
 
 def _of_portions(
-    measures: Sequence[QualityMeasure], model: nn.Module, pictures: list[np.ndarray] | None
+    measures: Sequence[QualityMeasure], model: nn.Module, images: list[np.ndarray] | None
 ) -> Callable[[torch.Tensor], dict[str, torch.Tensor]]:
     """Return a function of the network's inputs, portion by portion, to name -> (B,)."""
-    waiting = None if pictures is None else iter(pictures)
+    waiting = None if images is None else iter(images)
 
     def measure_portion(inputs: torch.Tensor) -> dict[str, torch.Tensor]:
         own = None
@@ -106,33 +106,33 @@ def _of_portions(
     return measure_portion
 
 
-def native_picture(sample: FaceDataSample, dataset: Any = None) -> np.ndarray:
+def native_image(sample: FaceDataSample, dataset: Any = None) -> np.ndarray:
     """Return a face as it was before it was resized for the network, uint8 RGB (h, w, 3).
 
-    ``sample.picture`` where the pipeline kept it, else the picture of the data set's record, else
+    ``sample.image`` where the pipeline kept it, else the image of the data set's record, else
     the file ``sample.img_path``. A pipeline keeps it by a transform that copies ``img`` to
-    ``picture`` in front of ``ResizeFace``, and ``PackFace`` with ``'picture'`` in ``meta_keys``.
+    ``image`` in front of ``ResizeFace``, and ``PackFace`` with ``'image'`` in ``meta_keys``.
 
     Args:
         sample: The face's record.
         dataset: The data set that it comes from.
 
     Raises:
-        ValueError: The pipeline changes faces beyond their size, so that the record's picture is
+        ValueError: The pipeline changes faces beyond their size, so that the record's image is
             another one than the model sees.
         FileNotFoundError: There is no such file.
     """
-    if 'picture' in sample:
-        return sample.picture
+    if 'image' in sample:
+        return sample.image
     record = {}
     if isinstance(dataset, FaceDataset):
         changing = [t for t in dataset.pipeline.transforms if not isinstance(t, _HARMLESS)]
         if changing or type(dataset).prepare_data is not FaceDataset.prepare_data:
             by = type(changing[0] if changing else dataset).__name__
             raise ValueError(
-                f'{by} changes the faces, so the picture of the record is not what the model '
-                "sees: copy 'img' to 'picture' in front of ResizeFace and give PackFace the "
-                "meta_keys (*PackFace.DEFAULT_KEYS, 'picture')"
+                f'{by} changes the faces, so the image of the record is not what the model '
+                "sees: copy 'img' to 'image' in front of ResizeFace and give PackFace the "
+                "meta_keys (*PackFace.DEFAULT_KEYS, 'image')"
             )
         record = dataset.get_data_info(sample.sample_idx)
-    return record['img'] if 'img' in record else read_picture(sample.img_path)
+    return record['img'] if 'img' in record else read_image(sample.img_path)

@@ -26,7 +26,7 @@ def save_pretrained(
         path: The file to write, atomically.
         backbone: Its state goes under ``backbone.`` so that ``load_from`` takes it.
         contract: The preprocessing contract (``FaceDataPreprocessor.contract``).
-        **meta: Plain values kept beside it: source, licence, backbone config.
+        **meta: Plain values kept beside it: source, license, backbone config.
 
     Returns:
         str: SHA-256 of the file.

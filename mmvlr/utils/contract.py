@@ -1,8 +1,8 @@
-"""The preprocessing contract: what a network expects its pictures to have gone through.
+"""The preprocessing contract: what a network expects its images to have gone through.
 
 A contract is a flat dict of plain values. It is made by ``FaceDataPreprocessor.contract``, travels
 in a checkpoint under ``meta.preprocessing``, and two contracts are compatible only if they are
-equal (:func:`check_contract` tells the one exception): a network fed with another colour order or
+equal (:func:`check_contract` tells the one exception): a network fed with another color order or
 another scaling still gives numbers, just worse ones, and nobody sees why.
 """
 
@@ -42,7 +42,7 @@ def check_contract(
 
     Example:
         >>> check_contract({'mean': [127.5]}, {'mean': [127.5]})
-        >>> check_contract({'colour_order': 'RGB'}, {'colour_order': 'BGR'}, 'a.pth')
+        >>> check_contract({'color_order': 'RGB'}, {'color_order': 'BGR'}, 'a.pth')
         Traceback (most recent call last):
         mmvlr.utils.contract.ContractMismatchError: a.pth was made with another preprocessing ...
     """

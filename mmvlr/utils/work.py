@@ -152,7 +152,7 @@ def _run_work(item: Any) -> Any:
 def in_order(make: Callable[[], Callable], items: Sequence, jobs: int = 1) -> Iterator:
     """Work on items in processes; yield the results in the order of the items.
 
-    Every process works on one thread: sums depend on the number of threads, and small pictures
+    Every process works on one thread: sums depend on the number of threads, and small images
     gain nothing from more.
 
     Args:
@@ -190,10 +190,10 @@ def in_order(make: Callable[[], Callable], items: Sequence, jobs: int = 1) -> It
 
 @contextlib.contextmanager
 def progress_bar(what: str, total: int) -> Iterator[Callable[[], None]]:
-    """Show how far a long work is, and how many pictures it does in a second.
+    """Show how far a long work is, and how many images it does in a second.
 
     Yields:
-        Call it after each picture.
+        Call it after each image.
     """
     from rich.console import Console
     from rich.progress import (

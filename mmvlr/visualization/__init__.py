@@ -1,4 +1,4 @@
-"""Pictures of runs: figures, contact sheets, the report page and the comparison page.
+"""Images of runs: figures, contact sheets, the report page and the comparison page.
 
 Nothing is drawn, and matplotlib is not imported, until one of the functions is called.
 """

@@ -553,7 +553,7 @@ measure, the fewer green ones are here.</p>
 {% macro activation(content) %}
 <p class="how">Which parts of a face carry its similarity, method by method. {{ content.note }}
 Every map is scaled to its own range, so compare places within a map, not brightness between
-maps; a face without any colour has no place that speaks for its person.</p>
+maps; a face without any color has no place that speaks for its person.</p>
 <div class="heat"><span>least</span><i></i><span>most</span></div>
 <div class="scroll" tabindex="0" role="region" aria-label="Activation maps"><table class="maps">
 <tr><th>Face</th>{% for method in content.methods %}<th>{{ method }}</th>{% endfor %}</tr>

@@ -1,6 +1,6 @@
 """What the pages share: style sheet, layout, and how values, faces and figures get into them.
 
-A page is one file. Pictures are embedded, the style sheet is inline, there is no script, and a
+A page is one file. Images are embedded, the style sheet is inline, there is no script, and a
 content security policy forbids the page to load anything, so it opens the same from a disk, a mail
 attachment or a web server. Figures are embedded twice, for light and for dark displays.
 """
@@ -135,7 +135,7 @@ def interval_text(low: float | None, high: float | None, unit: str = 'rate') -> 
 
 
 def data_uri(kind: str, data: bytes) -> str:
-    """A picture (``png``, ``jpeg``) as an address that holds it."""
+    """An image (``png``, ``jpeg``) as an address that holds it."""
     return f'data:image/{kind};base64,{base64.b64encode(data).decode("ascii")}'
 
 
@@ -166,29 +166,27 @@ def embedded_figure(draw: Callable[[Theme], 'Figure'], alt: str) -> dict[str, An
     """A figure for light and for dark displays."""
     from PIL import Image
 
-    picture: dict[str, Any] = {'alt': alt}
+    image: dict[str, Any] = {'alt': alt}
     for name, theme in (('light', plots.LIGHT), ('dark', plots.DARK)):
         pixels = plots.figure_pixels(draw(theme))
-        picture['height'], picture['width'] = pixels.shape[:2]
-        # Line art needs few colours: a palette cuts the page to a third.
+        image['height'], image['width'] = pixels.shape[:2]
+        # Line art needs few colors: a palette cuts the page to a third.
         buffer = BytesIO()
         indexed = Image.fromarray(pixels).quantize(96, dither=Image.Dither.NONE)
         indexed.save(buffer, 'png', optimize=True)
-        picture[name] = data_uri('png', buffer.getvalue())
-    return picture
+        image[name] = data_uri('png', buffer.getvalue())
+    return image
 
 
-def legend_entry(
-    label: Any, colour: int | None, dash: str = '-', extra: str = ''
-) -> dict[str, Any]:
+def legend_entry(label: Any, color: int | None, dash: str = '-', extra: str = '') -> dict[str, Any]:
     """One entry of a legend; it stands in the page, where it wraps, scales and can be searched."""
     count = len(plots.LIGHT.series)
-    if colour is None:
-        return {'label': label, 'colour': 'var(--muted)', 'dash': dash, 'extra': extra}
+    if color is None:
+        return {'label': label, 'color': 'var(--muted)', 'dash': dash, 'extra': extra}
     return {
         'label': label,
-        'colour': f'var(--s{colour % count})',
-        'dash': plots.DASHES[colour // count % 4],
+        'color': f'var(--s{color % count})',
+        'dash': plots.DASHES[color // count % 4],
         'extra': extra,
     }
 
@@ -239,12 +237,12 @@ def quality_panels(quality: Mapping[str, Mapping[str, np.ndarray]]) -> list[dict
                 'legend': [
                     legend_entry(
                         _SET_NAMES.get(name, name),
-                        plots.SET_COLOURS.get(name, index),
+                        plots.SET_COLORS.get(name, index),
                         extra=f'{len(values):,} · median {np.median(values):.3g}',
                     )
                     for index, (name, values) in enumerate(finite.items())
                 ],
-                'picture': embedded_figure(
+                'image': embedded_figure(
                     lambda theme, finite=finite, measure=measure: plots.quality_figure(
                         finite, measure, theme, legend=False
                     ),
@@ -262,7 +260,7 @@ def discard_content(
     if not curves:
         return None
     entries = [
-        (legend_entry(name, plots.MEASURE_COLOURS.get(name, index + 3)), curve)
+        (legend_entry(name, plots.MEASURE_COLORS.get(name, index + 3)), curve)
         for index, (name, curve) in enumerate(curves.items())
     ]
     for index, (name, curve) in enumerate(bounds.items()):
@@ -275,7 +273,7 @@ def discard_content(
         area = f'{curve.auc:.3f}' if known_area else MISSING
         rows.append((entry, area, cells))
     return {
-        'picture': embedded_figure(
+        'image': embedded_figure(
             lambda theme: plots.discard_figure(curves, bounds, theme, legend=False),
             f'Rank-1 error over discarded share for {", ".join(curves)}',
         ),
@@ -286,10 +284,10 @@ def discard_content(
 
 
 def _style_sheet() -> str:
-    """The style sheet, with the colours of the figures as variables."""
+    """The style sheet, with the colors of the figures as variables."""
 
     def variables(theme: Theme) -> str:
-        series = ''.join(f'--s{i}:{colour};' for i, colour in enumerate(theme.series))
+        series = ''.join(f'--s{i}:{color};' for i, color in enumerate(theme.series))
         return (
             f'--card:{theme.surface};--ink:{theme.ink};--muted:{theme.muted};'
             f'--line:{theme.line};--right:{theme.right};--wrong:{theme.wrong};{series}'
@@ -367,8 +365,8 @@ section.omitted h2{font-size:1rem}
 .panel h3 span{float:right;font-weight:400;font-size:.88rem;color:var(--muted);
  font-variant-numeric:tabular-nums}
 .panel h3 b{color:var(--ink)}
-.panel picture{padding-top:8px;align-self:end}
-picture img{display:block;width:100%;height:auto}
+.panel image{padding-top:8px;align-self:end}
+image img{display:block;width:100%;height:auto}
 .legend{display:flex;flex-wrap:wrap;gap:2px 14px;list-style:none;font-size:.82rem;
  margin-top:8px}
 .legend small,.entry small{color:var(--muted);font-size:inherit}
@@ -507,15 +505,15 @@ _MACROS = """
 </figcaption>
 {% endif %}
 {% endmacro %}
-{% macro plot(picture) %}
-<picture>
-<source media="(prefers-color-scheme: dark)" srcset="{{ picture.dark }}">
-<img src="{{ picture.light }}" width="{{ picture.width }}" height="{{ picture.height }}"
- alt="{{ picture.alt }}">
-</picture>
+{% macro plot(image) %}
+<image>
+<source media="(prefers-color-scheme: dark)" srcset="{{ image.dark }}">
+<img src="{{ image.light }}" width="{{ image.width }}" height="{{ image.height }}"
+ alt="{{ image.alt }}">
+</image>
 {% endmacro %}
 {% macro key(entry) %}
-<i class="swatch" style="border-color:{{ entry.colour }};border-top-style:
+<i class="swatch" style="border-color:{{ entry.color }};border-top-style:
 {{- {'-': 'solid', '--': 'dashed', '-.': 'double', ':': 'dotted'}[entry.dash] }}"></i>
 {{- entry.label }}{% if entry.extra %} <small>{{ entry.extra }}</small>{% endif %}
 {% endmacro %}
@@ -534,7 +532,7 @@ above a random UI face: 1 is perfect, 0.5 is guessing.</p>
 {% for panel in panels %}
 <div class="panel short"><h3>{{ panel.measure }}
 {%- if panel.auc %}<span>AUC <b>{{ panel.auc }}</b></span>{% endif %}</h3>
-{{ legend(panel.legend) }}{{ plot(panel.picture) }}</div>
+{{ legend(panel.legend) }}{{ plot(panel.image) }}</div>
 {% endfor %}
 </div>
 {% endmacro %}
@@ -545,7 +543,7 @@ answers to trust. The random level is a measure that knows nothing; with perfect
 wrong answers go first.{% if has_band %} Bands are 95 % intervals.{% endif %}</p>
 {% endmacro %}
 {% macro discard_curves(curves) %}
-<div class="split">{{ plot(curves.picture) }}
+<div class="split">{{ plot(curves.image) }}
 <div class="scroll"><table>
 <tr><th rowspan="2">Measure</th><th class="num" rowspan="2">Area</th>
 <th class="num" colspan="{{ curves.shares | length }}">Error with this share discarded</th></tr>

@@ -1,4 +1,4 @@
-"""Figures and pictures of face recognition and face quality: arrays in, figures or pixels out.
+"""Figures and images of face recognition and face quality: arrays in, figures or pixels out.
 
 The figures are built on matplotlib's object interface and its Agg canvas, so nothing here touches
 ``pyplot``, its state or a display; matplotlib itself is imported when the first figure is made.
@@ -25,14 +25,14 @@ Scalars = Mapping[str, tuple[np.ndarray, np.ndarray]]
 
 @dataclass(frozen=True)
 class Theme:
-    """Colours of a figure, as ``#rrggbb``.
+    """Colors of a figure, as ``#rrggbb``.
 
     Attributes:
         surface: Background, the same as the page's cards.
         ink: Text of axis labels.
         muted: Tick labels and reference lines.
         line: Grid and axis lines.
-        series: Colours of the curves, in order.
+        series: Colors of the curves, in order.
         right: Border of a correct match.
         wrong: Border of a wrong match.
     """
@@ -83,9 +83,9 @@ DARK = Theme(
     wrong='#ff6b74',
 )
 
-# A measure keeps its colour in every figure, and a set of faces has one that no measure has.
-MEASURE_COLOURS = {'RI': 0, 'ERS': 1, 'norm': 2}
-SET_COLOURS = {'probe': 3, 'gallery': 5, 'ui': 4}
+# A measure keeps its color in every figure, and a set of faces has one that no measure has.
+MEASURE_COLORS = {'RI': 0, 'ERS': 1, 'norm': 2}
+SET_COLORS = {'probe': 3, 'gallery': 5, 'ui': 4}
 DASHES = ('-', '--', '-.', ':')
 
 
@@ -133,12 +133,12 @@ class DiscardCurve:
 
 
 def new_figure(width: float, height: float, theme: Theme = LIGHT) -> tuple['Figure', 'Axes']:
-    """A figure of one set of axes in the colours of a theme, outside ``pyplot``.
+    """A figure of one set of axes in the colors of a theme, outside ``pyplot``.
 
     Args:
         width: In inches.
         height: In inches.
-        theme: Colours.
+        theme: Colors.
 
     Raises:
         ImportError: matplotlib is not installed.
@@ -201,10 +201,10 @@ def _legend(
     )
 
 
-def _band(axes: 'Axes', x: np.ndarray, low: Any, high: Any, colour: str) -> None:
+def _band(axes: 'Axes', x: np.ndarray, low: Any, high: Any, color: str) -> None:
     if low is not None and high is not None:
         low, high = _floats(low), _floats(high)
-        axes.fill_between(x, low, high, color=colour, alpha=0.16, linewidth=0)
+        axes.fill_between(x, low, high, color=color, alpha=0.16, linewidth=0)
 
 
 def _percent(rate: float) -> str:
@@ -296,7 +296,7 @@ def training_figure(
     Args:
         scalars: Name to (steps (N,), values (N,)); values may be NaN.
         epoch_steps: (E,) iterations at which epochs end, or None.
-        theme: Colours.
+        theme: Colors.
         legend: Whether to draw the names into the figure.
 
     Returns:
@@ -365,7 +365,7 @@ def cmc_figure(
     Args:
         curves: Name of the system to its curve: rates over the ranks 1, ..., K.
         max_rank: Last rank drawn.
-        theme: Colours.
+        theme: Colors.
         legend: Whether to draw the names into the figure.
 
     Returns:
@@ -424,7 +424,7 @@ def rates_figure(
     Args:
         curves: Name of the system to its curve.
         kind: Whether x and y are FPIR and TPIR, or FAR and TAR.
-        theme: Colours.
+        theme: Colors.
         legend: Whether to draw the names into the figure.
 
     Returns:
@@ -465,7 +465,7 @@ def rates_figure(
     return figure
 
 
-# Rates at which a DET axis may begin, end and be labelled, the most telling first: where labels
+# Rates at which a DET axis may begin, end and be labeled, the most telling first: where labels
 # would run into each other, the earlier one stays.
 _DET_TICKS = (0.01, 0.1, 0.4, 0.8, 0.99, 0.001, 0.2, 0.6, 0.9, 0.999, 0.05, 1e-4, 1e-5)
 
@@ -488,7 +488,7 @@ def det_figure(
         curves: Name of the system to its curve of hits, as in :func:`rates_figure`; a miss is
             one minus it.
         kind: Whether x and y are FPIR and TPIR, or FAR and TAR.
-        theme: Colours.
+        theme: Colors.
         legend: Whether to draw the names into the figure.
 
     Returns:
@@ -562,7 +562,7 @@ def quality_figure(
     Args:
         sets: ``probe``, ``gallery``, ``ui`` (or any other name) to values (N,); NaN is ignored.
         measure: Name of the measure, the label of the axis.
-        theme: Colours.
+        theme: Colors.
         legend: Whether to draw the names into the figure.
 
     Returns:
@@ -580,7 +580,7 @@ def quality_figure(
             low, high = low - 0.5, high + 0.5
         edges = np.linspace(low, high, 41)
         for index, (name, values) in enumerate(finite.items()):
-            style = _style(SET_COLOURS.get(name, index), theme)
+            style = _style(SET_COLORS.get(name, index), theme)
             styles.append(style)
             counts, _ = np.histogram(np.clip(values, low, high), edges)
             heights = counts / len(values)
@@ -605,9 +605,9 @@ def discard_figure(
 
     Args:
         curves: Quality measure to its curve.
-        bounds: Reference lines, such as ``random`` and ``perfect knowledge``: grey, the first
+        bounds: Reference lines, such as ``random`` and ``perfect knowledge``: gray, the first
             dotted, the others dashed.
-        theme: Colours.
+        theme: Colors.
         legend: Whether to draw names and areas into the figure.
 
     Returns:
@@ -616,7 +616,7 @@ def discard_figure(
     figure, axes = new_figure(4.4, 3.1, theme)
     entries = []
     for index, (name, curve) in enumerate(curves.items()):
-        entries.append((name, curve, _style(MEASURE_COLOURS.get(name, index + 3), theme)))
+        entries.append((name, curve, _style(MEASURE_COLORS.get(name, index + 3), theme)))
     for index, (name, curve) in enumerate((bounds or {}).items()):
         entries.append((name, curve, {'color': theme.muted, 'linestyle': '--' if index else ':'}))
     top = 0.0
@@ -661,17 +661,17 @@ def overlay_attention(
 ) -> np.ndarray:
     """Lay a spatial attention map over its face.
 
-    The face turns grey, and the map is scaled to its own range: the least attended place stays
-    as it is, the most attended one is coloured. Both are resized bicubically.
+    The face turns gray, and the map is scaled to its own range: the least attended place stays
+    as it is, the most attended one is colored. Both are resized bicubically.
 
     Args:
         face: (h, w, 3) uint8, RGB.
         attention: (h', w') real, any range; NaN counts as the lowest value.
         size: Longer side of the result, in pixels.
-        strength: Opacity of the colour at the most attended place, in [0, 1].
+        strength: Opacity of the color at the most attended place, in [0, 1].
 
     Returns:
-        (H, W, 3) uint8, RGB, with ``max(H, W) == size``. A constant map colours nothing.
+        (H, W, 3) uint8, RGB, with ``max(H, W) == size``. A constant map colors nothing.
 
     Example:
         >>> face = np.full((16, 12, 3), 128, np.uint8)
@@ -682,7 +682,7 @@ def overlay_attention(
     if attention.ndim != 2 or not attention.size:
         raise ValueError(f'an attention map must be (h, w), got {attention.shape}')
     base = resize_longer_side(check_face(face), size, cv2.INTER_CUBIC)
-    grey = cv2.cvtColor(base, cv2.COLOR_RGB2GRAY)[..., None].astype(np.float32)
+    gray = cv2.cvtColor(base, cv2.COLOR_RGB2GRAY)[..., None].astype(np.float32)
 
     finite = attention[np.isfinite(attention)]
     low, high = (finite.min(), finite.max()) if finite.size else (0.0, 0.0)
@@ -691,9 +691,9 @@ def overlay_attention(
     shape = base.shape[1], base.shape[0]
     scaled = cv2.resize(scaled, shape, interpolation=cv2.INTER_CUBIC).clip(0, 1)
     table = cv2.applyColorMap((scaled * 255).astype(np.uint8), cv2.COLORMAP_INFERNO)
-    colour = cv2.cvtColor(table, cv2.COLOR_BGR2RGB).astype(np.float32)
+    color = cv2.cvtColor(table, cv2.COLOR_BGR2RGB).astype(np.float32)
     opacity = strength * scaled[..., None]
-    return np.rint(grey * (1 - opacity) + colour * opacity).astype(np.uint8)
+    return np.rint(gray * (1 - opacity) + color * opacity).astype(np.uint8)
 
 
 def _font(points: int) -> 'FreeTypeFont | ImageFont':
@@ -708,8 +708,8 @@ def _font(points: int) -> 'FreeTypeFont | ImageFont':
     return ImageFont.truetype(str(path), points)
 
 
-def _hex_rgb(colour: str) -> tuple[int, int, int]:
-    return int(colour[1:3], 16), int(colour[3:5], 16), int(colour[5:7], 16)
+def _hex_rgb(color: str) -> tuple[int, int, int]:
+    return int(color[1:3], 16), int(color[3:5], 16), int(color[5:7], 16)
 
 
 def contact_sheet(
@@ -725,7 +725,7 @@ def contact_sheet(
 
     A cell is ``size + 2 * border`` wide and as high, plus 15 pixels for every caption line of the
     longest caption; cells are ``gap`` apart and ``gap`` from the edge. A face that is not square
-    is centred in its cell.
+    is centered in its cell.
 
     Args:
         cards: Faces in reading order.
@@ -735,7 +735,7 @@ def contact_sheet(
         border: Width of the frame that says right or wrong, in pixels.
         interpolation: ``nearest`` shows the pixels of the camera, ``bicubic`` what is given to
             a network.
-        theme: Colours.
+        theme: Colors.
 
     Returns:
         (H, W, 3) uint8, RGB.

@@ -81,9 +81,9 @@ class Failure:
 
     Attributes:
         probe: The probe; its caption tells its RI.
-        matches: Best gallery pictures in order, with scores as captions and a border that says
+        matches: Best gallery images in order, with scores as captions and a border that says
             whether the identity is right.
-        mate: The best-placed gallery picture of the same person, with its score and rank; None
+        mate: The best-placed gallery image of the same person, with its score and rank; None
             where the gallery holds none.
     """
 
@@ -163,11 +163,11 @@ SECTIONS: Sections = {
 }
 
 _PANEL_NOTES = {
-    'Losses': 'The sum that is minimised, and its terms.',
+    'Losses': 'The sum that is minimized, and its terms.',
     'Recognizability index': 'The target ξ and its prediction ξ̂, which should follow it.',
     'Proximities': (
         'Distance to the own prototype (dᴾ, should fall), to the nearest other (dᴺ) and to the '
-        'UI centre (should stay clear of 0).'
+        'UI center (should stay clear of 0).'
     ),
     'UI statistics': 'Mean and spread of ξ̂ over the unrecognizable faces.',
     'Effective rank': 'Dimensions the embeddings really use; near 1 they have collapsed.',
@@ -327,7 +327,7 @@ def _training(data: ReportData) -> list[dict[str, Any]]:
                 'title': title,
                 'note': _PANEL_NOTES[title],
                 'legend': [legend_entry(_scalar_label(name), i) for i, name in enumerate(members)],
-                'picture': embedded_figure(
+                'image': embedded_figure(
                     lambda theme, members=members: plots.training_figure(
                         members, data.epoch_steps, theme, legend=False
                     ),
@@ -348,7 +348,7 @@ def _cmc(curves: Mapping[str, Curve]) -> dict[str, Any] | None:
         rates = dict(zip(curve.x, curve.y, strict=True))
         rows.append((legend_entry(name, index), [number_text(rates.get(rank)) for rank in ranks]))
     return {
-        'picture': embedded_figure(
+        'image': embedded_figure(
             lambda theme: plots.cmc_figure(curves, theme=theme, legend=False),
             f'Cumulative match characteristic of {", ".join(curves)}',
         ),
@@ -379,7 +379,7 @@ def _rates(
         'kind': kind,
         'hits': hits,
         'legend': [legend_entry(name, index) for index, name in enumerate(curves)],
-        'pictures': [
+        'images': [
             embedded_figure(
                 lambda theme: plots.rates_figure(curves, kind, theme, legend=False),
                 f'{hits} over {false_alarms} of {names}',
@@ -401,7 +401,7 @@ _MACROS = """
 {%- if table.columns %}, beside other systems on the same faces{% endif %}.
 {% if table.has_scale %}<span class="wide">The blue mark on the scale is this model
 {%- if table.has_interval %}, pale around it the 95 % interval{% endif %}
-{%- if table.columns %}; grey ticks are the other systems{% endif %}.</span>{% endif %}</p>
+{%- if table.columns %}; gray ticks are the other systems{% endif %}.</span>{% endif %}</p>
 <div class="scroll"><table class="headline">
 <tr><th>Metric</th><th class="num">This model</th>
 {% if table.has_interval %}<th class="num wide">95 % interval</th>{% endif %}
@@ -432,7 +432,7 @@ their moving mean; vertical lines, numbered above, are the ends of epochs.</p>
 <div class="panels">
 {% for panel in panels %}
 <div class="panel"><h3>{{ panel.title }}</h3><p>{{ panel.note }}</p>
-{{ legend(panel.legend) }}{{ plot(panel.picture) }}</div>
+{{ legend(panel.legend) }}{{ plot(panel.image) }}</div>
 {% endfor %}
 </div>
 {% endmacro %}
@@ -440,7 +440,7 @@ their moving mean; vertical lines, numbered above, are the ends of epochs.</p>
 <p class="how">How often the right identity is among the k best gallery matches (CMC curve). The
 curve starts at the rank-1 rate, and higher is better
 {%- if curves.has_band %}; bands are 95 % intervals{% endif %}.</p>
-<div class="split">{{ plot(curves.picture) }}
+<div class="split">{{ plot(curves.image) }}
 <div class="scroll"><table>
 <tr><th>Rank</th>{% for rank in curves.ranks %}<th class="num">{{ rank }}</th>{% endfor %}</tr>
 {% for entry, cells in curves.rows %}
@@ -454,12 +454,12 @@ curve starts at the rank-1 rate, and higher is better
 a person of the gallery is found and accepted (TPIR), against how often a stranger is taken for
 somebody (FPIR)
 {%- else -%}
-two pictures of one person are accepted (TAR), against how often pictures of two people are (FAR)
-{%- endif %}: higher is better in the first picture, and lower in the second, the DET curve, which
+two images of one person are accepted (TAR), against how often images of two people are (FAR)
+{%- endif %}: higher is better in the first image, and lower in the second, the DET curve, which
 shows the misses on normal-deviate axes{% if curves.has_band %}; bands are 95 % intervals
 {%- endif %}.</p>
 {{ legend(curves.legend) }}
-<div class="split">{% for picture in curves.pictures %}{{ plot(picture) }}{% endfor %}</div>
+<div class="split">{% for image in curves.images %}{{ plot(image) }}{% endfor %}</div>
 <div class="scroll"><table class="rates">
 <tr><th>{{ curves.hits }} at</th>
 {% for target in curves.targets %}<th class="num">{{ target }}</th>{% endfor %}</tr>

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 
+from mmvlr.apis.images import as_rgb
 from mmvlr.apis.inferencer import FaceInferencer, FaceResults
 from mmvlr.apis.network import TorchNetwork
-from mmvlr.apis.pictures import as_rgb
-from mmvlr.datasets.transforms import read_picture
+from mmvlr.datasets.transforms import read_image
 from mmvlr.identification import Comparison, Decision, Gallery, Identifier
 from mmvlr.visualization import overlay_attention
 from mmvlr.visualization.plots import resize_longer_side
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import gradio
 
 Face = str | Path | np.ndarray
-#: Longer side of the shown pictures in pixels.
+#: Longer side of the shown images in pixels.
 _SHOWN = 224
 _MEASURES = dict(ri='RI', ers='ERS', norm='norm', size='size')
 _OUTCOMES = dict(accept='It is {person}', unknown='Nobody of the gallery', abstain='No answer')
@@ -39,21 +39,21 @@ table.face-table th {opacity: .7}
 .face-bar span {position: absolute; top: -.2em; width: .25em; height: .9em; border-radius: .1em;
   background: currentColor}
 /* Faces of a dozen pixels, as large as there is room. */
-.face-picture img {width: 100%; height: 100%; object-fit: contain; image-rendering: pixelated}
+.face-image img {width: 100%; height: 100%; object-fit: contain; image-rendering: pixelated}
 """
 _INTRODUCTION = (
     'Crops of faces, 8 pixels or more. Nothing leaves this computer. The recognizability index '
-    '(RI) says how much of a face a network can still recognise; whether an answer can be trusted '
+    '(RI) says how much of a face a network can still recognize; whether an answer can be trusted '
     'is said by a calibration on faces like yours (`mmvlr calibrate`).'
 )
 
 
 class FacePage:
-    """What the page says, without the page: plain functions from pictures to pictures and HTML.
+    """What the page says, without the page: plain functions from images to images and HTML.
 
     Args:
         inferencer: The model.
-        gallery: People to search among; None: those whose pictures are dropped on the page.
+        gallery: People to search among; None: those whose images are dropped on the page.
         decision: Thresholds and calibration set; None: similarities are shown without a verdict.
     """
 
@@ -99,7 +99,7 @@ class FacePage:
 
         Args:
             face: Path or (H, W, 3) uint8 RGB, or None as long as there is none.
-            people: Paths of pictures named as the person, ``Ann.jpg`` or ``Ann_2.jpg``; they
+            people: Paths of images named as the person, ``Ann.jpg`` or ``Ann_2.jpg``; they
                 stand in for the gallery.
 
         Returns:
@@ -175,7 +175,7 @@ class FacePage:
             maps = self.inferencer.attention(faces, references) if self._has_gradients else None
         except ImportError:
             maps = None
-        # A map is of what the network saw, which may be a part of the picture.
+        # A map is of what the network saw, which may be a part of the image.
         aligned = self.inferencer.aligner is not None
         shown = self.inferencer.crops(faces) if aligned else faces
         if maps is None:
@@ -215,7 +215,7 @@ def name_person(path: str | Path) -> str:
 
 def _pixels(face: Face) -> np.ndarray:
     if isinstance(face, (str, Path)):
-        return read_picture(str(face), upright=True)
+        return read_image(str(face), upright=True)
     return as_rgb(face)
 
 
@@ -264,15 +264,15 @@ def build_page(page: FacePage) -> 'gradio.Blocks':
     # The network and its hooks are one: two visitors take turns.
     one_by_one = dict(concurrency_limit=1, concurrency_id='model')
 
-    def picture(label: str) -> Any:
+    def image(label: str) -> Any:
         return gr.Image(
             label=label,
-            # The file itself: gradio's own conversion makes 16-bit and transparent pictures others.
+            # The file itself: gradio's own conversion makes 16-bit and transparent images others.
             type='filepath',
             image_mode=None,
             sources=['upload', 'clipboard'],
             height=260,
-            elem_classes='face-picture',
+            elem_classes='face-image',
             buttons=[],
         )
 
@@ -283,7 +283,7 @@ def build_page(page: FacePage) -> 'gradio.Blocks':
             interactive=False,
             height=260,
             format='png',
-            elem_classes='face-picture',
+            elem_classes='face-image',
             buttons=['fullscreen', 'download'],
         )
 
@@ -292,7 +292,7 @@ def build_page(page: FacePage) -> 'gradio.Blocks':
         gr.Markdown('# Who is it, and can the answer be trusted?\n' + _INTRODUCTION)
         with gr.Tab('Two faces'):
             with gr.Row():
-                first, second = picture('first face'), picture('second face')
+                first, second = image('first face'), image('second face')
             button = gr.Button('Compare', variant='primary')
             told = gr.HTML('Drop two faces.')
             with gr.Row():
@@ -300,9 +300,9 @@ def build_page(page: FacePage) -> 'gradio.Blocks':
             button.click(shown(page.compare), [first, second], [told, *maps], **one_by_one)
         with gr.Tab('A face and a gallery'):
             with gr.Row():
-                face = picture('face')
+                face = image('face')
                 people = gr.File(
-                    label='people: pictures named as the person (Ann_1.jpg)'
+                    label='people: images named as the person (Ann_1.jpg)'
                     + ('' if page.gallery is None else ', instead of the gallery'),
                     file_count='multiple',
                     file_types=['image'],

@@ -123,17 +123,17 @@ def test_compare_refuses_different_faces():
 # Runs whose scores are made up: no network is in them.
 
 PEOPLE, DIMS = 12, 8
-TEST = dict(type='SyntheticFaces', split='test', num_people=PEOPLE, pictures_per_person=4)
+TEST = dict(type='SyntheticFaces', split='test', num_people=PEOPLE, images_per_person=4)
 
 
 def faces_of(seed, noise, ri=None):
-    """Two gallery pictures and two probes of every person in the order of the data set, and UI."""
+    """Two gallery images and two probes of every person in the order of the data set, and UI."""
     rng = np.random.default_rng(seed)
-    centres = rng.normal(size=(PEOPLE, DIMS))
+    centers = rng.normal(size=(PEOPLE, DIMS))
     role = np.array(['gallery', 'gallery', 'probe', 'probe'] * PEOPLE + ['ui'] * 6)
     identity = np.concatenate([np.repeat(np.arange(PEOPLE), 4), np.full(6, -100)])
     error = noise * rng.normal(size=(len(role), DIMS)) * rng.random((len(role), 1))
-    embedding = np.concatenate([np.repeat(centres, 4, axis=0), rng.normal(size=(6, DIMS))]) + error
+    embedding = np.concatenate([np.repeat(centers, 4, axis=0), rng.normal(size=(6, DIMS))]) + error
     size = np.linalg.norm(error, axis=1)
     columns = dict(norm=rng.random(len(role)), ers=-size + rng.random(len(role)))
     if ri:

@@ -51,7 +51,7 @@ def config(tiny_backbone):
         data_preprocessor=dict(
             type='FaceDataPreprocessor',
             size=(32, 32),
-            colour_order='BGR',
+            color_order='BGR',
             mean=MEAN.tolist(),
             std=STD.tolist(),
         ),
@@ -72,7 +72,7 @@ def model(config):
 @pytest.fixture(scope='module')
 def file(model, tmp_path_factory):
     path = tmp_path_factory.mktemp('export') / 'small.onnx'
-    return export_onnx(model, path, licence='CC-BY-NC-4.0', name='small').path
+    return export_onnx(model, path, license='CC-BY-NC-4.0', name='small').path
 
 
 @pytest.fixture
@@ -130,7 +130,7 @@ def test_file_says_what_it_is(model, file):
     check_identity(identity_of(model), network.identity)
     assert network.contract == model.data_preprocessor.contract
     assert network.size == (32, 32)
-    assert (network.name, network.licence) == ('small', 'CC-BY-NC-4.0')
+    assert (network.name, network.license) == ('small', 'CC-BY-NC-4.0')
     proto = onnx.load(file)
     onnx.checker.check_model(proto)
     metadata = {entry.key: entry.value for entry in proto.metadata_props}
@@ -145,7 +145,7 @@ def test_file_says_what_it_is(model, file):
 
 def test_model_without_qualities(plain, tmp_path, faces, capfd):
     plain.train()
-    made = export_onnx(plain, tmp_path / 'plain.onnx', licence='MIT')
+    made = export_onnx(plain, tmp_path / 'plain.onnx', license='MIT')
     assert plain.training
     assert capfd.readouterr() == ('', '')
     assert made.sha256 == export.sha256_of(made.path)
@@ -159,7 +159,7 @@ def test_model_without_qualities(plain, tmp_path, faces, capfd):
 def test_file_that_differs_is_not_written(plain, tmp_path, monkeypatch):
     monkeypatch.setattr(export.PlainPReLU, 'forward', lambda self, x: F.relu(x))
     with pytest.raises(RuntimeError, match='was not written: onnxruntime and PyTorch differ'):
-        export_onnx(plain, tmp_path / 'plain.onnx', licence='MIT')
+        export_onnx(plain, tmp_path / 'plain.onnx', license='MIT')
     assert not list(tmp_path.iterdir())
 
 
@@ -286,28 +286,28 @@ def test_missing_provider(file):
 def test_missing_package(plain, file, tmp_path, monkeypatch, package):
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(ImportError, match=rf"needs {package}: pip install 'mmvlr\[export\]'"):
-        export_onnx(plain, tmp_path / 'plain.onnx', licence='MIT')
+        export_onnx(plain, tmp_path / 'plain.onnx', license='MIT')
     if package == 'onnxruntime':
         with pytest.raises(ImportError, match=r"pip install 'mmvlr\[export\]'"):
             OnnxNetwork(file)
 
 
 @pytest.mark.parametrize('write', [export_onnx, publish])
-@pytest.mark.parametrize('licence', ['', None, 'free for all', 'MIT OR', '(c) us'])
-def test_licence_is_needed(plain, tmp_path, write, licence):
+@pytest.mark.parametrize('license', ['', None, 'free for all', 'MIT OR', '(c) us'])
+def test_license_is_needed(plain, tmp_path, write, license):
     suffix = '.onnx' if write is export_onnx else '.safetensors'
-    with pytest.raises(ValueError, match='licence must be an SPDX expression'):
-        write(plain, tmp_path / f'a{suffix}', licence=licence)
+    with pytest.raises(ValueError, match='license must be an SPDX expression'):
+        write(plain, tmp_path / f'a{suffix}', license=license)
     with pytest.raises(ValueError, match=f'must end in {suffix}'):
-        write(plain, tmp_path / 'a.pth', licence='MIT')
+        write(plain, tmp_path / 'a.pth', license='MIT')
 
 
 @pytest.mark.parametrize(
-    'licence', ['MIT', 'CC-BY-NC-4.0', 'LicenseRef-ours', '(MIT OR Apache-2.0) AND GPL-2.0+']
+    'license', ['MIT', 'CC-BY-NC-4.0', 'LicenseRef-ours', '(MIT OR Apache-2.0) AND GPL-2.0+']
 )
-def test_licences(plain, tmp_path, licence):
-    publish(plain, tmp_path / 'a.safetensors', licence=licence)
-    assert read_published(tmp_path / 'a.safetensors')[2]['licence'] == licence
+def test_licenses(plain, tmp_path, license):
+    publish(plain, tmp_path / 'a.safetensors', license=license)
+    assert read_published(tmp_path / 'a.safetensors')[2]['license'] == license
 
 
 def test_published_model_is_the_model(config, tmp_path):
@@ -320,7 +320,7 @@ def test_published_model_is_the_model(config, tmp_path):
     )
     trained.set_ui_center(torch.randn(16))
     path = tmp_path / 'ours.safetensors'
-    digest = publish(trained, path, licence='MIT')
+    digest = publish(trained, path, license='MIT')
     assert digest == export.sha256_of(path)
     assert not any(key.startswith('head') for key in load_file(path))
     stated, state, metadata = read_published(path)
@@ -345,27 +345,27 @@ def test_config_of_another_model_is_refused(plain, config, tmp_path):
     other = copy.deepcopy(plain.source_config)
     other['flip_fusion'] = 'sum'
     with pytest.raises(RuntimeError, match=r'not the given one \(different: embedding\)'):
-        publish(plain, path, licence='MIT', config=other)
+        publish(plain, path, license='MIT', config=other)
     other = copy.deepcopy(plain.source_config)
     other['backbone']['padding'] = 'tf_same'
     with pytest.raises(RuntimeError, match='different: backbone_embedding'):
-        publish(plain, path, licence='MIT', config=other)
+        publish(plain, path, license='MIT', config=other)
     # A part that predicts nothing by itself still belongs to the identity.
     whole = built({**config, 'inference_embedding': 'backbone'})
     other = {key: value for key, value in whole.source_config.items() if key != 'attention'}
     with pytest.raises(RuntimeError, match=r'\(different: identity\)'):
-        publish(whole, path, licence='MIT', config=other)
+        publish(whole, path, license='MIT', config=other)
     with pytest.raises(ValueError, match='more than plain values'):
-        publish(plain, path, licence='MIT', config=dict(type=object()))
+        publish(plain, path, license='MIT', config=dict(type=object()))
     del plain.source_config
     with pytest.raises(ValueError, match='give its config'):
-        publish(plain, path, licence='MIT')
+        publish(plain, path, license='MIT')
     assert not list(tmp_path.iterdir())
 
 
 def test_damaged_weights_are_refused(plain, tmp_path):
     path = tmp_path / 'a.safetensors'
-    publish(plain, path, licence='MIT')
+    publish(plain, path, license='MIT')
     data = path.read_bytes()
     positions = [data.index(b'MIT'), *np.linspace(0, len(data) - 1, 9).astype(int)]
     for position in positions:

@@ -20,7 +20,7 @@ from mmvlr.apis import FaceInferencer, FaceResults, identity_of
 from mmvlr.apis.activation import activation_maps
 from mmvlr.apis.inferencer import join_results
 from mmvlr.datasets import FaceFolder, SurvFace, face_collate
-from mmvlr.datasets.transforms import PictureError
+from mmvlr.datasets.transforms import ImageError
 from mmvlr.engine.extraction import extract_predictions
 from mmvlr.evaluation import FaceTable
 from mmvlr.models import FaceRecognizer, RIFace
@@ -29,8 +29,8 @@ from mmvlr.utils.compat import UntrustedCheckpointError
 SIDE = 4
 
 
-class MeanColour:
-    """A network whose embedding is the mean colour, so that a test knows what it must be."""
+class MeanColor:
+    """A network whose embedding is the mean color, so that a test knows what it must be."""
 
     size = (SIDE, SIDE)
 
@@ -57,7 +57,7 @@ def save(path, level=90, **kwargs):
 
 
 def inferencer(**kwargs):
-    return FaceInferencer(MeanColour(), **kwargs)
+    return FaceInferencer(MeanColor(), **kwargs)
 
 
 def levels(results):
@@ -79,16 +79,16 @@ def test_results(tmp_path):
     assert results.embedding.dtype == results.qualities['size'].dtype == np.float32
     assert np.linalg.norm(results.unit, axis=1) == pytest.approx([1, 1])
     assert results.failures == [] and results.unaligned == []
-    assert results.identity == MeanColour().identity
+    assert results.identity == MeanColor().identity
     again = inferencer().quality([path, face(4)])
     assert np.array_equal(again.embedding, results.embedding)
 
 
-def test_one_16_bit_picture_equals_its_8_bit_version(tmp_path):
-    grey = np.random.default_rng(0).integers(0, 256, (9, 7), dtype=np.uint8)
-    Image.fromarray(grey).save(tmp_path / '8.png')
-    Image.fromarray(grey.astype(np.uint16) * 257).save(tmp_path / '16.png')
-    results = inferencer().embed([tmp_path / '8.png', tmp_path / '16.png', grey])
+def test_one_16_bit_image_equals_its_8_bit_version(tmp_path):
+    gray = np.random.default_rng(0).integers(0, 256, (9, 7), dtype=np.uint8)
+    Image.fromarray(gray).save(tmp_path / '8.png')
+    Image.fromarray(gray.astype(np.uint16) * 257).save(tmp_path / '16.png')
+    results = inferencer().embed([tmp_path / '8.png', tmp_path / '16.png', gray])
     assert np.array_equal(results.embedding[0], results.embedding[1])
     assert np.array_equal(results.embedding[0], results.embedding[2])
     assert results.embedding.max() < 250
@@ -96,7 +96,7 @@ def test_one_16_bit_picture_equals_its_8_bit_version(tmp_path):
 
 @pytest.mark.parametrize('batch_size', [1, 2, 5, 7, 64])
 def test_batches(batch_size):
-    network = MeanColour()
+    network = MeanColor()
     results = FaceInferencer(network, batch_size=batch_size).embed(face(i) for i in range(10))
     assert levels(results) == list(range(10))
     assert sum(network.batches) == 10
@@ -125,7 +125,7 @@ def test_wrong_on_error():
 
 @pytest.fixture(scope='module')
 def many(tmp_path_factory):
-    """10,000 pictures, 7 of them broken; the first two colours are the number."""
+    """10,000 images, 7 of them broken; the first two colors are the number."""
     folder = tmp_path_factory.mktemp('many')
     broken = {0, 63, 64, 128, 5000, 5001, 9999}
     header = b'P6 4 4 255\n'
@@ -158,15 +158,15 @@ def test_ten_thousand_files_of_which_seven_are_broken(many, capfd):
 def test_the_first_of_them_ends_the_work_where_wished(many):
     folder, _ = many
     stream = inferencer(batch_size=64).stream([folder / '00010.png', folder / '00063.png'], 'raise')
-    with pytest.raises(PictureError, match=r'00063\.png cannot be read'):
+    with pytest.raises(ImageError, match=r'00063\.png cannot be read'):
         next(stream)
 
 
-def test_single_broken_picture(tmp_path):
+def test_single_broken_image(tmp_path):
     path = tmp_path / 'face.jpg'
     path.write_bytes(b'')
     for faces in (path, str(path), [path], tmp_path, torch.zeros(8, 8, 3), face()[:1]):
-        with pytest.raises(PictureError):
+        with pytest.raises(ImageError):
             inferencer().embed(faces)
     with pytest.raises(FileNotFoundError, match=r'absent\.png does not exist'):
         inferencer().embed(tmp_path / 'absent.png')
@@ -176,13 +176,13 @@ def test_all_broken(tmp_path):
     for name in 'ab':
         (tmp_path / f'{name}.jpg').write_bytes(b'')
     for faces in (tmp_path, [tmp_path / 'a.jpg', tmp_path / 'absent.jpg']):
-        with pytest.raises(ValueError, match=r'none of the 2 pictures.*first: .*a\.jpg cannot be'):
+        with pytest.raises(ValueError, match=r'none of the 2 images.*first: .*a\.jpg cannot be'):
             inferencer().embed(faces)
 
 
 @pytest.mark.parametrize('nothing', [[], (), np.zeros((0, 8, 8, 3), np.uint8), iter(())])
 def test_nothing(nothing):
-    with pytest.raises(ValueError, match='there is no picture in what was given'):
+    with pytest.raises(ValueError, match='there is no image in what was given'):
         inferencer().embed(nothing)
 
 
@@ -197,7 +197,7 @@ def test_missing_file_of_many(tmp_path):
         inferencer().embed([path, tmp_path / 'absent.png'], on_error='raise')
 
 
-def test_batches_of_broken_pictures_alone(tmp_path):
+def test_batches_of_broken_images_alone(tmp_path):
     path = tmp_path / 'face.jpg'
     path.write_bytes(b'')
     faces = [path] * 5 + [face(1)] + [path] * 4 + [face(2)]
@@ -208,10 +208,10 @@ def test_batches_of_broken_pictures_alone(tmp_path):
 
 
 def test_embedding_that_is_not_finite():
-    network = MeanColour()
+    network = MeanColor()
     network_call = type(network).__call__
 
-    class Damaged(MeanColour):
+    class Damaged(MeanColor):
         def __call__(self, faces):
             output = network_call(self, faces)
             output['embedding'][1, 0] = np.nan
@@ -294,8 +294,8 @@ print(peak() - before)
 
 
 @pytest.mark.skipif(sys.platform != 'linux', reason='peak memory is read from /proc')
-def test_memory_for_large_pictures(tmp_path, root):
-    """50 megapixels are 150 MB: no batch of whole pictures may be kept."""
+def test_memory_for_large_images(tmp_path, root):
+    """50 megapixels are 150 MB: no batch of whole images may be kept."""
     path = tmp_path / 'large.jpg'
     Image.new('RGB', (8000, 6250), (9, 8, 7)).save(path)
     code = MEMORY.format(tests=str(root), path=str(path))
@@ -415,7 +415,7 @@ def model(tiny_backbone, tiny_preprocessor):
 
 @pytest.fixture
 def people(tmp_path):
-    """A folder a person, pictures of all sizes."""
+    """A folder a person, images of all sizes."""
     draws = np.random.default_rng(0)
     for person in range(5):
         folder = tmp_path / 'people' / str(person)
@@ -428,8 +428,8 @@ def people(tmp_path):
 
 
 def read(path, side=32):
-    with Image.open(path) as picture:
-        pixels = np.asarray(picture.convert('RGB'))
+    with Image.open(path) as image:
+        pixels = np.asarray(image.convert('RGB'))
     return cv2.resize(pixels, (side, side), interpolation=cv2.INTER_CUBIC)
 
 
@@ -470,7 +470,7 @@ def test_bitwise_equal_to_the_test_pipeline(model, people, batch_size):
 
 @pytest.mark.parametrize('interpolation', ['area', 'bilinear'])
 def test_interpolation_of_the_contract(model, interpolation):
-    """A picture of 2 x 2 blocks, halved: only averaging gives the blocks' means."""
+    """An image of 2 x 2 blocks, halved: only averaging gives the blocks' means."""
     draws = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     model.data_preprocessor.interpolation = interpolation
     found = FaceInferencer(model, 'cpu').embed([draws]).embedding
@@ -529,9 +529,9 @@ def test_verify(model, people):
     assert inferencer.verify(pixels, pixels).similarity == pytest.approx(1)
 
 
-def test_verify_is_of_two_pictures(people):
+def test_verify_is_of_two_images(people):
     for wrong in (people, [], iter([face()]), str(people / '0' / '*.png')):
-        with pytest.raises(ValueError, match='verify compares two pictures'):
+        with pytest.raises(ValueError, match='verify compares two images'):
             inferencer().verify(face(), wrong)
     with pytest.raises(FileNotFoundError):
         inferencer().verify(people / 'absent.png', face())
@@ -579,7 +579,7 @@ def test_attention_that_cannot_be(cam, model, tmp_path):
     with pytest.raises(ValueError, match='needs the PyTorch model'):
         inferencer().attention([face()])
     real = FaceInferencer(model, 'cpu')
-    with pytest.raises(PictureError):
+    with pytest.raises(ImageError):
         real.attention([face(), face()[:1]])
     with pytest.raises(ValueError, match='there is no face'):
         real.attention([])
@@ -597,7 +597,7 @@ def detector():
 
 
 def test_alignment(detector, shared, tiny_backbone):
-    """On mugshots: equal to aligning first; the grey picture has no face."""
+    """On mugshots: equal to aligning first; the gray image has no face."""
     from mmvlr.datasets import Aligner, AlignmentRecipe
 
     folder = shared / 'data' / 'scface' / 'mugshot_frontal_cropped_all'
@@ -606,8 +606,8 @@ def test_alignment(detector, shared, tiny_backbone):
         backbone=tiny_backbone, data_preprocessor=dict(type='FaceDataPreprocessor', size=(32, 32))
     )
     plain, aligning = FaceInferencer(model, 'cpu'), FaceInferencer(model, 'cpu', align='mtcnn')
-    grey = np.full((40, 60, 3), 127, np.uint8)
-    results = aligning.embed([*files, grey])
+    gray = np.full((40, 60, 3), 127, np.uint8)
+    results = aligning.embed([*files, gray])
     aligner = Aligner(AlignmentRecipe(size=32))
     aligned = [aligner(np.asarray(Image.open(path).convert('RGB'))) for path in files]
     assert all(face.detection is not None for face in aligned)
@@ -626,7 +626,7 @@ def test_alignment(detector, shared, tiny_backbone):
 
 
 def test_model_of_another_alignment(detector):
-    network = MeanColour()
+    network = MeanColor()
     network.size = (32, 32)
     network.contract['alignment'] = 'arcface112-0123456789ab'
     with pytest.raises(ValueError, match=r"alignment arcface112-0123456789ab, not .*align='none'"):
@@ -640,19 +640,19 @@ def test_detector_that_is_not_installed(monkeypatch):
         raise alignment.importlib.metadata.PackageNotFoundError(name)
 
     monkeypatch.setattr(alignment.importlib.metadata, 'version', absent)
-    network = MeanColour()
+    network = MeanColor()
     network.size = (32, 32)
     with pytest.raises(ImportError, match=r"pip install 'mmvlr\[align\]'"):
         FaceInferencer(network, align='mtcnn')
 
 
 def test_face_that_cannot_be_aligned(monkeypatch):
-    """Landmarks that coincide give no transform: one picture is lost, not the work."""
+    """Landmarks that coincide give no transform: one image is lost, not the work."""
     aligning = inferencer()
 
     def aligner(pixels):
         raise ValueError('no similarity transform')
 
     aligning.aligner = aligner
-    with pytest.raises(PictureError, match='array 0: the face in it cannot be aligned'):
+    with pytest.raises(ImageError, match='array 0: the face in it cannot be aligned'):
         aligning.embed(face())

@@ -45,7 +45,7 @@ def without(config, *names):
 
 
 def riface(config, **changes):
-    """The model of a training: random statistics, a UI centre, with its head."""
+    """The model of a training: random statistics, a UI center, with its head."""
     settings = copy.deepcopy(without(config, 'type'))
     settings['backbone'].pop('init_cfg', None)
     model = RIFace(**{**settings, **changes})
@@ -71,9 +71,9 @@ def faces(count=5, side=32):
     return np.random.default_rng(0).integers(0, 256, (count, side, side, 3), dtype=np.uint8)
 
 
-def predictions(model, pictures):
+def predictions(model, images):
     """By the model's own way, from a list of tensors as the collation makes it."""
-    inputs = [torch.from_numpy(face).permute(2, 0, 1) for face in pictures]
+    inputs = [torch.from_numpy(face).permute(2, 0, 1) for face in images]
     with torch.no_grad():
         samples = model.predict(model.data_preprocessor(dict(inputs=inputs))['inputs'])
     keys = dict(embedding='embedding', norm='embedding_norm', ri='recognizability', ers='ers')
@@ -134,9 +134,9 @@ def test_weights_only_with_a_config(tmp_path, config):
     assert np.array_equal(found['ri'], predictions(model, faces())['ri'])
 
 
-def test_colour_order_and_normalisation_of_the_checkpoint(tmp_path, config):
-    """They reach the network: a wrong order of colours costs accuracy and raises no error."""
-    preprocessor = dict(config['data_preprocessor'], colour_order='BGR', mean=100.0, std=50.0)
+def test_color_order_and_normalization_of_the_checkpoint(tmp_path, config):
+    """They reach the network: a wrong order of colors costs accuracy and raises no error."""
+    preprocessor = dict(config['data_preprocessor'], color_order='BGR', mean=100.0, std=50.0)
     model = riface(config, data_preprocessor=preprocessor)
     network = network_of(save(tmp_path / 'a.pth', model, config), 'cpu')
     (face,) = network.inputs(faces(1)).numpy()
@@ -192,8 +192,8 @@ def test_recognizer_with_the_config_of_riface(tmp_path, config):
 
 def test_config_of_another_preprocessing(tmp_path, config):
     path = save(tmp_path / 'a.pth', riface(config), config)
-    other = dict(config, data_preprocessor=dict(config['data_preprocessor'], colour_order='BGR'))
-    with pytest.raises(ContractMismatchError, match=r"a\.pth.*colour_order: checkpoint 'RGB'"):
+    other = dict(config, data_preprocessor=dict(config['data_preprocessor'], color_order='BGR'))
+    with pytest.raises(ContractMismatchError, match=r"a\.pth.*color_order: checkpoint 'RGB'"):
         model_of(path, other)
     # One that says nothing about it takes the checkpoint's.
     model = model_of(path, without(config, 'data_preprocessor'))
@@ -471,7 +471,7 @@ def test_every_weight_counts(config):
     ('part', 'change'),
     [
         ('preprocessing', dict(std=128.0)),
-        ('preprocessing', dict(colour_order='BGR')),
+        ('preprocessing', dict(color_order='BGR')),
         ('preprocessing', dict(alignment='arcface112-0123456789ab')),
         ('embedding', dict(inference_embedding='attention')),
         ('embedding', dict(flip_fusion='sum')),

@@ -122,7 +122,7 @@ def aligned(tmp_path):
     recipe = AlignmentRecipe(detector='a detector 1.0')
     folder = tmp_path / 'aligned'
     (folder / 'part').mkdir(parents=True)
-    facts = dict(recipe=asdict(recipe), digest=recipe.digest, pictures=7, fallbacks=2)
+    facts = dict(recipe=asdict(recipe), digest=recipe.digest, images=7, fallbacks=2)
     (folder / 'alignment.json').write_text(json.dumps(facts))
     return folder, recipe.name
 

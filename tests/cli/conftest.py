@@ -17,14 +17,14 @@ def model(tmp_path_factory):
 
 @pytest.fixture(scope='session')
 def faces(tmp_path_factory):
-    """Folder with ``people`` (8), ``known`` (other pictures of them) and ``strangers`` (12)."""
+    """Folder with ``people`` (8), ``known`` (other images of them) and ``strangers`` (12)."""
     root = tmp_path_factory.mktemp('faces')
     people_folders(root / 'people', range(8), 2)
     people_folders(root / 'strangers', range(20, 32), 2)
     for folder in people_folders(root / 'known', range(8), 5):
         # Those that are enrolled are not among the probes.
-        for picture in ('0.png', '1.png'):
-            (root / 'known' / folder / picture).unlink()
+        for image in ('0.png', '1.png'):
+            (root / 'known' / folder / image).unlink()
     return root
 
 

@@ -119,9 +119,9 @@ def test_quality_sorts_the_worst_first(mmvlr, faces):
     assert names == sorted(names)
 
 
-def test_broken_pictures_are_listed(mmvlr, faces, tmp_path):
+def test_broken_images_are_listed(mmvlr, faces, tmp_path):
     shutil.copytree(faces / 'people', tmp_path / 'mixed')
-    (tmp_path / 'mixed' / 'broken.jpg').write_bytes(b'no picture')
+    (tmp_path / 'mixed' / 'broken.jpg').write_bytes(b'no image')
     code, document = mmvlr('quality', tmp_path / 'mixed')
     assert code == 3
     assert len(document['faces']) == 16
@@ -148,7 +148,7 @@ def test_verify(mmvlr, faces, model):
 @pytest.fixture
 def gallery(mmvlr, faces, tmp_path):
     folder = tmp_path / 'gallery'
-    # With every picture a template of its own an enrolled picture finds itself.
+    # With every image a template of its own an enrolled image finds itself.
     code, document = mmvlr('enroll', folder, faces / 'people', '--template', 'images')
     assert (code, document['people']) == (0, 8)
     assert document['enrolled'] == {f'Zoë {number}': 2 for number in range(8)}
@@ -168,7 +168,7 @@ def test_enroll_one_person_extend_and_remove(mmvlr, faces, gallery):
     assert 'Zoë 3' in document['error']
 
 
-def test_enroll_refuses_loose_pictures(mmvlr, faces, tmp_path):
+def test_enroll_refuses_loose_images(mmvlr, faces, tmp_path):
     shutil.copytree(faces / 'people', tmp_path / 'people')
     shutil.copy(faces / 'people' / 'Zoë 0' / '0.png', tmp_path / 'people' / 'whose.png')
     code, document = mmvlr('enroll', tmp_path / 'gallery', tmp_path / 'people')
@@ -178,7 +178,7 @@ def test_enroll_refuses_loose_pictures(mmvlr, faces, tmp_path):
     assert not (tmp_path / 'gallery').exists()
 
 
-def test_enroll_tells_people_without_pictures(mmvlr, faces, tmp_path):
+def test_enroll_tells_people_without_images(mmvlr, faces, tmp_path):
     shutil.copytree(faces / 'people', tmp_path / 'people')
     (tmp_path / 'people' / 'Nobody').mkdir()
     code, document = mmvlr('enroll', tmp_path / 'gallery', tmp_path / 'people')
@@ -196,14 +196,14 @@ def test_enroll_twice_adds_nothing(mmvlr, faces, gallery):
 
 def test_enroll_into_an_empty_folder_with_the_person_first(mmvlr, faces, tmp_path):
     (tmp_path / 'gallery').mkdir()
-    pictures = sorted((faces / 'people' / 'Zoë 0').iterdir())
-    code, document = mmvlr('enroll', tmp_path / 'gallery', '--person', 'Ann', *pictures)
+    images = sorted((faces / 'people' / 'Zoë 0').iterdir())
+    code, document = mmvlr('enroll', tmp_path / 'gallery', '--person', 'Ann', *images)
     assert (code, document['enrolled']) == (0, {'Ann': 2})
 
 
-def test_enroll_tells_why_no_picture_can_be_used(mmvlr, tmp_path):
+def test_enroll_tells_why_no_image_can_be_used(mmvlr, tmp_path):
     (tmp_path / 'people' / 'Ann').mkdir(parents=True)
-    (tmp_path / 'people' / 'Ann' / 'a.png').write_text('no picture')
+    (tmp_path / 'people' / 'Ann' / 'a.png').write_text('no image')
     code, document = mmvlr('enroll', tmp_path / 'gallery', tmp_path / 'people')
     assert code == 1
     assert 'a.png' in document['error']
@@ -214,7 +214,7 @@ def test_enroll_beside_the_model_and_other_files(mmvlr, faces, model, tmp_path, 
     monkeypatch.chdir(tmp_path)
     shutil.copytree(faces / 'people', 'people')
     net = tmp_path / 'gallery_net.safetensors'
-    mmvlr('export', model, net, '--licence', 'MIT', model_used=False)
+    mmvlr('export', model, net, '--license', 'MIT', model_used=False)
     shutil.copy(net, 'gallery-0123456789abcdef.safetensors')
     (tmp_path / 'gallery.json').write_text('{"mine": 1}')
     before = {path: path.read_bytes() for path in tmp_path.rglob('*') if path.is_file()}
@@ -306,7 +306,7 @@ def test_another_model_is_refused(mmvlr, gallery, faces, tmp_path):
 
 
 def test_identify_lists_the_most_similar(mmvlr, gallery, faces):
-    """The enrolled pictures themselves: everybody is found."""
+    """The enrolled images themselves: everybody is found."""
     code, document = mmvlr('identify', gallery, faces / 'people', '--top', 2)
     assert code == 0
     assert len(document['faces']) == 16
@@ -374,7 +374,7 @@ def test_calibrate_refuses_what_nobody_can_sort(mmvlr, gallery, faces, tmp_path,
         mmvlr('calibrate', gallery, tmp_path / 'd.json', '--fpir', 0.2, '--unmated', *strangers)
     assert left.value.code == 2
     capsys.readouterr()
-    # A stranger's picture that is enrolled under another name.
+    # A stranger's image that is enrolled under another name.
     shutil.copytree(faces / 'strangers', tmp_path / 'strangers')
     shutil.copy(faces / 'people' / 'Zoë 0' / '0.png', tmp_path / 'strangers' / 'who.png')
     code, document = mmvlr(
@@ -437,7 +437,7 @@ def test_text_output(model, faces, capsys):
 
 def test_export_writes_published_weights(mmvlr, model, faces, tmp_path):
     out = tmp_path / 'model.safetensors'
-    code, document = mmvlr('export', model, out, '--licence', 'MIT', model_used=False)
+    code, document = mmvlr('export', model, out, '--license', 'MIT', model_used=False)
     assert code == 0
     assert document['bytes'] == out.stat().st_size
     a = FaceInferencer(model, 'cpu').embed(faces / 'people')
@@ -464,7 +464,7 @@ def test_a_pipe_that_closes_is_no_error(root):
     assert child.wait() == 0
 
 
-def test_pictures_without_face_do_not_stop_the_others(mmvlr, faces, tmp_path):
+def test_images_without_face_do_not_stop_the_others(mmvlr, faces, tmp_path):
     Image.new('RGB', (1, 1)).save(tmp_path / 'dot.png')
     code, document = mmvlr('quality', faces / 'people', tmp_path / 'dot.png')
     assert code == 3

@@ -381,7 +381,7 @@ def weights(tmp_path, tiny_backbone, tiny_preprocessor):
     model = FaceRecognizer(backbone=tiny_backbone, data_preprocessor=tiny_preprocessor)
     path = tmp_path / 'checkpoints' / 'tiny.pth'
     contract = model.data_preprocessor.contract
-    save_pretrained(path, model.backbone, contract, architecture=tiny_backbone, licence='MIT')
+    save_pretrained(path, model.backbone, contract, architecture=tiny_backbone, license='MIT')
     return path
 
 
@@ -391,7 +391,7 @@ def test_model(weights):
     finding = check_model(weights, 'model', 'error')
     assert finding.status == 'ok'
     assert identity_of(model_of(weights))['weights'][:16] in finding.message
-    for told in ('16 dimensions', '32 x 32 RGB', 'alignment none', 'licence MIT', str(weights)):
+    for told in ('16 dimensions', '32 x 32 RGB', 'alignment none', 'license MIT', str(weights)):
         assert told in finding.message
 
 

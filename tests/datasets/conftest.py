@@ -10,7 +10,7 @@ from PIL import Image
 
 @pytest.fixture(scope='session')
 def write_face():
-    """Return a function that writes a picture of random pixels, different for every path."""
+    """Return a function that writes an image of random pixels, different for every path."""
 
     def write(path, size=(20, 24)):
         path = Path(path)

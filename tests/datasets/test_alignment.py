@@ -23,9 +23,9 @@ from mmvlr.datasets.alignment import (
     main_face,
     on_square,
     similarity_transform,
-    to_picture,
+    to_image,
 )
-from mmvlr.datasets.transforms import read_picture
+from mmvlr.datasets.transforms import read_image
 from mmvlr.utils.work import Journal, in_order
 
 needs_mtcnn = pytest.mark.skipif(
@@ -36,7 +36,7 @@ needs_mtcnn = pytest.mark.skipif(
 
 def mugshots(shared, count):
     folder = shared / 'data' / 'scface' / 'mugshot_frontal_cropped_all'
-    return [read_picture(str(path)) for path in sorted(folder.glob('*'))[:count]]
+    return [read_image(str(path)) for path in sorted(folder.glob('*'))[:count]]
 
 
 # The transform ------------------------------------------------------------------------------------
@@ -52,7 +52,7 @@ def test_a_known_transform_is_found_again():
         np.testing.assert_allclose(similarity_transform(TEMPLATE, target), expected, atol=1e-9)
 
 
-def test_noisy_landmarks_agree_with_skimage_and_with_a_minimiser():
+def test_noisy_landmarks_agree_with_skimage_and_with_a_minimizer():
     rng = np.random.default_rng(1)
     source = TEMPLATE / 7 + rng.normal(0, 0.6, TEMPLATE.shape)
     found = similarity_transform(source, TEMPLATE)
@@ -86,14 +86,14 @@ def test_landmarks_without_a_transform_are_an_error(points):
 
 
 def dots(points, shape, radius):
-    """A picture with a bright disc of its own colour at each landmark."""
-    picture = np.zeros((*shape, 3), np.uint8)
+    """An image with a bright disc of its own color at each landmark."""
+    image = np.zeros((*shape, 3), np.uint8)
     for index, (x, y) in enumerate(points):
-        colour = [0, 0, 0]
-        colour[index % 3] = 255 - 60 * (index // 3)
-        centre = round(x * 16), round(y * 16)
-        cv2.circle(picture, centre, round(radius * 16), colour, -1, cv2.LINE_AA, shift=4)
-    return picture
+        color = [0, 0, 0]
+        color[index % 3] = 255 - 60 * (index // 3)
+        center = round(x * 16), round(y * 16)
+        cv2.circle(image, center, round(radius * 16), color, -1, cv2.LINE_AA, shift=4)
+    return image
 
 
 @pytest.mark.parametrize(('scale', 'size'), [(0.5, 112), (2.2, 112), (9.0, 112), (1.0, 56)])
@@ -117,14 +117,14 @@ def test_landmarks_arrive_at_the_template(scale, size):
 
 def test_the_template_itself_changes_nothing():
     rng = np.random.default_rng(0)
-    picture = cv2.GaussianBlur(rng.integers(0, 256, (112, 112, 3), dtype=np.uint8), (0, 0), 2)
-    np.testing.assert_array_equal(align_face(picture, TEMPLATE), picture)
+    image = cv2.GaussianBlur(rng.integers(0, 256, (112, 112, 3), dtype=np.uint8), (0, 0), 2)
+    np.testing.assert_array_equal(align_face(image, TEMPLATE), image)
 
 
 def test_the_fallback_keeps_the_aspect_ratio_and_the_middle():
-    picture = np.zeros((10, 20, 3), np.uint8)
-    picture[:, 8:12] = 255
-    face = fallback_face(picture, 112)
+    image = np.zeros((10, 20, 3), np.uint8)
+    image[:, 8:12] = 255
+    face = fallback_face(image, 112)
     assert face.shape == (112, 112, 3)
     # A fifth of the width, all the way down: the rows above and below repeat the edge.
     np.testing.assert_allclose((face[:, :, 0] > 127).sum(1), 22, atol=2)
@@ -142,20 +142,20 @@ def test_the_main_face_is_large_and_near_the_middle():
 
 @pytest.mark.parametrize('shape', [(12, 15), (300, 40), (1, 1), (1, 400)])
 def test_points_go_to_the_square_and_back(shape):
-    picture = np.full((*shape, 3), 200, np.uint8)
-    square, scale, shift = on_square(picture, 160, 0.25)
+    image = np.full((*shape, 3), 200, np.uint8)
+    square, scale, shift = on_square(image, 160, 0.25)
     assert square.shape == (160, 160, 3)
     ends = np.array([(-0.5, -0.5), (shape[1] - 0.5, shape[0] - 0.5)])
     inside = np.argwhere((square != 127).all(2))[:, ::-1]
     corners = np.array([inside.min(0) - 0.5, inside.max(0) + 0.5])
-    np.testing.assert_allclose(to_picture(corners, scale, shift), ends, atol=1e-9)
+    np.testing.assert_allclose(to_image(corners, scale, shift), ends, atol=1e-9)
 
 
 # The detector -------------------------------------------------------------------------------------
 
 
 @needs_mtcnn
-def test_landmarks_follow_the_picture(shared):
+def test_landmarks_follow_the_image(shared):
     """Turned, shrunk and shifted faces: MTCNN's landmarks go where the pixels went."""
     detector = FaceDetector()
     errors = []
@@ -175,7 +175,7 @@ def test_landmarks_follow_the_picture(shared):
 
 
 @needs_mtcnn
-def test_a_picture_does_not_depend_on_its_neighbours(shared):
+def test_a_image_does_not_depend_on_its_neighbors(shared):
     faces = mugshots(shared, 3)
     detector = FaceDetector()
     alone = [detector.detect([face])[0] for face in faces]
@@ -189,11 +189,11 @@ def test_a_picture_does_not_depend_on_its_neighbours(shared):
 
 @needs_mtcnn
 @pytest.mark.parametrize('shape', [(1, 1), (3, 200), (40, 40)])
-def test_without_a_face_the_picture_is_cropped(shape):
-    picture = np.full((*shape, 3), 90, np.uint8)
-    aligned = Aligner()(picture)
+def test_without_a_face_the_image_is_cropped(shape):
+    image = np.full((*shape, 3), 90, np.uint8)
+    aligned = Aligner()(image)
     assert aligned.detection is None
-    np.testing.assert_array_equal(aligned.image, fallback_face(picture))
+    np.testing.assert_array_equal(aligned.image, fallback_face(image))
 
 
 @needs_mtcnn
@@ -274,7 +274,7 @@ def test_alignment_of_tells_the_recipe_and_counts(shared, tmp_path):
     assert alignment_of(source) is None
     report = align_tree(source, out)
     found = alignment_of(out / 'a')
-    assert (found.root, found.recipe, found.pictures, found.fallbacks) == (
+    assert (found.root, found.recipe, found.images, found.fallbacks) == (
         out,
         report.recipe,
         3,
@@ -287,8 +287,8 @@ def test_alignment_of_tells_the_recipe_and_counts(shared, tmp_path):
     assert '1 are not in alignment.csv' in found.describe([out / 'a' / 'new.jpg'])
     row = list(csv.DictReader((out / 'alignment.csv').open()))[1]
     points = np.array([(float(row[f'x{i}']), float(row[f'y{i}'])) for i in range(1, 6)])
-    face = align_face(read_picture(str(source / 'a' / '1.jpg')), points)
-    written = read_picture(str(out / 'a' / '1.jpg'))
+    face = align_face(read_image(str(source / 'a' / '1.jpg')), points)
+    written = read_image(str(out / 'a' / '1.jpg'))
     assert np.abs(face.astype(int) - written).max() <= 2
 
     facts = json.loads((out / 'alignment.json').read_text())

@@ -18,7 +18,7 @@ PIPELINE = [
 
 
 def make(seed=0):
-    return SyntheticFaces(num_people=3, pictures_per_person=4, pipeline=PIPELINE, seed=seed)
+    return SyntheticFaces(num_people=3, images_per_person=4, pipeline=PIPELINE, seed=seed)
 
 
 def loader(dataset, num_workers, shuffle=False):
@@ -36,7 +36,7 @@ def loader(dataset, num_workers, shuffle=False):
 
 
 def faces(batches):
-    """Picture of each index."""
+    """Image of each index."""
     return {
         sample.sample_idx: face
         for batch in batches
@@ -81,7 +81,7 @@ def test_epoch_and_seed_change_it():
     assert not same(faces(loader(make(seed=1), 0)), first)
 
 
-def test_every_picture_has_its_own_generator():
+def test_every_image_has_its_own_generator():
     dataset = make()
     draws = {dataset.rng(index).random() for index in range(100)}
     assert len(draws) == 100

@@ -37,7 +37,7 @@ from mmvlr.registry import TRANSFORMS
 
 
 def face(height=60, width=48, seed=1):
-    """A smooth picture in the middle of the range: nothing clips."""
+    """A smooth image in the middle of the range: nothing clips."""
     rng = np.random.default_rng(seed)
     values = scipy.ndimage.gaussian_filter(rng.normal(size=(height, width, 3)), (2, 2, 0))
     return np.clip(128 + 300 * values, 10, 245).astype(np.float32)
@@ -163,12 +163,12 @@ def shrink_line(line, count, kernel):
             result.append(line[int(target * scale)])
             continue
         total = value = 0.0
-        for source, grey in enumerate(line):
+        for source, gray in enumerate(line):
             if kernel == 'area':
                 weight = max(0, min(source + 1, (target + 1) * scale) - max(source, target * scale))
             else:
                 weight = weights_of(kernel, (source + 0.5 - (target + 0.5) * scale) / scale)
-            total, value = total + weight, value + weight * grey
+            total, value = total + weight, value + weight * gray
         result.append(value / total)
     return np.array(result)
 
@@ -226,7 +226,7 @@ def test_crop_is_central():
     assert np.array_equal(crop_to_shape(image, (5, 6)), image)
 
 
-def test_small_pictures_are_not_enlarged():
+def test_small_images_are_not_enlarged():
     image = face(10, 8)
     assert np.array_equal(ShrinkFace(sizes=[(20, 16, 1)]).degrade(image, rng_of()), image)
 
@@ -255,9 +255,9 @@ def test_tone():
     found = ToneFace(gamma=(1.6, 1.6), contrast=(0.7, 0.7)).degrade(image, rng_of())
     expected = 255 * (0.5 + 0.7 * (np.power(image.astype(float) / 255, 1.6) - 0.5))
     assert np.abs(found - expected).max() < 0.01
-    grey = np.full((2, 2, 3), 128, np.float32)
+    gray = np.full((2, 2, 3), 128, np.float32)
     gammas = [
-        math.log(float(ToneFace((0.5, 2), (1, 1)).degrade(grey, rng_of(seed))[0, 0, 0]) / 255)
+        math.log(float(ToneFace((0.5, 2), (1, 1)).degrade(gray, rng_of(seed))[0, 0, 0]) / 255)
         / math.log(128 / 255)
         for seed in range(400)
     ]
@@ -359,13 +359,13 @@ def test_a_step_alone_clips_and_rounds():
     found = NoiseFace((0, 0), (10, 10))(dict(img=white, rng=rng_of()))['img']
     assert found.dtype == np.uint8
     assert found.min() > 150
-    grey = np.full((40, 40, 3), 100, np.uint8)
-    toned = ToneFace((1, 1), (0.99, 0.99))(dict(img=grey, rng=rng_of()))['img']
+    gray = np.full((40, 40, 3), 100, np.uint8)
+    toned = ToneFace((1, 1), (0.99, 0.99))(dict(img=gray, rng=rng_of()))['img']
     assert (toned == round(127.5 - 0.99 * 27.5)).all()
 
 
 @pytest.mark.parametrize('name', PRESETS)
-def test_same_seed_same_picture(name):
+def test_same_seed_same_image(name):
     image = face(112, 112).astype(np.uint8)
     before = image.copy()
     degrade = VLRDegradation(name)
@@ -501,7 +501,7 @@ def test_errors_name_the_file(tmp_path):
 
 
 def test_in_a_data_set(tmp_path):
-    """From a pipeline: repeats within an epoch, changes with epoch and picture."""
+    """From a pipeline: repeats within an epoch, changes with epoch and image."""
     for name in ('a', 'b'):
         (tmp_path / 'p').mkdir(exist_ok=True)
         Image.fromarray(face(112, 112).astype(np.uint8)).save(tmp_path / 'p' / f'{name}.png')

@@ -1,4 +1,4 @@
-"""Statistics of degraded faces on pictures whose answer is known, and the fit on a known preset."""
+"""Statistics of degraded faces on images whose answer is known, and the fit on a known preset."""
 
 import json
 
@@ -13,7 +13,7 @@ from mmvlr.datasets.degradation_statistics import (
     blockiness,
     degrade_faces,
     distance,
-    find_pictures,
+    find_images,
     fit_preset,
     luminance,
     measure_faces,
@@ -85,7 +85,7 @@ def test_spectrum_of_white_noise_is_flat():
     assert found[5:] == pytest.approx(1 / 56, rel=0.15)
 
 
-def test_spectrum_of_one_grey_level():
+def test_spectrum_of_one_gray_level():
     found = radial_power_spectrum(np.full((112, 112), 77.0))
     assert found == pytest.approx(1 / 56, rel=0.01)
     assert found.sum() == pytest.approx(1)
@@ -146,7 +146,7 @@ def test_measured_faces():
     assert found.brightness == pytest.approx([face.mean() for face in faces])
     assert found.contrast == pytest.approx([face[..., 0].std() for face in faces])
     summary = json.loads(json.dumps(found.summary(), allow_nan=False))
-    assert summary['pictures'] == 4
+    assert summary['images'] == 4
     assert summary['height'] == [20, 20, pytest.approx(22.8)]
     assert summary['noise'] == pytest.approx(np.quantile(found.noise, (0.1, 0.5, 0.9)), abs=1e-4)
     assert np.shape(summary['spectrum_db']) == (3, 56)
@@ -255,7 +255,7 @@ def test_fit_finds_a_known_degradation(sources):
     assert best == sorted(best, reverse=True)
     assert best[-1] < 0.3 * best[0]
     assert [count for count, _ in calls] == list(range(1, len(calls) + 1))
-    # Half and half of the variance at mid-grey, 36, that noise of deviation 6 has.
+    # Half and half of the variance at mid-gray, 36, that noise of deviation 6 has.
     assert np.mean(found['noise']['read']) == pytest.approx(18**0.5, abs=1)
     assert np.mean(found['noise']['shot']) == pytest.approx(18 / 127.5, abs=0.06)
     assert np.mean(found['blur']['sigma']) == pytest.approx(0.8, abs=0.25)
@@ -293,15 +293,15 @@ def test_fit_needs_a_source_and_the_arguments(sources):
         fit_preset(sources, target, dict(native=dict(), tone=dict(gamma=(1, 1))))
 
 
-def test_pictures_of_a_tree(tmp_path):
+def test_images_of_a_tree(tmp_path):
     for name in ('b.png', 'a/2.JPG', 'a/1.jpg', 'a/notes.txt', '.hidden/3.png', 'a/._1.jpg'):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
-    pictures, others = find_pictures(tmp_path)
-    assert [str(path.relative_to(tmp_path)) for path in pictures] == ['b.png', 'a/1.jpg', 'a/2.JPG']
+    images, others = find_images(tmp_path)
+    assert [str(path.relative_to(tmp_path)) for path in images] == ['b.png', 'a/1.jpg', 'a/2.JPG']
     assert [path.name for path in others] == ['notes.txt']
     with pytest.raises(FileNotFoundError, match='absent: no such folder'):
-        find_pictures(tmp_path / 'absent')
+        find_images(tmp_path / 'absent')
     (tmp_path / 'empty').mkdir()
-    with pytest.raises(ValueError, match='empty: no picture'):
-        find_pictures(tmp_path / 'empty')
+    with pytest.raises(ValueError, match='empty: no image'):
+        find_images(tmp_path / 'empty')

@@ -11,7 +11,7 @@ LOAD = [dict(type='LoadFace')]
 
 @pytest.fixture(scope='module')
 def source():
-    return SyntheticFaces(num_people=7, pictures_per_person=3)
+    return SyntheticFaces(num_people=7, images_per_person=3)
 
 
 def identities(dataset):
@@ -33,7 +33,7 @@ def test_folds_are_disjoint_and_cover(source, num_folds):
     assert max(map(len, seen)) - min(map(len, seen)) <= 1
 
 
-def test_people_keep_all_their_pictures_and_get_labels_from_zero(source):
+def test_people_keep_all_their_images_and_get_labels_from_zero(source):
     dataset = PeopleSubset(dataset=source, fold=1, num_folds=3)
     infos = list(dataset.infos())
     assert sorted({info['gt_label'] for info in infos}) == list(range(dataset.num_classes))
@@ -52,7 +52,7 @@ def test_split_seed(source):
 
 
 def test_config_or_object(source):
-    config = dict(type='SyntheticFaces', num_people=7, pictures_per_person=3)
+    config = dict(type='SyntheticFaces', num_people=7, images_per_person=3)
     one = PeopleSubset(dataset=config)
     assert identities(one) == identities(PeopleSubset(dataset=source))
 

@@ -4,7 +4,7 @@ import pytest
 from PIL import Image
 
 from mmvlr.datasets import NO_IDENTITY, FaceFolder, UIFaces
-from mmvlr.datasets.transforms import PictureError
+from mmvlr.datasets.transforms import ImageError
 
 
 @pytest.fixture
@@ -40,14 +40,14 @@ def test_empty_person_is_left_out_and_counted(people, warned):
     (people / '5').mkdir()
     dataset = FaceFolder(data_root=str(people))
     assert dataset.num_classes == 3
-    assert dataset.left_out['people without a picture'] == ['5']
-    assert 'left out: 1 people without a picture (5)' in warned()
+    assert dataset.left_out['people without an image'] == ['5']
+    assert 'left out: 1 people without an image (5)' in warned()
 
 
-def test_person_with_one_picture_is_used_and_noticed(people, warned):
+def test_person_with_one_image_is_used_and_noticed(people, warned):
     dataset = FaceFolder(data_root=str(people))
-    assert dataset.noticed['people with one picture'] == ['10']
-    assert 'noticed: 1 people with one picture (10)' in warned()
+    assert dataset.noticed['people with one image'] == ['10']
+    assert 'noticed: 1 people with one image (10)' in warned()
 
 
 def test_junk_is_counted(people, warned):
@@ -58,16 +58,16 @@ def test_junk_is_counted(people, warned):
     dataset = FaceFolder(data_root=str(people))
     assert len(dataset) == 6
     assert dataset.left_out['files outside the folder of a person'] == ['README']
-    assert sorted(dataset.left_out['entries that are no pictures']) == [
+    assert sorted(dataset.left_out['entries that are no images']) == [
         '1/Thumbs.db',
         '1/folder.jpg',
         '1/notes.txt',
     ]
-    assert 'left out: 3 entries that are no pictures' in warned()
+    assert 'left out: 3 entries that are no images' in warned()
 
 
-def test_hidden_files_are_no_pictures(people):
-    """Archives made on a Mac carry a ``._1.jpg`` beside every picture."""
+def test_hidden_files_are_no_images(people):
+    """Archives made on a Mac carry a ``._1.jpg`` beside every image."""
     (people / '1' / '._0.png').write_bytes(b'\0\5\26\7')
     assert len(FaceFolder(data_root=str(people))) == 6
 
@@ -80,7 +80,7 @@ def test_nothing_odd_is_no_warning(tmp_path, write_face, warned):
 
 
 def test_no_person(tmp_path):
-    with pytest.raises(ValueError, match='no person with a picture'):
+    with pytest.raises(ValueError, match='no person with an image'):
         FaceFolder(data_root=str(tmp_path))
     with pytest.raises(FileNotFoundError, match='one folder a person'):
         FaceFolder(data_root=str(tmp_path / 'nowhere'))
@@ -93,9 +93,9 @@ def test_gallery_and_probes(people, count):
     for info in dataset.infos():
         seen.setdefault(info['identity'], []).append(info['role'])
         assert 'gt_label' not in info
-    for identity, pictures in ((1, 2), (2, 3), (10, 1)):
-        gallery = min(count, pictures)
-        assert seen[identity] == ['gallery'] * gallery + ['probe'] * (pictures - gallery)
+    for identity, images in ((1, 2), (2, 3), (10, 1)):
+        gallery = min(count, images)
+        assert seen[identity] == ['gallery'] * gallery + ['probe'] * (images - gallery)
     assert dataset.test_mode
 
 
@@ -119,18 +119,18 @@ def test_truncated_jpeg_names_the_file(people, kept):
     data = path.read_bytes()
     path.write_bytes(data[: int(kept * len(data))])
     dataset = FaceFolder(data_root=str(people), pipeline=LOAD)
-    with pytest.raises(PictureError, match=r'1/0\.jpg cannot be read'):
+    with pytest.raises(ImageError, match=r'1/0\.jpg cannot be read'):
         dataset[0]
 
 
 @pytest.mark.parametrize('content', [b'', b'<html>not found</html>'])
-def test_no_picture_behind_the_suffix(people, content):
+def test_no_image_behind_the_suffix(people, content):
     (people / '1' / '0.png').write_bytes(content)
-    with pytest.raises(PictureError, match='no picture'):
+    with pytest.raises(ImageError, match='no image'):
         FaceFolder(data_root=str(people), pipeline=LOAD)[0]
 
 
-def test_picture_that_vanished(people):
+def test_image_that_vanished(people):
     dataset = FaceFolder(data_root=str(people), pipeline=LOAD)
     (people / '1' / '0.png').unlink()
     with pytest.raises(FileNotFoundError, match=r'0\.png'):
@@ -145,24 +145,24 @@ def test_ui_faces(tmp_path, write_face):
     names = [info['img_path'].removeprefix(f'{tmp_path}/') for info in dataset.infos()]
     assert names == ['a.png', 'b.png', 'inner/c.png', 'inner/deep/d.jpg']
     assert {(info['role'], info['identity']) for info in dataset.infos()} == {('ui', NO_IDENTITY)}
-    assert dataset.left_out['entries that are no pictures'] == ['readme.txt']
+    assert dataset.left_out['entries that are no images'] == ['readme.txt']
     assert dataset.num_classes == 0
 
 
 def test_ui_faces_spread_over_the_set(tmp_path, write_face, warned):
     for n in range(10):
         write_face(tmp_path / f'{n}.png')
-    dataset = UIFaces(data_root=str(tmp_path), max_pictures=4)
+    dataset = UIFaces(data_root=str(tmp_path), max_images=4)
     names = [info['img_path'][-5] for info in dataset.infos()]
     assert names == ['0', '2', '5', '7']
-    assert 'left out: 6 pictures beyond max_pictures' in warned()
-    assert len(UIFaces(data_root=str(tmp_path), max_pictures=20)) == 10
+    assert 'left out: 6 images beyond max_images' in warned()
+    assert len(UIFaces(data_root=str(tmp_path), max_images=20)) == 10
 
 
-def test_ui_folder_without_picture(tmp_path):
+def test_ui_folder_without_image(tmp_path):
     (tmp_path / 'inner').mkdir()
     (tmp_path / 'inner' / 'readme.txt').write_text('junk')
-    with pytest.raises(ValueError, match=r'no picture under .*UI_ROOT'):
+    with pytest.raises(ValueError, match=r'no image under .*UI_ROOT'):
         UIFaces(data_root=str(tmp_path))
     with pytest.raises(FileNotFoundError, match='does not exist'):
         UIFaces(data_root=str(tmp_path / 'nowhere'))

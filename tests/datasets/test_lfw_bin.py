@@ -1,4 +1,4 @@
-"""insightface's .bin files: pictures and pairs come back, and code in them does not run."""
+"""insightface's .bin files: images and pairs come back, and code in them does not run."""
 
 import io
 import os
@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
-from mmvlr.datasets.storage import BinReader, PictureError
+from mmvlr.datasets.storage import BinReader, ImageError
 from mmvlr.datasets.storage.faces import LFWBin
-from mmvlr.datasets.transforms import read_picture
+from mmvlr.datasets.transforms import read_image
 from mmvlr.evaluation.metrics import VerificationMetric
 from mmvlr.registry import DATASETS
 
@@ -20,7 +20,7 @@ SAME = [True, False, True, True, False, False, True, False, True, False] * 2
 
 
 def pixels(number):
-    """Two pictures of a pair of one person differ by noise alone."""
+    """Two images of a pair of one person differ by noise alone."""
     pair = number // 2
     person = pair if SAME[pair] else 1000 + number
     base = np.random.default_rng(person).integers(40, 216, (8, 8, 3))
@@ -34,12 +34,12 @@ def encoded(number):
     return stream.getvalue()
 
 
-PICTURES = [encoded(number) for number in range(2 * len(SAME))]
+IMAGES = [encoded(number) for number in range(2 * len(SAME))]
 
 
-def python2_pickle(pictures, same):
-    """Protocol 2 as Python 2 writes it: pictures are its text, which has no encoding."""
-    texts = b''.join(b'T' + struct.pack('<i', len(text)) + text for text in pictures)
+def python2_pickle(images, same):
+    """Protocol 2 as Python 2 writes it: images are its text, which has no encoding."""
+    texts = b''.join(b'T' + struct.pack('<i', len(text)) + text for text in images)
     flags = b''.join(b'\x88' if flag else b'\x89' for flag in same)
     return b'\x80\x02](' + texts + b'e](' + flags + b'e\x86.'
 
@@ -52,18 +52,18 @@ def old_numpy(content):
 
 
 def arrays():
-    return [np.frombuffer(text, np.uint8) for text in PICTURES]
+    return [np.frombuffer(text, np.uint8) for text in IMAGES]
 
 
 FORMS = {
-    **{f'protocol {p}': pickle.dumps((PICTURES, SAME), protocol=p) for p in range(6)},
-    'python 2': python2_pickle(PICTURES, SAME),
-    'list': pickle.dumps([PICTURES, SAME]),
+    **{f'protocol {p}': pickle.dumps((IMAGES, SAME), protocol=p) for p in range(6)},
+    'python 2': python2_pickle(IMAGES, SAME),
+    'list': pickle.dumps([IMAGES, SAME]),
     'arrays': pickle.dumps((arrays(), np.array(SAME))),
     'arrays, NumPy 1': old_numpy(pickle.dumps((arrays(), list(np.array(SAME))), protocol=2)),
     'arrays, protocol 5': pickle.dumps((arrays(), list(np.array(SAME))), protocol=5),
     'bytearrays and numbers': pickle.dumps(
-        ([bytearray(p) for p in PICTURES], [int(s) for s in SAME])
+        ([bytearray(p) for p in IMAGES], [int(s) for s in SAME])
     ),
 }
 
@@ -73,12 +73,12 @@ def test_forms(tmp_path, form):
     path = tmp_path / 'lfw.bin'
     path.write_bytes(FORMS[form])
     reader = BinReader(path)
-    assert reader.encoded == PICTURES
+    assert reader.encoded == IMAGES
     assert reader.same.tolist() == SAME
     assert reader.same.dtype == bool
-    assert len(reader) == len(PICTURES)
+    assert len(reader) == len(IMAGES)
     for number in (0, 7, 39):
-        np.testing.assert_array_equal(reader.picture(str(number)), pixels(number))
+        np.testing.assert_array_equal(reader.image(str(number)), pixels(number))
 
 
 def test_old_numpy_form_differs():
@@ -143,10 +143,10 @@ class Run:
 def crafted(marker):
     """Pickles that make a file, with what would have to be refused in each."""
     code = f'open({str(marker)!r}, "w").close()'
-    pictures = [*PICTURES[:-1], Run(os.system, f'touch {marker}')]
-    yield 'posix.system', pickle.dumps((pictures, SAME), protocol=2)
-    yield 'posix.system', pickle.dumps((pictures, SAME), protocol=4)
-    yield 'builtins.exec', pickle.dumps((PICTURES, Run(exec, code)), protocol=4)
+    images = [*IMAGES[:-1], Run(os.system, f'touch {marker}')]
+    yield 'posix.system', pickle.dumps((images, SAME), protocol=2)
+    yield 'posix.system', pickle.dumps((images, SAME), protocol=4)
+    yield 'builtins.exec', pickle.dumps((IMAGES, Run(exec, code)), protocol=4)
     yield '__builtin__.eval', pickle.dumps(Run(eval, f'exec({code!r})'), protocol=2)
     # An attribute of something that is allowed.
     attribute = b'\x80\x04\x8c\x05numpy\x8c\x0endarray.tofile\x93\x8c\x01x\x85R.'
@@ -193,19 +193,19 @@ def test_truncated_anywhere(tmp_path):
 @pytest.mark.parametrize(
     ('content', 'message'),
     [
-        (5, r'holds int; expected \(pictures, same\)'),
-        ((PICTURES,), r'holds tuple; expected \(pictures, same\)'),
-        ((PICTURES[:-1], SAME), '39 pictures for 20 pairs'),
-        ((PICTURES, SAME[:-1]), '40 pictures for 19 pairs'),
-        (([], []), '0 pictures for 0 pairs'),
-        ((PICTURES, [*SAME[:-1], 2]), r'same\[19\] is 2'),
-        ((PICTURES, [*SAME[:-1], None]), r'same\[19\] is None'),
-        (([*PICTURES[:-1], 'text'], SAME), 'picture 39 is str'),
+        (5, r'holds int; expected \(images, same\)'),
+        ((IMAGES,), r'holds tuple; expected \(images, same\)'),
+        ((IMAGES[:-1], SAME), '39 images for 20 pairs'),
+        ((IMAGES, SAME[:-1]), '40 images for 19 pairs'),
+        (([], []), '0 images for 0 pairs'),
+        ((IMAGES, [*SAME[:-1], 2]), r'same\[19\] is 2'),
+        ((IMAGES, [*SAME[:-1], None]), r'same\[19\] is None'),
+        (([*IMAGES[:-1], 'text'], SAME), 'image 39 is str'),
         (
-            ([*PICTURES[:-1], np.zeros((3, 3), np.uint8)], SAME),
-            r'picture 39 is an array uint8 \(3,',
+            ([*IMAGES[:-1], np.zeros((3, 3), np.uint8)], SAME),
+            r'image 39 is an array uint8 \(3,',
         ),
-        (([*PICTURES[:-1], np.zeros(3)], SAME), 'picture 39 is an array float64'),
+        (([*IMAGES[:-1], np.zeros(3)], SAME), 'image 39 is an array float64'),
     ],
 )
 def test_other_contents(tmp_path, content, message):
@@ -216,16 +216,16 @@ def test_other_contents(tmp_path, content, message):
 
 
 @pytest.mark.parametrize('protocol', [2, 4])
-def test_damaged_picture_is_named(tmp_path, protocol):
+def test_damaged_image_is_named(tmp_path, protocol):
     path = tmp_path / 'lfw.bin'
-    pictures = [*PICTURES[:-2], b'', b'no picture']
-    path.write_bytes(pickle.dumps((pictures, SAME), protocol=protocol))
+    images = [*IMAGES[:-2], b'', b'no image']
+    path.write_bytes(pickle.dumps((images, SAME), protocol=protocol))
     for number in (38, 39):
-        with pytest.raises(PictureError, match=rf'lfw\.bin: picture {number} cannot be read'):
-            read_picture(f'{path}/{number}')
+        with pytest.raises(ImageError, match=rf'lfw\.bin: image {number} cannot be read'):
+            read_image(f'{path}/{number}')
     for name in ('40', '-1', 'x'):
-        with pytest.raises(FileNotFoundError, match=rf'lfw\.bin has no picture {name}'):
-            read_picture(f'{path}/{name}')
+        with pytest.raises(FileNotFoundError, match=rf'lfw\.bin has no image {name}'):
+            read_image(f'{path}/{name}')
 
 
 def test_missing_file(tmp_path):
@@ -235,4 +235,4 @@ def test_missing_file(tmp_path):
 
 def test_pickle(lfw):
     reader = pickle.loads(pickle.dumps(BinReader(lfw)))
-    np.testing.assert_array_equal(reader.picture('3'), pixels(3))
+    np.testing.assert_array_equal(reader.image('3'), pixels(3))

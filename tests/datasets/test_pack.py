@@ -1,4 +1,4 @@
-"""Packs: the same pictures and records as the folder, and no damage that goes unnoticed."""
+"""Packs: the same images and records as the folder, and no damage that goes unnoticed."""
 
 import json
 import pickle
@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 
 from mmvlr.datasets import FaceFolder, SCface, SurvFace, TinyFace, UIFaces
 from mmvlr.datasets.storage import PackReader, data_path, file_status, pack, write_pack
-from mmvlr.datasets.transforms import PictureError, read_picture
+from mmvlr.datasets.transforms import ImageError, read_image
 
 LOAD = [dict(type='LoadFace')]
 LABELS = {'.mat', '.db', '.txt'}
@@ -53,7 +53,7 @@ def records(dataset):
 
 
 def same_data(make, folder, packed):
-    """Compare a data set in a folder and in a pack; return its number of pictures."""
+    """Compare a data set in a folder and in a pack; return its number of images."""
     expected, found = (make(data_root=str(root), pipeline=LOAD) for root in (folder, packed))
     assert records(found) == records(expected)
     assert list(found.left_out.items()) == list(expected.left_out.items())
@@ -63,11 +63,11 @@ def same_data(make, folder, packed):
         np.testing.assert_array_equal(found.metainfo[key], value)
     for index, info in enumerate(expected.infos()):
         result = found[index]
-        picture = decode(info['img_path'])
+        image = decode(info['img_path'])
         assert result['img'].dtype == np.uint8
-        np.testing.assert_array_equal(result['img'], picture)
+        np.testing.assert_array_equal(result['img'], image)
         np.testing.assert_array_equal(result['img'], expected[index]['img'])
-        assert result['ori_shape'] == picture.shape[:2]
+        assert result['ori_shape'] == image.shape[:2]
     return len(found)
 
 
@@ -82,7 +82,7 @@ CASES = {
         (SCface, dict(split='test', **SCFACE), 30 + 18 * 15),
     ],
     'survface': [(SurvFace, dict(split='train'), None), (SurvFace, dict(split='test'), None)],
-    'ui': [(UIFaces, dict(), 300), (UIFaces, dict(max_pictures=70), 70)],
+    'ui': [(UIFaces, dict(), 300), (UIFaces, dict(max_images=70), 70)],
 }
 
 
@@ -114,7 +114,7 @@ def test_generated_layouts(tmp_path, tinyface_root, scface_root, survface_root):
     content = (copied / 'gallery' / '12_2.jpg').read_bytes() + b'other bytes'
     (copied / 'unmated_probe' / '12_2.jpg').write_bytes(content)
     left_out = SurvFace(data_root=str(survface_root), split='test').left_out
-    assert left_out['unmated pictures that are also in gallery or mated_probe'] == ['12_2.jpg']
+    assert left_out['unmated images that are also in gallery or mated_probe'] == ['12_2.jpg']
     numbers = dict(train_subjects='1-2', test_subjects='3-4', gallery_subjects='1-4')
     for kind, root, arguments in (
         (TinyFace, tinyface_root, {}),
@@ -129,7 +129,7 @@ def test_generated_layouts(tmp_path, tinyface_root, scface_root, survface_root):
 
 @pytest.fixture
 def people(tmp_path, write_face):
-    """One folder a person, and one folder without pictures that changes the identities."""
+    """One folder a person, and one folder without images that changes the identities."""
     root = tmp_path / 'people'
     for person, count in (('2', 3), ('10', 1), ('1', 2)):
         for n in range(count):
@@ -178,10 +178,10 @@ def test_reader(people, packed):
     assert reader.verify() == []
     with pytest.raises(ValueError, match='read-only'):
         reader[names[0]][0] = 0
-    with pytest.raises(KeyError, match=r'people\.pack holds no picture 3/0\.png'):
+    with pytest.raises(KeyError, match=r'people\.pack holds no image 3/0\.png'):
         reader['3/0.png']
-    with pytest.raises(FileNotFoundError, match=r'people\.pack holds no picture 3/0\.png'):
-        read_picture(f'{packed}/3/0.png')
+    with pytest.raises(FileNotFoundError, match=r'people\.pack holds no image 3/0\.png'):
+        read_image(f'{packed}/3/0.png')
     with pytest.raises(KeyError, match=r'holds no file 1/0\.png'):
         reader.read_file('1/0.png')
 
@@ -197,7 +197,7 @@ def test_format(packed, people):
     assert index_crc == zlib.crc32(content[offset:])
     index = json.loads(content[offset:])
     assert index['folders'] == ['1', '10', '2', 'nobody']
-    table = index['pictures']
+    table = index['images']
     position = 36
     spans = {}
     for name, height, width, start, crc in zip(
@@ -219,10 +219,10 @@ def test_format(packed, people):
 
 
 def test_a_flipped_byte_is_named(packed, people):
-    """Any byte of any picture: that picture is refused, all others are read."""
+    """Any byte of any image: that image is refused, all others are read."""
     clean = packed.read_bytes()
     index = json.loads(clean[struct.unpack('<Q', clean[12:20])[0] :])
-    table = index['pictures']
+    table = index['images']
     rows = list(zip(table['name'], table['offset'], table['height'], table['width'], strict=True))
     for name, offset, height, width in rows:
         for place in (offset, offset + height * width * 3 - 1):
@@ -233,11 +233,11 @@ def test_a_flipped_byte_is_named(packed, people):
             assert reader.verify() == [name]
             for other, *_ in rows:
                 if other == name:
-                    message = rf'people\.pack: picture {name} is damaged'
-                    with pytest.raises(PictureError, match=message):
+                    message = rf'people\.pack: image {name} is damaged'
+                    with pytest.raises(ImageError, match=message):
                         reader[other]
                     # Again, not only at the first time.
-                    with pytest.raises(PictureError, match=message):
+                    with pytest.raises(ImageError, match=message):
                         reader[other]
                 else:
                     np.testing.assert_array_equal(reader[other], decode(people / other))
@@ -254,7 +254,7 @@ def test_damage_reaches_the_data_set(packed):
     clean[36] ^= 1
     packed.write_bytes(clean)
     dataset = FaceFolder(data_root=str(packed), pipeline=LOAD)
-    with pytest.raises(PictureError, match=r'people\.pack: picture 1/0\.png is damaged'):
+    with pytest.raises(ImageError, match=r'people\.pack: image 1/0\.png is damaged'):
         dataset[0]
     assert dataset[1]['img'].shape == (8, 6, 3)
 
@@ -320,11 +320,11 @@ def test_every_flipped_byte_of_header_and_index(packed):
 @pytest.mark.parametrize(
     'change',
     [
-        lambda index: index.pop('pictures'),
-        lambda index: index['pictures']['height'].pop(),
-        lambda index: index['pictures']['offset'].__setitem__(0, 10**9),
-        lambda index: index['pictures']['offset'].__setitem__(0, -5),
-        lambda index: index['pictures'].update(height=[-7] * 6, width=[-7] * 6),
+        lambda index: index.pop('images'),
+        lambda index: index['images']['height'].pop(),
+        lambda index: index['images']['offset'].__setitem__(0, 10**9),
+        lambda index: index['images']['offset'].__setitem__(0, -5),
+        lambda index: index['images'].update(height=[-7] * 6, width=[-7] * 6),
         lambda index: index['files'].update(size=[10**9]),
     ],
 )
@@ -373,15 +373,15 @@ def test_what_cannot_be_packed(tmp_path, items, message):
         write_pack(tmp_path / 'x.bin', [])
 
 
-def test_pictures_of_any_memory_layout(tmp_path):
-    picture = np.arange(5 * 4 * 3, dtype=np.uint8).reshape(5, 4, 3)
-    items = dict(flipped=picture[:, ::-1], bgr=picture[..., ::-1], part=picture[1:3, 1:])
+def test_images_of_any_memory_layout(tmp_path):
+    image = np.arange(5 * 4 * 3, dtype=np.uint8).reshape(5, 4, 3)
+    items = dict(flipped=image[:, ::-1], bgr=image[..., ::-1], part=image[1:3, 1:])
     reader = write_pack(tmp_path / 'x.pack', items.items())
     for name, expected in items.items():
         np.testing.assert_array_equal(reader[name], expected)
 
 
-def test_writing_needs_memory_for_one_picture(tmp_path):
+def test_writing_needs_memory_for_one_image(tmp_path):
     def items():
         for number in range(300):
             yield f'{number}.jpg', np.full((200, 200, 3), number % 251, np.uint8)

@@ -17,15 +17,15 @@ from mmvlr.datasets.preparation import (
     COLUMNS,
     check_archive,
     check_manifest_path,
-    inspect_picture,
+    inspect_image,
 )
 
-UNREADABLE = 'pictures that cannot be read'
+UNREADABLE = 'images that cannot be read'
 MISSPELT = 'names that differ only in case or in the form of Unicode; rename them'
-FORMAT = 'pictures of another format than their name says'
+FORMAT = 'images of another format than their name says'
 COUNTS = 'counts other than the official ones: not the official data set'
-NO_PICTURE = 'entries of label files without a picture'
-NO_ENTRY = 'pictures that no label file names'
+NO_IMAGE = 'entries of label files without an image'
+NO_ENTRY = 'images that no label file names'
 ASCII = 'names with other characters than ASCII'
 
 
@@ -55,8 +55,8 @@ def check_rows(report, root):
     for row in report.rows:
         assert list(row) == ['file', 'part', 'person', *COLUMNS[3:]]
         content = (root / row['file']).read_bytes()
-        with Image.open(io.BytesIO(content)) as picture:
-            assert (row['width'], row['height']) == picture.size
+        with Image.open(io.BytesIO(content)) as image:
+            assert (row['width'], row['height']) == image.size
         assert row['bytes'] == len(content)
         assert row['sha256'] == hashlib.sha256(content).hexdigest()
 
@@ -67,10 +67,10 @@ def test_tinyface(tinyface_root):
     assert list(report.notes) == [COUNTS]
     assert report.notes[COUNTS] == [
         'training people: 3 (official 2,570)',
-        'training pictures: 7 (official 7,804)',
-        'gallery pictures: 3 (official 4,443)',
-        'probe pictures: 2 (official 3,728)',
-        'distractor pictures: 3 (official 153,428)',
+        'training images: 7 (official 7,804)',
+        'gallery images: 3 (official 4,443)',
+        'probe images: 2 (official 3,728)',
+        'distractor images: 3 (official 153,428)',
     ]
     check_rows(report, tinyface_root)
     assert {row['file'] for row in report.rows} == read_paths(
@@ -94,7 +94,7 @@ def test_scface(tmp_path, write_scface, flat, wrapper):
     assert report.notes[COUNTS] == [
         'subjects: 3 (official 130)',
         'mugshots: 3 (official 130)',
-        'surveillance pictures by visible cameras: 45 (official 1,950)',
+        'surveillance images by visible cameras: 45 (official 1,950)',
     ]
     assert any('mugshot_rotation_all' in line for line in lines_of(report.notes))
     check_rows(report, root)
@@ -119,7 +119,7 @@ def test_survface(survface_root, wrapper):
     ]
     assert report.notes[COUNTS] == [
         'training people: 3 (official 5,319)',
-        'training pictures: 7 (official 220,890)',
+        'training images: 7 (official 220,890)',
         'people in the gallery: 2 (official 3,000)',
         'mated probes: 2 (official 60,423)',
     ]
@@ -138,9 +138,9 @@ def truncated(root, **_):
     return {UNREADABLE: ['Training_Set/2/2_1.jpg: *truncated*']}
 
 
-def no_picture(root, **_):
+def no_image(root, **_):
     (root / 'Training_Set/2/2_2.jpg').write_text('<html>not found</html>')
-    return {UNREADABLE: ['Training_Set/2/2_2.jpg: no picture']}
+    return {UNREADABLE: ['Training_Set/2/2_2.jpg: no image']}
 
 
 def zero_bytes(root, **_):
@@ -177,9 +177,9 @@ def unicode_names(root, write_face, **_):
     }
 
 
-def folder_named_like_a_picture(root, **_):
+def folder_named_like_a_image(root, **_):
     (root / 'Testing_Set/Gallery_Distractor/d.jpg').mkdir()
-    return {'folders named like a picture': ['Testing_Set/Gallery_Distractor/d.jpg']}
+    return {'folders named like an image': ['Testing_Set/Gallery_Distractor/d.jpg']}
 
 
 def dead_link(root, **_):
@@ -199,7 +199,7 @@ def entries(root, write_face, write_pairs, **_):
     write_pairs(test / 'gallery_match_img_ID_pairs.mat', 'gallery', names, [11, 12, 12, 12])
     write_face(test / 'Gallery_Match/nobody.jpg')
     return {
-        NO_PICTURE: [
+        NO_IMAGE: [
             f'Testing_Set/Gallery_Match/12_{n}.jpg: in gallery_match_img_ID_pairs.mat'
             for n in (8, 9)
         ],
@@ -229,20 +229,20 @@ def wrong_folder(root, write_face, **_):
     write_face(root / 'Training_Set/10/7_9.jpg')
     (root / 'Training_Set/99').mkdir()
     return {
-        'pictures named for another person than their folder': [
+        'images named for another person than their folder': [
             'Training_Set/10/7_9.jpg: 10_... is expected'
         ],
-        'folders without a picture': ['Training_Set/99'],
+        'folders without an image': ['Training_Set/99'],
     }
 
 
 DAMAGES = [
     truncated,
-    no_picture,
+    no_image,
     zero_bytes,
     unexpected,
     unicode_names,
-    folder_named_like_a_picture,
+    folder_named_like_a_image,
     dead_link,
     missing_label_file,
     entries,
@@ -288,10 +288,10 @@ def test_all_damages_at_once(tinyface_root, write_face, write_pairs):
 
 
 def test_format_hidden_and_readme_are_notes(tinyface_root):
-    picture = tinyface_root / 'Training_Set/2/2_1.jpg'
-    Image.new('RGB', (9, 7)).save(picture, format='PNG')
+    image = tinyface_root / 'Training_Set/2/2_1.jpg'
+    Image.new('RGB', (9, 7)).save(image, format='PNG')
     Image.new('RGB', (9, 7)).save(tinyface_root / 'Training_Set/2/2_2.jpg', format='GIF')
-    (picture.parent / '._2_1.jpg').write_bytes(b'mac')
+    (image.parent / '._2_1.jpg').write_bytes(b'mac')
     (tinyface_root / 'README.txt').write_text('')
     (tinyface_root / 'manifest.csv').write_text('of an earlier run')
     report = check_archive('tinyface', tinyface_root)
@@ -371,14 +371,14 @@ def test_another_form_of_unicode(tinyface_root, write_pairs):
     assert 'probe_img_ID_pairs.mat names 12_é.jpg' in found[MISSPELT][0]
 
 
-def test_a_misspelt_picture_stands_for_one_entry_only(tinyface_root, write_pairs):
+def test_a_misspelt_image_stands_for_one_entry_only(tinyface_root, write_pairs):
     test = tinyface_root / 'Testing_Set'
     (test / 'Probe/12_3.jpg').rename(test / 'Probe/12_3.JPG')
     names = ['11_2.jpg', '12_3.jpg', '12_3.Jpg']
     write_pairs(test / 'probe_img_ID_pairs.mat', 'probe', names, [11, 12, 12])
     assert problems('tinyface', tinyface_root) == {
         MISSPELT: ['Testing_Set/Probe/12_3.JPG: probe_img_ID_pairs.mat names 12_3.jpg'],
-        NO_PICTURE: ['Testing_Set/Probe/12_3.Jpg: in probe_img_ID_pairs.mat'],
+        NO_IMAGE: ['Testing_Set/Probe/12_3.Jpg: in probe_img_ID_pairs.mat'],
     }
 
 
@@ -392,7 +392,7 @@ def test_missing_folder_with_its_entries(tinyface_root):
     (tinyface_root / 'Testing_Set/Gallery_Distractor').rename(tinyface_root / 'Gallery_Distractor')
     assert problems('tinyface', tinyface_root) == {
         'missing folders': ['Testing_Set/Gallery_Distractor', 'Testing_Set/Probe'],
-        NO_PICTURE: ['Testing_Set/Probe: all 2 in probe_img_ID_pairs.mat'],
+        NO_IMAGE: ['Testing_Set/Probe: all 2 in probe_img_ID_pairs.mat'],
         'unexpected folders': ['Gallery_Distractor'],
     }
 
@@ -473,15 +473,15 @@ def test_scface_damages(scface_root, write_face):
         'entries that should be folders': ['surveillance_cameras_distance_1'],
         'missing folders': ['surveillance_cameras_distance_3/cam_5'],
         'unexpected folders': ['surveillance_cameras_distance_3/cam_9'],
-        'missing pictures': [
+        'missing images': [
             'mugshot_frontal_cropped_all/004_frontal.JPG',
             *(f'surveillance_cameras_distance_3/cam_2/00{n}_cam2_3.jpg' for n in (1, 2, 3)),
         ],
-        'pictures whose name contradicts their folder': [
+        'images whose name contradicts their folder': [
             'surveillance_cameras_distance_3/cam_2/002_cam1_3.jpg'
         ],
-        'pictures whose name is not NNN_camK_D': ['surveillance_cameras_distance_3/cam_2/face.jpg'],
-        'second pictures of the same': [
+        'images whose name is not NNN_camK_D': ['surveillance_cameras_distance_3/cam_2/face.jpg'],
+        'second images of the same': [
             'mugshot_frontal_cropped_all/3_frontal.png: beside '
             'mugshot_frontal_cropped_all/003_frontal.JPG'
         ],
@@ -513,7 +513,7 @@ def test_survface_damages(survface_root, write_face, write_name_pairs):
             f'{place}/verification_images/31_CAM2_2.jpg: positive_pairs_names.mat names '
             '31_cam2_2.jpg'
         ],
-        NO_PICTURE: [
+        NO_IMAGE: [
             f'{place}/verification_images/{name}: in positive_pairs_names.mat'
             for name in ('8.jpg', '8_1.jpg')
         ],
@@ -536,7 +536,7 @@ def test_survface_pairs_in_the_folder_of_the_evaluation(survface_root, write_fac
     write_face(test / 'verification_images/40_1.jpg')
     report = check_archive('survface', survface_root)
     assert not report.problems
-    assert report.notes['verification pictures that are in no pair'] == [
+    assert report.notes['verification images that are in no pair'] == [
         'Face_Verification_Test_Set/verification_images/40_1.jpg'
     ]
     (target.parent / 'negative_pairs_names.mat').unlink()
@@ -546,11 +546,11 @@ def test_survface_pairs_in_the_folder_of_the_evaluation(survface_root, write_fac
 
 
 # ----------------------------------------------------------------------------------------------
-# Pictures
+# Images
 
 
 @pytest.mark.parametrize('kind', ['JPEG', 'PNG', 'BMP'])
-def test_a_picture_cut_anywhere(tmp_path, kind):
+def test_a_image_cut_anywhere(tmp_path, kind):
     """Wherever the file ends: it is refused, or every pixel is there."""
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (9, 8, 3), np.uint8)
@@ -560,19 +560,19 @@ def test_a_picture_cut_anywhere(tmp_path, kind):
     whole = np.asarray(Image.open(io.BytesIO(content)).convert('RGB'))
     path = tmp_path / 'face.jpg'
     path.write_bytes(content)
-    facts = inspect_picture(str(path))
+    facts = inspect_image(str(path))
     assert (facts['width'], facts['height'], facts['format']) == (8, 9, kind)
     accepted = 0
     for end in range(len(content)):
         path.write_bytes(content[:end])
-        if 'problem' not in inspect_picture(str(path)):
+        if 'problem' not in inspect_image(str(path)):
             accepted += 1
             np.testing.assert_array_equal(np.asarray(Image.open(path).convert('RGB')), whole)
     # The checksum of a PNG's end marker, which says nothing about pixels, may be missing.
     assert accepted <= (4 if kind == 'PNG' else 0)
 
 
-def test_damaged_pictures_never_stop_the_check(tmp_path, write_face):
+def test_damaged_images_never_stop_the_check(tmp_path, write_face):
     rng = np.random.default_rng(0)
     path = tmp_path / 'face.bin'
     for suffix in ('jpg', 'png', 'bmp', 'tif', 'webp'):
@@ -582,9 +582,9 @@ def test_damaged_pictures_never_stop_the_check(tmp_path, write_face):
             places = rng.integers(0, min(len(content), 120), 6)
             damaged[places] = rng.integers(0, 256, 6)
             path.write_bytes(damaged.tobytes())
-            facts = inspect_picture(str(path))
+            facts = inspect_image(str(path))
             assert ('problem' in facts) != ('sha256' in facts)
-    assert inspect_picture(str(tmp_path / 'gone.jpg'))['problem'].startswith('FileNotFoundError')
+    assert inspect_image(str(tmp_path / 'gone.jpg'))['problem'].startswith('FileNotFoundError')
 
 
 def test_processes_give_the_same(survface_root):

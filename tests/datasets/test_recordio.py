@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmvlr.datasets.storage import PictureError, RecordIOReader, recordio
+from mmvlr.datasets.storage import ImageError, RecordIOReader, recordio
 from mmvlr.datasets.storage.faces import RecordIOFaces
-from mmvlr.datasets.transforms import read_picture
+from mmvlr.datasets.transforms import read_image
 from mmvlr.registry import DATASETS
 
 MAGIC = struct.pack('<I', 0xCED7230A)
@@ -54,14 +54,14 @@ def pixels(number, size=(9, 8)):
     return np.random.default_rng(number).integers(0, 256, (*size, 3), dtype=np.uint8)
 
 
-def encode(picture, kind='PNG', **kwargs):
+def encode(image, kind='PNG', **kwargs):
     stream = io.BytesIO()
-    Image.fromarray(picture).save(stream, kind, **kwargs)
+    Image.fromarray(image).save(stream, kind, **kwargs)
     return stream.getvalue()
 
 
 def insightface_records(labels):
-    """Records of a train.rec: header, pictures, and one record a person with its range."""
+    """Records of a train.rec: header, images, and one record a person with its range."""
     people = sorted(set(labels))
     first_person = len(labels) + 1
     records = {0: header(first_person, first_person + len(people))}
@@ -165,7 +165,7 @@ def test_headers(tmp_path):
 def test_first_labels(rec, chunk, monkeypatch):
     monkeypatch.setattr(recordio, '_CHUNK', chunk)
     reader = RecordIOReader(rec)
-    keys = reader.picture_keys()
+    keys = reader.image_keys()
     assert keys.tolist() == list(range(1, 9))
     assert reader.first_labels(keys).tolist() == LABELS
     assert reader.first_labels(keys[::-2]).tolist() == LABELS[::-2]
@@ -208,7 +208,7 @@ def test_another_name(tmp_path):
 
 
 def test_without_a_header_record(tmp_path):
-    """MXNet's own im2rec numbers pictures from 0 and has no header."""
+    """MXNet's own im2rec numbers images from 0 and has no header."""
     records = {n: header(n % 2) + encode(pixels(n)) for n in range(4)}
     write_records(tmp_path, records)
     dataset = RecordIOFaces(data_root=str(tmp_path), pipeline=[dict(type='LoadFace')])
@@ -236,12 +236,12 @@ def test_jpeg_as_opencv_decodes_it(tmp_path):
     smooth = cv2.resize(pixels(1, (4, 4)), (64, 64), interpolation=cv2.INTER_CUBIC)
     content = encode(smooth, 'JPEG', quality=95)
     path = write_records(tmp_path, {1: header(0) + content, 2: header(0) + content[:-200]})
-    found = read_picture(f'{path}/1')
+    found = read_image(f'{path}/1')
     expected = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
     np.testing.assert_array_equal(found, expected[..., ::-1])
     assert np.abs(found.astype(int) - smooth).mean() < 3
-    with pytest.raises(PictureError, match=r'train\.rec: record 2 cannot be read \(truncated'):
-        read_picture(f'{path}/2')
+    with pytest.raises(ImageError, match=r'train\.rec: record 2 cannot be read \(truncated'):
+        read_image(f'{path}/2')
 
 
 def test_orientation_tag_is_ignored_as_in_folders(tmp_path):
@@ -250,15 +250,15 @@ def test_orientation_tag_is_ignored_as_in_folders(tmp_path):
     file = tmp_path / 'x.jpg'
     file.write_bytes(encode(pixels(0, (16, 32)), 'JPEG', exif=exif))
     path = write_records(tmp_path, {1: header(0) + file.read_bytes()})
-    assert read_picture(f'{path}/1').shape == read_picture(str(file)).shape == (16, 32, 3)
+    assert read_image(f'{path}/1').shape == read_image(str(file)).shape == (16, 32, 3)
 
 
-def test_missing_pictures(rec):
+def test_missing_images(rec):
     for name in ('77', 'x', '1/2'):
         with pytest.raises(FileNotFoundError, match=rf'train\.rec has no record {name}'):
-            read_picture(f'{rec}/{name}')
-    with pytest.raises(PictureError, match=r'train\.rec: record 9 cannot be read \(no picture\)'):
-        read_picture(f'{rec}/9')
+            read_image(f'{rec}/{name}')
+    with pytest.raises(ImageError, match=r'train\.rec: record 9 cannot be read \(no image\)'):
+        read_image(f'{rec}/9')
 
 
 def offsets(rec):
@@ -273,11 +273,11 @@ def test_damaged_magic_names_the_record(rec):
     rec.write_bytes(content)
     reader = RecordIOReader(rec)
     message = r'train\.rec: record 3 is damaged \(magic 0xced7230b'
-    with pytest.raises(PictureError, match=message):
+    with pytest.raises(ImageError, match=message):
         reader[3]
-    with pytest.raises(PictureError, match=message):
-        reader.first_labels(reader.picture_keys())
-    with pytest.raises(PictureError, match=message):
+    with pytest.raises(ImageError, match=message):
+        reader.first_labels(reader.image_keys())
+    with pytest.raises(ImageError, match=message):
         RecordIOFaces(data_root=str(rec.parent))
     assert reader[2].labels[0] == 0
 
@@ -294,18 +294,18 @@ def test_damaged_second_part(tmp_path):
         content = bytearray(clean)
         content[change[0]] ^= change[1]
         path.write_bytes(content)
-        with pytest.raises(PictureError, match=f'record 5 is damaged .{message}'):
+        with pytest.raises(ImageError, match=f'record 5 is damaged .{message}'):
             RecordIOReader(path).raw(5)
     content = bytearray(clean)
     content[7] |= 0xE0
     path.write_bytes(content)
-    with pytest.raises(PictureError, match=r'record 5 is damaged .part 0 has the flag 7'):
+    with pytest.raises(ImageError, match=r'record 5 is damaged .part 0 has the flag 7'):
         RecordIOReader(path).raw(5)
     # The highest bit of the length, 2^28 bytes more.
     content = bytearray(clean)
     content[7] |= 0x10
     path.write_bytes(content)
-    with pytest.raises(PictureError, match=r'record 5 is damaged .the file ends'):
+    with pytest.raises(ImageError, match=r'record 5 is damaged .the file ends'):
         RecordIOReader(path).raw(5)
 
 
@@ -322,9 +322,9 @@ def test_every_truncation_names_the_last_record(tmp_path, last):
             continue
         reader = RecordIOReader(path)
         assert reader.raw(1) == records[1]
-        with pytest.raises(PictureError, match=r'train\.rec: record 2 is damaged .the file ends'):
+        with pytest.raises(ImageError, match=r'train\.rec: record 2 is damaged .the file ends'):
             reader.raw(2)
-        with pytest.raises(PictureError, match=r'train\.rec: record 2 is damaged .the file ends'):
+        with pytest.raises(ImageError, match=r'train\.rec: record 2 is damaged .the file ends'):
             reader.first_labels(reader.keys)
     path.write_bytes(b'')
     with pytest.raises(ValueError, match=r'train\.rec is empty'):
@@ -335,9 +335,9 @@ def test_content_too_short_for_its_header(tmp_path):
     records = {1: b'12345678', 2: struct.pack('<IfQQ', 3, 0, 0, 0) + bytes(8)}
     reader = RecordIOReader(write_records(tmp_path, {**records, 3: header(1) + bytes(40)}))
     for key, message in ((1, '8 bytes are no header'), (2, '32 bytes do not hold 3 labels')):
-        with pytest.raises(PictureError, match=f'record {key} is damaged .{message}'):
+        with pytest.raises(ImageError, match=f'record {key} is damaged .{message}'):
             reader[key]
-        with pytest.raises(PictureError, match=f'record {key} is damaged .{message}'):
+        with pytest.raises(ImageError, match=f'record {key} is damaged .{message}'):
             reader.first_labels(np.array([key]))
 
 
@@ -361,7 +361,7 @@ def test_damaged_index(rec, text, message):
 
 def test_index_that_points_between_records(rec):
     rec.with_suffix('.idx').write_text('1\t4\n')
-    with pytest.raises(PictureError, match='record 1 is damaged'):
+    with pytest.raises(ImageError, match='record 1 is damaged'):
         RecordIOReader(rec).raw(1)
 
 
@@ -377,17 +377,17 @@ def test_header_record_tells_of_more_than_the_index_has(rec):
     idx = rec.with_suffix('.idx')
     lines = [line for line in idx.read_text().splitlines(True) if not line.startswith('4\t')]
     idx.write_text(''.join(lines))
-    with pytest.raises(ValueError, match=r'lacks 1 of the 8 pictures .* such as record 4'):
+    with pytest.raises(ValueError, match=r'lacks 1 of the 8 images .* such as record 4'):
         RecordIOFaces(data_root=str(rec.parent))
 
 
 def test_header_record_that_cannot_be(tmp_path):
     path = write_records(tmp_path, {0: header(9, 3), 1: header(0)})
     with pytest.raises(ValueError, match=r'record 0 is a header with \[9.0, 3.0\]'):
-        RecordIOReader(path).picture_keys()
+        RecordIOReader(path).image_keys()
 
 
 def test_pickle_and_an_index_elsewhere(rec, tmp_path):
     idx = rec.with_suffix('.idx').rename(tmp_path / 'elsewhere.txt')
     reader = pickle.loads(pickle.dumps(RecordIOReader(rec, idx)))
-    np.testing.assert_array_equal(reader.picture('2'), pixels(2))
+    np.testing.assert_array_equal(reader.image('2'), pixels(2))

@@ -18,7 +18,7 @@ def names(dataset, role=None):
     return [Path(info['img_path']).name for info in dataset.infos() if role in (None, info['role'])]
 
 
-def picture(root, subject, camera, distance):
+def image(root, subject, camera, distance):
     folder = root / f'surveillance_cameras_distance_{distance}' / f'cam_{camera}'
     return folder / f'{subject:03d}_cam{camera}_{distance}.jpg'
 
@@ -70,7 +70,7 @@ def test_train(scface_root):
     ]
     # No mugshot and no infra-red camera among them.
     assert found == [
-        (s, label, d, c, 'train', str(picture(scface_root, s, c, d)))
+        (s, label, d, c, 'train', str(image(scface_root, s, c, d)))
         for label, s in enumerate((2, 4))
         for d in (1, 2, 3)
         for c in (1, 2, 3, 4, 5)
@@ -88,7 +88,7 @@ def test_test(scface_root, warned):
     assert [
         (i['role'], i['identity'], i['distance'], i['camera'], i['img_path']) for i in infos[4:]
     ] == [
-        ('probe', s, d, c, str(picture(scface_root, s, c, d)))
+        ('probe', s, d, c, str(image(scface_root, s, c, d)))
         for s in (3, 4)
         for d in (1, 2, 3)
         for c in (1, 2, 3, 4, 5)
@@ -99,7 +99,7 @@ def test_test(scface_root, warned):
 
 
 def test_default_split(tmp_path, write_scface, warned):
-    """50 subjects train; 80 are probed, 400 pictures a distance, against all 130 mugshots."""
+    """50 subjects train; 80 are probed, 400 images a distance, against all 130 mugshots."""
 
     def touch(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -144,7 +144,7 @@ def test_chosen_distances_and_cameras(scface_root, warned):
 def test_extensions_in_any_case(scface_root, write_face):
     mugshot(scface_root, 3).rename(mugshot(scface_root, 3).with_suffix('.jpg'))
     for camera, suffix in ((1, '.JPG'), (2, '.Jpeg'), (3, '.png')):
-        path = picture(scface_root, 3, camera, 1)
+        path = image(scface_root, 3, camera, 1)
         path.unlink()
         write_face(path.with_suffix(suffix))
     dataset = make(scface_root, pipeline=PIPELINE)
@@ -168,7 +168,7 @@ def test_flat_folder(tmp_path, scface_root, write_scface, warned):
 def test_folders_by_distance_go_before_the_flat_one(scface_root, write_face):
     write_face(scface_root / 'surveillance_cameras_all' / '003_cam1_1.png')
     paths = {info['img_path'] for info in make(scface_root).infos()}
-    assert str(picture(scface_root, 3, 1, 1)) in paths
+    assert str(image(scface_root, 3, 1, 1)) in paths
     assert len(paths) == 4 + 30
 
 
@@ -200,31 +200,30 @@ def test_subject_of_the_gallery_without_mugshot(scface_root, warned):
 
 
 @pytest.mark.parametrize(('split', 'subject'), [('train', 2), ('test', 4)])
-def test_missing_picture_is_counted(scface_root, split, subject, warned):
+def test_missing_image_is_counted(scface_root, split, subject, warned):
     complete = len(make(scface_root, split))
-    picture(scface_root, subject, 3, 2).unlink()
+    image(scface_root, subject, 3, 2).unlink()
     assert len(make(scface_root, split)) == complete - 1
-    assert f'noticed: 1 subjects with fewer than 15 pictures (00{subject})' in warned()
+    assert f'noticed: 1 subjects with fewer than 15 images (00{subject})' in warned()
     assert ('29 probes (official 30)' in warned()) == (split == 'test')
 
 
-def test_subject_without_a_picture(scface_root, warned):
+def test_subject_without_a_image(scface_root, warned):
     dataset = make(scface_root, 'train', train_subjects='1-2, 5', gallery_subjects='1-5')
     assert dataset.num_classes == 2
-    assert 'noticed: 1 train_subjects without a picture (005)' in warned()
+    assert 'noticed: 1 train_subjects without an image (005)' in warned()
 
 
-def test_second_pictures(scface_root, write_face, warned):
-    write_face(picture(scface_root, 3, 1, 1).with_suffix('.png'))
+def test_second_images(scface_root, write_face, warned):
+    write_face(image(scface_root, 3, 1, 1).with_suffix('.png'))
     # Without leading zeros it is the same subject.
-    write_face(picture(scface_root, 3, 2, 1).with_name('3_cam2_1.jpg'))
+    write_face(image(scface_root, 3, 2, 1).with_name('3_cam2_1.jpg'))
     write_face(mugshot(scface_root, 2).with_suffix('.png'))
     dataset = make(scface_root)
     assert len(dataset) == 4 + 30
     assert {'003_cam1_1.jpg', '003_cam2_1.jpg', '002_frontal.JPG'} <= set(names(dataset))
     assert (
-        'left out: 2 second pictures of a subject, camera and distance '
-        '(003_cam1_1.png, 3_cam2_1.jpg)'
+        'left out: 2 second images of a subject, camera and distance (003_cam1_1.png, 3_cam2_1.jpg)'
     ) in warned()
     assert 'left out: 1 second mugshots of a subject (002_frontal.png)' in warned()
 
@@ -232,26 +231,26 @@ def test_second_pictures(scface_root, write_face, warned):
 @pytest.mark.parametrize('name', ['003_cam2_1.png', '003_cam1_2.png'])
 def test_name_that_contradicts_its_folder(scface_root, name, warned):
     """The folder says camera 1 and distance 1: neither can be believed."""
-    picture(scface_root, 3, 1, 1).rename(picture(scface_root, 3, 1, 1).with_name(name))
+    image(scface_root, 3, 1, 1).rename(image(scface_root, 3, 1, 1).with_name(name))
     dataset = make(scface_root)
     assert len(dataset) == 4 + 29
     assert name not in names(dataset)
     assert (
-        'left out: 1 pictures whose name contradicts their folder '
+        'left out: 1 images whose name contradicts their folder '
         f'(surveillance_cameras_distance_1/cam_1/{name})'
     ) in warned()
 
 
 def test_foreign_files(scface_root, write_face, warned):
-    folder = picture(scface_root, 3, 1, 1).parent
+    folder = image(scface_root, 3, 1, 1).parent
     write_face(folder / '003_somewhere.jpg')
     write_face(mugshot(scface_root, 3).with_name('003_left.JPG'))
     (folder / 'Thumbs.db').write_text('junk')
     (folder / '._003_cam1_1.jpg').write_text('junk')
     assert len(make(scface_root)) == 4 + 30
-    assert 'left out: 1 pictures whose name is not NNN_camK_D (003_somewhere.jpg)' in warned()
-    assert 'left out: 1 pictures whose name is not NNN_frontal (003_left.JPG)' in warned()
-    assert 'left out: 1 entries that are no pictures (cam_1/Thumbs.db)' in warned()
+    assert 'left out: 1 images whose name is not NNN_camK_D (003_somewhere.jpg)' in warned()
+    assert 'left out: 1 images whose name is not NNN_frontal (003_left.JPG)' in warned()
+    assert 'left out: 1 entries that are no images (cam_1/Thumbs.db)' in warned()
 
 
 def test_train_and_test_share_subjects(scface_root):
@@ -272,10 +271,10 @@ def test_probed_subject_outside_the_gallery(scface_root):
         ('test', 'test_subjects', 'SCFACE_TEST_SUBJECTS'),
     ],
 )
-def test_no_picture_of_the_subjects(scface_root, split, which, variable):
+def test_no_image_of_the_subjects(scface_root, split, which, variable):
     with pytest.raises(
         ValueError,
-        match=rf'no picture of {which} 7-8 at distances \(1, 2, 3\) by cameras .*; '
+        match=rf'no image of {which} 7-8 at distances \(1, 2, 3\) by cameras .*; '
         rf'it has subjects 1-4\. Set {which} \(in the configs: {variable}\)',
     ):
         make(scface_root, split, **{which: '7-8', 'gallery_subjects': '1-8'})
@@ -306,7 +305,7 @@ def test_unknown_split(scface_root):
 
 
 @pytest.mark.parametrize('split', ['train', 'test'])
-def test_pictures_load(scface_root, split):
+def test_images_load(scface_root, split):
     dataset = make(scface_root, split, pipeline=PIPELINE)
     face = dataset[len(dataset) - 1]
     assert face['inputs'].shape == (3, 32, 32)

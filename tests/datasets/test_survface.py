@@ -23,7 +23,7 @@ def make(root, split='identification', **kwargs):
 
 
 def rows(dataset, *roles):
-    """(role, file name, identity) of the pictures."""
+    """(role, file name, identity) of the images."""
     return [
         (info['role'], Path(info['img_path']).name, info['identity'])
         for info in dataset.infos()
@@ -51,7 +51,7 @@ def test_train(survface_root, warned):
     assert found == [(2, 0, 'train')] * 3 + [(7, 1, 'train')] * 2 + [(10, 2, 'train')] * 2
     assert dataset.num_classes == 3
     assert not dataset.test_mode
-    assert '3 people (official 5,319), 7 pictures (official 220,890)' in warned()
+    assert '3 people (official 5,319), 7 images (official 220,890)' in warned()
     assert 'pairs' not in dataset.metainfo
 
 
@@ -120,38 +120,38 @@ def test_mat_of_another_kind(survface_root, file):
 
 
 @pytest.mark.parametrize(
-    ('file', 'picture'),
+    ('file', 'image'),
     [
         ('gallery_img_ID_pairs.mat', 'gallery/12_2.jpg'),
         ('mated_probe_img_ID_pairs.mat', 'mated_probe/11_cam2_2.jpg'),
     ],
 )
-def test_mat_that_names_an_absent_picture(survface_root, file, picture):
-    (survface_root / IDENTIFICATION / picture).unlink()
-    folder, name = picture.split('/')
+def test_mat_that_names_an_absent_image(survface_root, file, image):
+    (survface_root / IDENTIFICATION / image).unlink()
+    folder, name = image.split('/')
     with pytest.raises(
-        FileNotFoundError, match=rf'{file} names 1 pictures .* in .*/{folder}, such as {name}'
+        FileNotFoundError, match=rf'{file} names 1 images .* in .*/{folder}, such as {name}'
     ):
         make(survface_root)
 
 
 @pytest.mark.parametrize('kind', ['positive', 'negative'])
-def test_pair_of_an_absent_picture(survface_root, write_name_pairs, kind):
+def test_pair_of_an_absent_image(survface_root, write_name_pairs, kind):
     key = f'{kind}_pairs_names'
     pairs = [('31_cam1_1.jpg', '99_1.jpg'), ('98_1.jpg', '99_1.jpg')]
     write_name_pairs(survface_root / VERIFICATION / f'{key}.mat', key, pairs)
-    expected = rf'{key}\.mat names 2 pictures .*verification_images, such as 99_1\.jpg'
+    expected = rf'{key}\.mat names 2 images .*verification_images, such as 99_1\.jpg'
     with pytest.raises(FileNotFoundError, match=expected):
         make(survface_root, 'verification')
 
 
-def test_picture_that_the_mat_does_not_name_is_counted(survface_root, write_face, warned):
+def test_image_that_the_mat_does_not_name_is_counted(survface_root, write_face, warned):
     write_face(survface_root / IDENTIFICATION / 'gallery' / '11_cam9_9.jpg')
     assert '11_cam9_9.jpg' not in [row[1] for row in rows(make(survface_root))]
-    assert 'left out: 1 gallery pictures that gallery_img_ID_pairs.mat does not name' in warned()
+    assert 'left out: 1 gallery images that gallery_img_ID_pairs.mat does not name' in warned()
 
 
-NOT_TOGETHER = '1 mated probes have no picture of their person in the gallery, such as'
+NOT_TOGETHER = '1 mated probes have no image of their person in the gallery, such as'
 
 
 def test_mated_probe_whose_person_is_not_in_the_gallery(survface_root, write_pairs):
@@ -169,17 +169,17 @@ def test_mated_probe_whose_person_is_not_in_the_gallery_by_name(survface_root, w
 
 
 @pytest.mark.parametrize('name', ['12_2.jpg', '11_cam2_2.jpg'])
-def test_unmated_picture_that_is_also_matched(survface_root, write_face, name, warned):
+def test_unmated_image_that_is_also_matched(survface_root, write_face, name, warned):
     """A copy would be a false alarm with a score of 1."""
     write_face(survface_root / IDENTIFICATION / 'unmated_probe' / name)
     dataset = make(survface_root)
     assert rows(dataset, 'unmated') == UNMATED
-    expected = 'left out: 1 unmated pictures that are also in gallery or mated_probe'
+    expected = 'left out: 1 unmated images that are also in gallery or mated_probe'
     assert f'{expected} ({name})' in warned()
     assert 'noticed' not in warned()
 
 
-def test_unmated_picture_whose_name_is_in_both(survface_root, write_face, write_pairs, warned):
+def test_unmated_image_whose_name_is_in_both(survface_root, write_face, write_pairs, warned):
     """The copy in the gallery counts, although a mated probe has its name too."""
     test = survface_root / IDENTIFICATION
     write_face(test / 'mated_probe' / '12_2.jpg', size=(9, 9))
@@ -187,30 +187,30 @@ def test_unmated_picture_whose_name_is_in_both(survface_root, write_face, write_
     write_pairs(file, 'mated_probe', ['11_cam2_2.jpg', '12_2.jpg'], [5, 9])
     write_face(test / 'unmated_probe' / '12_2.jpg')
     assert rows(make(survface_root), 'unmated') == UNMATED
-    assert 'left out: 1 unmated pictures that are also in gallery or mated_probe' in warned()
+    assert 'left out: 1 unmated images that are also in gallery or mated_probe' in warned()
 
 
-def test_unmated_picture_with_the_name_of_another(survface_root, write_face, warned):
+def test_unmated_image_with_the_name_of_another(survface_root, write_face, warned):
     write_face(survface_root / IDENTIFICATION / 'unmated_probe' / '12_2.jpg', size=(9, 9))
     assert rows(make(survface_root), 'unmated') == [('unmated', '12_2.jpg', 9), *UNMATED]
     assert 'left out' not in warned()
-    assert 'noticed: 1 unmated pictures named like people of the gallery (12_2.jpg)' in warned()
+    assert 'noticed: 1 unmated images named like people of the gallery (12_2.jpg)' in warned()
 
 
-def test_unmated_picture_named_like_a_person_of_the_gallery(survface_root, write_face, warned):
+def test_unmated_image_named_like_a_person_of_the_gallery(survface_root, write_face, warned):
     write_face(survface_root / IDENTIFICATION / 'unmated_probe' / '11_cam7_7.jpg')
     assert rows(make(survface_root), 'unmated') == [('unmated', '11_cam7_7.jpg', 5), *UNMATED]
-    assert 'noticed: 1 unmated pictures named like people of the gallery (11_cam7_7' in warned()
+    assert 'noticed: 1 unmated images named like people of the gallery (11_cam7_7' in warned()
 
 
-def test_unmated_without_a_picture(survface_root, write_face):
+def test_unmated_without_a_image(survface_root, write_face):
     folder = survface_root / IDENTIFICATION / 'unmated_probe'
     for path in folder.iterdir():
         path.unlink()
-    with pytest.raises(ValueError, match=r'no picture in .*unmated_probe; expected training_set'):
+    with pytest.raises(ValueError, match=r'no image in .*unmated_probe; expected training_set'):
         make(survface_root)
     write_face(folder / '12_2.jpg')
-    with pytest.raises(ValueError, match=r'every picture of .*unmated_probe is also in gallery'):
+    with pytest.raises(ValueError, match=r'every image of .*unmated_probe is also in gallery'):
         make(survface_root)
 
 
@@ -218,7 +218,7 @@ def test_foreign_files_are_counted(survface_root, warned):
     for folder in ('gallery', 'mated_probe', 'unmated_probe'):
         (survface_root / IDENTIFICATION / folder / 'Thumbs.db').write_text('junk')
     assert len(make(survface_root)) == 9
-    assert 'left out: 3 entries that are no pictures (gallery/Thumbs.db, mated_' in warned()
+    assert 'left out: 3 entries that are no images (gallery/Thumbs.db, mated_' in warned()
 
 
 PAIRS = [
@@ -230,7 +230,7 @@ PAIRS = [
 
 def test_verification(survface_root, warned):
     dataset = make(survface_root, 'verification')
-    # Each picture once, though one is in two pairs.
+    # Each image once, though one is in two pairs.
     assert rows(dataset) == [
         ('pair', '31_cam1_1.jpg', 31),
         ('pair', '31_cam2_2.jpg', 31),
@@ -287,12 +287,12 @@ def test_pairs_that_are_no_names(survface_root):
         make(survface_root, 'verification')
 
 
-def test_pictures_in_no_pair_are_counted(survface_root, write_face, warned):
+def test_images_in_no_pair_are_counted(survface_root, write_face, warned):
     write_face(survface_root / VERIFICATION / 'verification_images' / '50_1.jpg')
     dataset = make(survface_root, 'verification')
     assert named_pairs(dataset) == PAIRS
     assert '50_1.jpg' not in [row[1] for row in rows(dataset)]
-    assert 'left out: 1 verification pictures that are in no pair (50_1.jpg)' in warned()
+    assert 'left out: 1 verification images that are in no pair (50_1.jpg)' in warned()
 
 
 @pytest.mark.parametrize(
@@ -325,7 +325,7 @@ def test_pair_without_a_number_in_the_name(survface_root, write_face, write_name
 
 
 @pytest.mark.parametrize('split', ['train', 'identification', 'verification', 'test'])
-def test_root_that_holds_the_data_set_and_pictures_load(tmp_path, survface_root, split):
+def test_root_that_holds_the_data_set_and_images_load(tmp_path, survface_root, split):
     expected = rows(make(survface_root, split))
     survface_root.rename(tmp_path / 'QMUL-SurvFace')
     dataset = make(tmp_path, split, pipeline=PIPELINE)
@@ -363,7 +363,7 @@ def test_real_train(shared):
     root = shared / 'data' / 'survface' / 'training_set'
     dataset = make(root.parent, 'train')
     assert (len(dataset), dataset.num_classes) == (1060, 150)
-    # Independent reading: people by their number, pictures by glob.
+    # Independent reading: people by their number, images by glob.
     people = sorted(int(folder.name) for folder in root.iterdir())
     label_of = {
         str(path): label
@@ -385,7 +385,7 @@ def test_real_test(shared, warned):
         # Independent reading of what there is: from the folders.
         listed = sorted(path.name for path in (root / IDENTIFICATION / folders[role]).iterdir())
         assert sorted(row[1] for row in found) == listed
-        # And of who is who: the numbers differ, but group the pictures as the names do.
+        # And of who is who: the numbers differ, but group the images as the names do.
         people[role] = {(name.split('_')[0], identity) for _, name, identity in found}
     distractors = {person for person in people['unmated'] if person[1] == NO_IDENTITY}
     assert distractors == {('distractors', NO_IDENTITY)}

@@ -18,7 +18,7 @@ TEST_PEOPLE = range(120, 220)
 
 
 def pixel_hits(gallery, probes):
-    """Which probes have a picture of their own person as the nearest one by plain pixels."""
+    """Which probes have an image of their own person as the nearest one by plain pixels."""
     gallery_ids = np.array([face.person for face in gallery])
     probe_ids = np.array([face.person for face in probes])
     similarity = (
@@ -28,8 +28,8 @@ def pixel_hits(gallery, probes):
     return gallery_ids[similarity.argmax(axis=1)] == probe_ids
 
 
-def draw(people, pictures, **kwargs):
-    return [synthesize_face(person, picture, **kwargs) for person in people for picture in pictures]
+def draw(people, images, **kwargs):
+    return [synthesize_face(person, image, **kwargs) for person in people for image in images]
 
 
 @pytest.fixture(scope='module')
@@ -61,7 +61,7 @@ def test_same_arguments_same_bytes(unrecognizable):
     }
 
 
-def test_every_argument_changes_the_picture():
+def test_every_argument_changes_the_image():
     faces = [
         synthesize_face(5, 3),
         synthesize_face(5, 3, seed=1),
@@ -76,7 +76,7 @@ def test_every_argument_changes_the_picture():
 
 def test_a_person_does_not_depend_on_the_others():
     alone = synthesize_face(7, 2).image
-    order = [(person, picture) for person in range(12) for picture in range(4)]
+    order = [(person, image) for person in range(12) for image in range(4)]
     crowd = {key: synthesize_face(*key).image for key in reversed(order)}
     np.testing.assert_array_equal(crowd[7, 2], alone)
 
@@ -94,7 +94,7 @@ def test_difficulty_shows_the_same_moment_at_another_quality():
 
 
 @pytest.mark.parametrize('name', ['gallery', 'probes', 'ruined'])
-def test_pictures_and_their_record(name, request):
+def test_images_and_their_record(name, request):
     faces = request.getfixturevalue(name)
     for face in faces:
         assert face.image.dtype == np.uint8
@@ -160,7 +160,7 @@ def test_unrecognizable_faces_carry_hardly_any_identity(gallery, ruined):
     assert pixel_hits(gallery, ruined).mean() < 0.06
 
 
-def test_clean_pictures_are_nearly_solved_by_pixels_when_nothing_moves(monkeypatch):
+def test_clean_images_are_nearly_solved_by_pixels_when_nothing_moves(monkeypatch):
     # What hurts the pixels is the nuisance: the identities themselves are well apart.
     for name in ('_EXPRESSION', '_TURN', '_SIDE_LIGHT', '_SHADOW', '_BACKDROP', '_POSE'):
         monkeypatch.setattr(synthesis, name, 0 * getattr(synthesis, name))
@@ -172,11 +172,11 @@ def test_clean_pictures_are_nearly_solved_by_pixels_when_nothing_moves(monkeypat
 @pytest.mark.parametrize(
     ('kwargs', 'message'),
     [
-        ({'person': -1, 'picture': 0}, 'must not be negative'),
-        ({'person': 0, 'picture': -1}, 'must not be negative'),
-        ({'person': 0, 'picture': 0, 'seed': -1}, 'must not be negative'),
-        ({'person': 0, 'picture': 0, 'difficulty': 1.5}, 'difficulty must be in'),
-        ({'person': 0, 'picture': 0, 'difficulty': float('nan')}, 'difficulty must be in'),
+        ({'person': -1, 'image': 0}, 'must not be negative'),
+        ({'person': 0, 'image': -1}, 'must not be negative'),
+        ({'person': 0, 'image': 0, 'seed': -1}, 'must not be negative'),
+        ({'person': 0, 'image': 0, 'difficulty': 1.5}, 'difficulty must be in'),
+        ({'person': 0, 'image': 0, 'difficulty': float('nan')}, 'difficulty must be in'),
     ],
 )
 def test_bad_arguments(kwargs, message):
@@ -250,13 +250,13 @@ def test_pixel_embedding_is_the_correlation():
         np.corrcoef(first.ravel(), second.ravel())[0, 1],
         atol=1e-5,
     )
-    coloured = np.repeat(first[..., None], 3, axis=2)
+    colored = np.repeat(first[..., None], 3, axis=2)
     np.testing.assert_allclose(
-        pixel_correlation_embedding([coloured], size=(9, 7))[0], embedding[0], atol=1e-3
+        pixel_correlation_embedding([colored], size=(9, 7))[0], embedding[0], atol=1e-3
     )
 
 
-def test_pixel_embedding_of_nothing_and_of_a_single_grey():
+def test_pixel_embedding_of_nothing_and_of_a_single_gray():
     assert pixel_correlation_embedding([], size=(4, 6)).shape == (0, 24)
-    grey = np.full((11, 13, 3), 77, dtype=np.uint8)
-    assert not pixel_correlation_embedding([grey]).any()
+    gray = np.full((11, 13, 3), 77, dtype=np.uint8)
+    assert not pixel_correlation_embedding([gray]).any()

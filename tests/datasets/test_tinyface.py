@@ -9,7 +9,7 @@ from mmvlr.datasets.pairs_files import prefix_identity, read_pairs
 
 
 def rows(dataset):
-    """(role, file name, identity) of all pictures."""
+    """(role, file name, identity) of all images."""
     return [
         (info['role'], info['img_path'].rsplit('/', 1)[1], info['identity'])
         for info in dataset.infos()
@@ -120,17 +120,17 @@ def test_without_mat_a_name_without_number_is_an_error(tinyface_root, write_face
         TinyFace(data_root=str(tinyface_root), split='test')
 
 
-def test_mat_that_names_an_absent_picture(tinyface_root):
+def test_mat_that_names_an_absent_image(tinyface_root):
     (tinyface_root / 'Testing_Set' / 'Probe' / '12_3.jpg').unlink()
-    with pytest.raises(FileNotFoundError, match=r'names 1 pictures .*12_3\.jpg'):
+    with pytest.raises(FileNotFoundError, match=r'names 1 images .*12_3\.jpg'):
         TinyFace(data_root=str(tinyface_root), split='test')
 
 
-def test_picture_that_the_mat_does_not_name_is_counted(tinyface_root, write_face, warned):
+def test_image_that_the_mat_does_not_name_is_counted(tinyface_root, write_face, warned):
     write_face(tinyface_root / 'Testing_Set' / 'Probe' / '12_9.jpg')
     dataset = TinyFace(data_root=str(tinyface_root), split='test')
     assert '12_9.jpg' not in [row[1] for row in rows(dataset)]
-    assert 'left out: 1 probe pictures that probe_img_ID_pairs.mat does not name' in warned()
+    assert 'left out: 1 probe images that probe_img_ID_pairs.mat does not name' in warned()
 
 
 @pytest.mark.parametrize('content', [b'', b'no mat file at all', None])
@@ -155,7 +155,7 @@ def test_mat_with_different_lengths(tmp_path, write_pairs):
         read_pairs(path, 'probe_set', 'probe_ids')
 
 
-def test_mat_with_two_identities_of_a_picture(tmp_path, write_pairs):
+def test_mat_with_two_identities_of_a_image(tmp_path, write_pairs):
     path = tmp_path / 'pairs.mat'
     write_pairs(path, 'probe', ['1_1.jpg', '1_1.jpg'], [1, 2])
     with pytest.raises(ValueError, match=r'gives 1_1\.jpg two identities, 1 and 2'):
@@ -186,7 +186,7 @@ def test_missing_folder_names_the_layout(tmp_path, folder):
 def test_empty_set(tinyface_root):
     for path in (tinyface_root / 'Testing_Set' / 'Gallery_Distractor').iterdir():
         path.unlink()
-    with pytest.raises(ValueError, match=r'no picture in .*Gallery_Distractor'):
+    with pytest.raises(ValueError, match=r'no image in .*Gallery_Distractor'):
         TinyFace(data_root=str(tinyface_root), split='test')
 
 
@@ -197,7 +197,7 @@ def test_unknown_split(tinyface_root):
 
 def test_other_counts_than_the_official_ones_warn(tinyface_root, warned):
     TinyFace(data_root=str(tinyface_root), split='train')
-    assert '3 people (official 2,570), 7 pictures (official 7,804)' in warned()
+    assert '3 people (official 2,570), 7 images (official 7,804)' in warned()
     assert 'not comparable' in warned()
 
 
@@ -206,7 +206,7 @@ def test_real_train(shared):
     dataset = TinyFace(data_root=str(root), split='train')
     assert len(dataset) == 1060
     assert dataset.num_classes == 150
-    # Independent reading: people by their number, pictures by glob.
+    # Independent reading: people by their number, images by glob.
     people = sorted(int(folder.name) for folder in (root / 'Training_Set').iterdir())
     label_of = {
         str(path): label
@@ -239,7 +239,7 @@ def test_real_test(shared, warned):
     assert 'left out' not in warned()
 
 
-def test_real_pictures_load(shared):
+def test_real_images_load(shared):
     dataset = TinyFace(
         data_root=str(shared / 'data' / 'tinyface'),
         split='test',

@@ -26,32 +26,32 @@ needs_mtcnn = pytest.mark.skipif(
 )
 
 
-def person_picture(rng, face=None, top=20, left=45):
+def person_image(rng, face=None, top=20, left=45):
     """A generated person of 256 x 128, with a face at (left, top) or seen from behind."""
     rows, columns = np.mgrid[:256, :128]
     shade = rng.uniform(60, 190, 3) + np.sin(rows / 40)[..., None] * 15
-    picture = shade + (columns[..., None] - 64) * rng.uniform(-0.3, 0.3, 3)
-    picture[75:240, 30:98] = rng.uniform(20, 230, 3)
+    image = shade + (columns[..., None] - 64) * rng.uniform(-0.3, 0.3, 3)
+    image[75:240, 30:98] = rng.uniform(20, 230, 3)
     head = ((rows - 45) / 30) ** 2 + ((columns - 64) / 22) ** 2 < 1
-    picture[head] = rng.uniform(20, 80, 3)
-    picture += rng.normal(0, 4, picture.shape)
-    picture = np.clip(picture, 0, 255).astype(np.uint8)
+    image[head] = rng.uniform(20, 80, 3)
+    image += rng.normal(0, 4, image.shape)
+    image = np.clip(image, 0, 255).astype(np.uint8)
     if face is not None:
         height, width = face.shape[:2]
-        picture[top : top + height, left : left + width] = face
-    return picture
+        image[top : top + height, left : left + width] = face
+    return image
 
 
-def write_picture(path, picture):
+def write_image(path, image):
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(picture).save(path, quality=95)
+    Image.fromarray(image).save(path, quality=95)
 
 
 def compose_people(root, faces, layout, tracks=6, frames=3, seed=0):
     """Write a person set in a layout: every third track shows a back.
 
-    The last frame of a track shows its face again where it was, with other noise in the picture:
-    a near duplicate of the frame before. Returns picture -> (x1, y1, x2, y2) of its face.
+    The last frame of a track shows its face again where it was, with other noise in the image:
+    a near duplicate of the frame before. Returns image -> (x1, y1, x2, y2) of its face.
     """
     rng = np.random.default_rng(seed)
     truth = {}
@@ -63,12 +63,12 @@ def compose_people(root, faces, layout, tracks=6, frames=3, seed=0):
                 else f'bbox_train/{track:04d}/{track:04d}C{track % 6 + 1}T0001F{frame:03d}.jpg'
             )
             if track % 3 == 2:
-                write_picture(root / name, person_picture(rng))
+                write_image(root / name, person_image(rng))
                 continue
             if frame < frames - 1:
                 face = faces[(track * frames + frame) % len(faces)]
                 top, left = int(rng.integers(10, 60)), int(rng.integers(20, 80))
-            write_picture(root / name, person_picture(rng, face, top, left))
+            write_image(root / name, person_image(rng, face, top, left))
             truth[name] = (left, top, left + face.shape[1], top + face.shape[0])
     return truth
 
@@ -87,10 +87,10 @@ def real_faces(shared, count, side):
     folder = shared / 'data' / 'tinyface' / 'Testing_Set' / 'Probe'
     faces = []
     for path in sorted(folder.glob('*.jpg'))[:count]:
-        with Image.open(path) as picture:
-            scale = side / max(picture.size)
-            size = [round(length * scale) for length in picture.size]
-            faces.append(np.asarray(picture.convert('RGB').resize(size, Image.BICUBIC)))
+        with Image.open(path) as image:
+            scale = side / max(image.size)
+            size = [round(length * scale) for length in image.size]
+            faces.append(np.asarray(image.convert('RGB').resize(size, Image.BICUBIC)))
     return faces
 
 
@@ -156,7 +156,7 @@ def test_natural_order():
 # Filters ------------------------------------------------------------------------------------------
 
 
-def test_crops_are_squares_inside_the_picture():
+def test_crops_are_squares_inside_the_image():
     assert crop_box((40, 20, 50, 32), (256, 128, 3), 0.0) == (39, 20, 51, 32)
     assert crop_box((40, 20, 50, 30), (256, 128, 3), 0.1) == (39, 19, 51, 31)
     assert crop_box((-3, -2, 7, 8), (256, 128, 3), 0.0) == (0, 0, 7, 8)
@@ -167,10 +167,10 @@ def test_thumbnails_correlate_as_numpy_says():
     rng = np.random.default_rng(0)
     faces = [rng.integers(0, 256, (32, 48, 3), dtype=np.uint8) for _ in range(3)]
     # Averages over 2 x 3 pixels, with the weights of ITU-R BT.601.
-    grey = [f.reshape(16, 2, 16, 3, 3).mean((1, 3)) @ (0.299, 0.587, 0.114) for f in faces]
+    gray = [f.reshape(16, 2, 16, 3, 3).mean((1, 3)) @ (0.299, 0.587, 0.114) for f in faces]
     for a in range(3):
         for b in range(3):
-            expected = np.corrcoef(grey[a].ravel(), grey[b].ravel())[0, 1]
+            expected = np.corrcoef(gray[a].ravel(), gray[b].ravel())[0, 1]
             found = thumbnail(faces[a]) @ thumbnail(faces[b])
             assert found == pytest.approx(expected, abs=0.02)
     assert not thumbnail(np.full((9, 9, 3), 80, np.uint8)).any()
@@ -190,9 +190,9 @@ def test_near_duplicates_are_those_of_a_kept_face():
 
 def test_the_largest_cluster_is_found():
     rng = np.random.default_rng(0)
-    centres = np.linalg.qr(rng.standard_normal((32, 8)))[0].T
-    people = [centres[1 + i % 7] + 0.05 * rng.standard_normal(32) for i in range(28)]
-    unrecognizable = [centres[0] + 0.05 * rng.standard_normal(32) for _ in range(12)]
+    centers = np.linalg.qr(rng.standard_normal((32, 8)))[0].T
+    people = [centers[1 + i % 7] + 0.05 * rng.standard_normal(32) for i in range(28)]
+    unrecognizable = [centers[0] + 0.05 * rng.standard_normal(32) for _ in range(12)]
     embeddings = np.array(people[:14] + unrecognizable + people[14:]) * 40
     inside, sizes = unrecognizable_cluster(embeddings, 0.5)
     assert np.flatnonzero(inside).tolist() == list(range(14, 26))
@@ -217,7 +217,7 @@ def test_faces_of_people_are_found(shared, tmp_path, layout):
     truth = compose_people(tmp_path / 'people', real_faces(shared, 12, 20), layout)
     out = tmp_path / 'out'
     result = build_ui_set(tmp_path / 'people', out, UISearch(layout))
-    assert (result.pictures, len(truth)) == (18, 12)
+    assert (result.images, len(truth)) == (18, 12)
     right = [face for face in result.faces if overlap(face.box, truth.get(face.source, (0,) * 4))]
     # Precision, and recall of the eight different faces.
     assert len(right) == len(result.faces)
@@ -228,7 +228,7 @@ def test_faces_of_people_are_found(shared, tmp_path, layout):
     last = ('00002.jpg', 'F002.jpg')
     assert all(name.endswith(last) for name in repeated)
     backs = {name for name in scan_people(tmp_path / 'people', layout)[0] if name not in truth}
-    assert backs <= set(result.left_out['pictures without a face'])
+    assert backs <= set(result.left_out['images without a face'])
     # The manifest tells where each face comes from; crops are pixels of the source.
     rows = read_manifest(out)
     assert [row['file'] for row in rows] == [
@@ -236,8 +236,8 @@ def test_faces_of_people_are_found(shared, tmp_path, layout):
     ]
     for row in rows:
         x1, y1, x2, y2 = (int(row[side]) for side in ('x1', 'y1', 'x2', 'y2'))
-        with Image.open(tmp_path / 'people' / row['source']) as picture:
-            expected = np.asarray(picture)[y1:y2, x1:x2]
+        with Image.open(tmp_path / 'people' / row['source']) as image:
+            expected = np.asarray(image)[y1:y2, x1:x2]
         with Image.open(out / row['file']) as crop:
             np.testing.assert_array_equal(np.asarray(crop), expected)
     faces = UIFaces(str(out / 'faces'))
@@ -266,8 +266,8 @@ def test_other_limits_need_no_new_search(shared, tmp_path, monkeypatch):
     fourth = build_ui_set(people, out, UISearch('mars'), UIFilter(min_size=0, max_size=2))
     assert len(fourth.left_out['faces above 2 pixels']) == fourth.found
     every = build_ui_set(people, out, UISearch('mars'), UIFilter(every=2))
-    assert every.pictures == 4
-    assert len(every.left_out['pictures between those searched in a track']) == 2
+    assert every.images == 4
+    assert len(every.left_out['images between those searched in a track']) == 2
     with pytest.raises(ValueError, match='other settings'):
         build_ui_set(people, out, UISearch('mars', upper=0.5))
 

@@ -9,9 +9,9 @@ from mmvlr.engine import extract_predictions, unwrap
 @pytest.mark.parametrize('shuffle', [False, True])
 def test_order_is_that_of_the_data_set(make_model, make_loader, shuffle):
     model = make_model()
-    loader = Runner.build_dataloader(make_loader(num_people=3, pictures_per_person=3), seed=0)
+    loader = Runner.build_dataloader(make_loader(num_people=3, images_per_person=3), seed=0)
     mixed = Runner.build_dataloader(
-        make_loader(num_people=3, pictures_per_person=3, shuffle=shuffle), seed=0
+        make_loader(num_people=3, images_per_person=3, shuffle=shuffle), seed=0
     )
     found = extract_predictions(model, mixed)
     assert found['sample_idx'].tolist() == list(range(9))
@@ -33,7 +33,7 @@ def test_order_is_that_of_the_data_set(make_model, make_loader, shuffle):
 def test_the_model_is_left_as_it_was(make_model, make_loader, training):
     model = make_model().train(training)
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    loader = Runner.build_dataloader(make_loader(num_people=2, pictures_per_person=2))
+    loader = Runner.build_dataloader(make_loader(num_people=2, images_per_person=2))
     found = extract_predictions(model, loader)
     assert model.training is training
     assert model.backbone.training is training
@@ -51,14 +51,14 @@ def test_mode_comes_back_after_an_error(make_model):
 
 def test_another_prediction(make_model, make_loader):
     model = make_model()
-    loader = Runner.build_dataloader(make_loader(num_people=2, pictures_per_person=2))
+    loader = Runner.build_dataloader(make_loader(num_people=2, images_per_person=2))
     found = extract_predictions(model, loader, predict=lambda x: dict(mean=x.mean((1, 2, 3))))
     assert found['mean'].shape == (4,)
     assert 'embedding' not in found
 
 
 def test_nothing_to_extract(make_model):
-    with pytest.raises(ValueError, match='no picture'):
+    with pytest.raises(ValueError, match='no image'):
         extract_predictions(make_model(), [])
 
 

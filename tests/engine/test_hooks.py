@@ -46,7 +46,7 @@ def unit(rows):
 
 
 def test_prototypes_are_class_means(make_model, make_loader, make_runner):
-    config = make_loader(num_people=3, pictures_per_person=4)
+    config = make_loader(num_people=3, images_per_person=4)
     model = make_model()
     weight = model.head.weight
     PrototypeInitHook(config).before_train_epoch(make_runner(model))
@@ -65,14 +65,14 @@ def test_prototypes_are_class_means(make_model, make_loader, make_runner):
 def test_prototypes_of_a_resumed_run_stay(make_model, make_loader, make_runner):
     model = make_model()
     before = model.head.weight.clone()
-    hook = PrototypeInitHook(make_loader(num_people=3, pictures_per_person=2))
+    hook = PrototypeInitHook(make_loader(num_people=3, images_per_person=2))
     hook.before_train_epoch(make_runner(model, iter=10, epoch=1))
     assert torch.equal(model.head.weight, before)
 
 
-def test_class_without_a_picture(make_model, make_loader, make_runner):
-    hook = PrototypeInitHook(make_loader(num_people=2, pictures_per_person=2))
-    with pytest.raises(ValueError, match='1 of 3 classes have no picture'):
+def test_class_without_a_image(make_model, make_loader, make_runner):
+    hook = PrototypeInitHook(make_loader(num_people=2, images_per_person=2))
+    with pytest.raises(ValueError, match='1 of 3 classes have no image'):
         hook.before_train_epoch(make_runner(make_model()))
 
 
@@ -81,7 +81,7 @@ def test_class_without_a_picture(make_model, make_loader, make_runner):
 
 @pytest.fixture
 def ui_loader(make_loader):
-    return make_loader(type='SyntheticUIFaces', num_pictures=6)
+    return make_loader(type='SyntheticUIFaces', num_images=6)
 
 
 def test_ui_values(make_model, ui_loader, make_runner):
@@ -181,7 +181,7 @@ def draws_of_epoch(make_runner, dataset, seed, epoch):
 
 
 def test_epoch_seed(make_runner, make_loader):
-    dataset = Runner.build_dataloader(make_loader(num_people=1, pictures_per_person=1)).dataset
+    dataset = Runner.build_dataloader(make_loader(num_people=1, images_per_person=1)).dataset
     expected = draws_of_epoch(make_runner, dataset, seed=3, epoch=2)
     # Whatever ran before: another number of draws from each generator.
     random.random(), np.random.random(7), torch.rand(9)
@@ -319,11 +319,11 @@ def test_guard_refuses_another_contract(make_model, make_runner):
     checkpoint = saved(make_model(), make_runner)
     checkpoint['meta']['preprocessing'] = {
         **checkpoint['meta']['preprocessing'],
-        'colour_order': 'BGR',
+        'color_order': 'BGR',
     }
     with pytest.raises(
         ContractMismatchError,
-        match=r"some/file\.pth .*colour_order: checkpoint 'BGR', config 'RGB'",
+        match=r"some/file\.pth .*color_order: checkpoint 'BGR', config 'RGB'",
     ):
         load(make_model(), checkpoint, make_runner)
 

@@ -42,7 +42,7 @@ def test_leave_one_out_proximities():
         assert found.d_ui[i].item() == pytest.approx(1 - dot(v, center.tolist()), abs=1e-6)
 
 
-def test_only_picture_of_a_person():
+def test_only_image_of_a_person():
     clean = F.normalize(torch.randn(3, 4, dtype=torch.float64), dim=1)
     found = leave_one_out_proximities(clean, clean, torch.tensor([0, 1, 1]), torch.zeros(4))
     assert found.d_p[0] == 1
@@ -51,8 +51,8 @@ def test_only_picture_of_a_person():
 @pytest.fixture
 def fitted(make_model, make_loader, make_runner):
     """A model whose read-out was fitted, and the two data sets it was fitted to."""
-    loader = make_loader(num_people=6, pictures_per_person=3)
-    degraded = make_loader(num_people=6, pictures_per_person=3)
+    loader = make_loader(num_people=6, images_per_person=3)
+    degraded = make_loader(num_people=6, images_per_person=3)
     pipeline = degraded['dataset']['pipeline']
     degraded['dataset']['pipeline'] = [pipeline[0], dict(type='DegradeFace'), *pipeline[1:]]
     model = make_model(head=dict(type='RecognitionModule', num_classes=6))
@@ -105,7 +105,7 @@ def test_when_it_fits(fitted):
     assert calls == [1, 2]
 
 
-def test_people_with_one_picture_are_left_out(
+def test_people_with_one_image_are_left_out(
     make_model, make_loader, make_runner, tmp_path, messages
 ):
     from PIL import Image
@@ -120,7 +120,7 @@ def test_people_with_one_picture_are_left_out(
     RegressionFitHook(loader, loader, copies=1).fit(make_runner(model))
     assert any(
         'fitted to 12 faces of 2 people' in text
-        and '1 faces of people with one picture left out' in text
+        and '1 faces of people with one image left out' in text
         for _, text in messages
     )
 

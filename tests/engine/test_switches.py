@@ -39,8 +39,8 @@ def loader(dataset, **kwargs):
     )
 
 
-PEOPLE = dict(type='SyntheticFaces', num_people=3, pictures_per_person=8)
-UNKNOWN = dict(type='SyntheticUIFaces', num_pictures=6)
+PEOPLE = dict(type='SyntheticFaces', num_people=3, images_per_person=8)
+UNKNOWN = dict(type='SyntheticUIFaces', num_images=6)
 
 
 @pytest.fixture(autouse=True)
@@ -462,7 +462,7 @@ def test_ema_takes_over_a_read_out_that_was_fitted(make_config):
 
 
 def test_ema_refuses_averaged_buffers():
-    with pytest.raises(ValueError, match='would average the UI centre with zeros'):
+    with pytest.raises(ValueError, match='would average the UI center with zeros'):
         HOOKS.build(dict(type='FaceEMAHook', update_buffers=True))
 
 

@@ -7,7 +7,7 @@ from mmvlr.identification import Gallery
 DIMS = 8
 IDENTITY = dict(
     weights='0123abcd' * 8,
-    preprocessing=dict(size=[112, 112], mean=127.5, std=128.0, colour_order='RGB'),
+    preprocessing=dict(size=[112, 112], mean=127.5, std=128.0, color_order='RGB'),
     embedding=dict(dims=DIMS, flip_fusion='none', inference_embedding='backbone'),
 )
 # An accent, right to left, an emoji of several characters, half a surrogate pair.

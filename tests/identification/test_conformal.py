@@ -130,22 +130,22 @@ def test_people_needed_is_where_thresholds_begin(fpir):
     assert f'there are {needed - 1}' in few.shortage
 
 
-def test_realised_rate_of_one_calibration():
+def test_realized_rate_of_one_calibration():
     rng = np.random.default_rng(1)
     found = [conformal_threshold(rng.random(60), 0.1) for _ in range(2000)]
     for probability in (0.5, 0.9):
-        bound = found[0].realised_fpir(probability)
+        bound = found[0].realized_fpir(probability)
         share = np.mean([1 - one.threshold <= bound for one in found])
         assert share == pytest.approx(probability, abs=0.025)
 
 
-def test_realised_rate_with_several_faces_is_cautious():
+def test_realized_rate_with_several_faces_is_cautious():
     rng = np.random.default_rng(2)
     inside = []
     for _ in range(DRAWS):
         scores, person = people_of(rng, 60, 0)
         found = conformal_threshold(scores, 0.1, person)
-        inside.append(norm.sf(found.threshold, scale=math.sqrt(1.25)) <= found.realised_fpir(0.9))
+        inside.append(norm.sf(found.threshold, scale=math.sqrt(1.25)) <= found.realized_fpir(0.9))
     assert 0.88 <= np.mean(inside) <= 0.995
 
 
@@ -179,7 +179,7 @@ def test_bins_with_too_few_people_are_merged():
     quality = np.repeat([0.5, 1.5, 2.5, 3.5], [30, 4, 12, 30])
     similarity = np.random.default_rng(0).random(76)
     found = binned_thresholds(similarity, quality, (1, 2, 3), 0.1)
-    # Four faces are too few for ten per cent; the smaller neighbour has twelve.
+    # Four faces are too few for ten per cent; the smaller neighbor has twelve.
     assert found.edges == (1, 3) and found.num_merged == 1
     assert [t.num_faces for t in found.thresholds] == [30, 16, 30]
     for index, members in enumerate([quality < 1, (quality > 1) & (quality < 3), quality > 3]):
@@ -221,7 +221,7 @@ def test_edges():
         (lambda: binned_thresholds([0.1], [1, 2], (), 0.1), 'quality must have 1 entries'),
         (lambda: binned_thresholds([0.1], [1], (2, 1), 0.1), 'edges must rise'),
         (lambda: quality_edges([1.0], 0), 'num_bins must be at least 1'),
-        (lambda: ConformalThreshold(0.5, 0.1, 9, 9).realised_fpir(1), 'probability must lie'),
+        (lambda: ConformalThreshold(0.5, 0.1, 9, 9).realized_fpir(1), 'probability must lie'),
     ],
 )
 def test_bad_input(call, message):

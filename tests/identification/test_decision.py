@@ -367,7 +367,7 @@ def test_mutated_files_are_refused_or_work(tmp_path):
         assert {verdict.outcome for verdict in verdicts} <= {'accept', 'unknown', 'abstain'}
         for name in decision.quantiles:
             decision.percentile(name, [0.1, 9])
-        assert all(found.realised_fpir(0.9) >= 0 for found in decision.thresholds.thresholds)
+        assert all(found.realized_fpir(0.9) >= 0 for found in decision.thresholds.thresholds)
         decision.save(tmp_path / 'again.json')
         assert Decision.load(tmp_path / 'again.json') == decision
     assert outcomes['refused'] > outcomes['read'] > 0

@@ -71,7 +71,7 @@ def test_tables_and_figure(study, tmp_path, capsys):
     assert study.main([str(word) for word in [*files, *options]]) == 0
     printed = capsys.readouterr().out
     assert printed.startswith('2 files; 40 mated probes of 40 people, 80 unmated of 80; 6 splits')
-    for text in ('Realised FPIR at target 10 %', 'Which errors remain', '| RI + distance |'):
+    for text in ('Realized FPIR at target 10 %', 'Which errors remain', '| RI + distance |'):
         assert text in printed
     # Answers of all faces err alike, whatever decides on abstention.
     lines = [line.split(' | ') for line in printed.splitlines() if line.startswith('| ')]

@@ -26,7 +26,7 @@ def test_search_is_that_of_the_templates(rng, template, search):
         pytest.importorskip('faiss')
     gallery = Gallery(IDENTITY, template, search)
     given = {}
-    # In turns, so that a person's pictures are not in a row, and the order is not the alphabet's.
+    # In turns, so that a person's images are not in a row, and the order is not the alphabet's.
     for turn in range(3):
         for name in ('Eve', 'Ann', 'Bob'):
             if turn == 0 or name != 'Ann':

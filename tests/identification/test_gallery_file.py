@@ -40,7 +40,7 @@ def save_version_1(gallery, folder):
     tensors_file = folder / f'gallery-{digest[:16]}.safetensors'
     (folder / 'written').rename(tensors_file)
     template = gallery.template | dict(
-        type=gallery.template['type'].replace('ImageTemplates', 'PictureTemplates')
+        type=gallery.template['type'].replace('ImageTemplates', 'ImageTemplates')
     )
     content = json.dumps(
         dict(
@@ -50,7 +50,7 @@ def save_version_1(gallery, folder):
             tensors=digest,
             people=gallery.people,
             offsets=np.cumsum([0, *gallery.counts.values()]).tolist(),
-            pictures=[name for names, *_ in images for name in names],
+            images=[name for names, *_ in images for name in names],
         )
     )
     digest = hashlib.sha256(content.encode()).hexdigest()
@@ -487,7 +487,7 @@ def test_sizes_are_checked_before_memory_is_taken(tmp_path):
     ('change', 'message'),
     [
         (dict(weights='f' * 64), 'weights'),
-        (dict(preprocessing=IDENTITY['preprocessing'] | dict(colour_order='BGR')), 'colour_order'),
+        (dict(preprocessing=IDENTITY['preprocessing'] | dict(color_order='BGR')), 'color_order'),
         (dict(embedding=IDENTITY['embedding'] | dict(flip_fusion='sum')), 'flip_fusion'),
     ],
 )

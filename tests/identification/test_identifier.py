@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from mmvlr.apis import FaceInferencer
-from mmvlr.apis.pictures import NoFaceError
+from mmvlr.apis.images import NoFaceError
 from mmvlr.identification import (
     BrokenModelError,
     Decision,

@@ -11,7 +11,7 @@ from mmvlr.utils.vectors import unit_rows
 
 
 def slow_search(probes, templates, owner, k):
-    """Best people of every probe: best template counts, ties in order of enrolment."""
+    """Best people of every probe: best template counts, ties in order of enrollment."""
     people, similarities = [], []
     for probe in probes.astype(np.float64):
         best = {}
@@ -49,7 +49,7 @@ def test_exact_search_equals_the_slow_one(block, most, k, monkeypatch):
     assert person.shape == (23, min(k, 40))
 
 
-def test_ties_stand_in_order_of_enrolment_beyond_every_block():
+def test_ties_stand_in_order_of_enrollment_beyond_every_block():
     same = unit_rows(np.tile(np.random.default_rng(0).standard_normal((1, 192)), (20_000, 1)))
     person, similarity = ExactSearch(same, np.arange(20_000))(same[:1], 4)
     assert person.tolist() == [[0, 1, 2, 3]]
@@ -90,8 +90,8 @@ def test_a_person_with_many_near_templates_crowds_nobody_out(search, most):
 def test_faiss_ivf_finds_most_and_says_what_it_did_not():
     pytest.importorskip('faiss')
     rng = np.random.default_rng(6)
-    centres = rng.standard_normal((40, 32))
-    templates = unit_rows(np.repeat(centres, 50, axis=0) + 0.5 * rng.standard_normal((2000, 32)))
+    centers = rng.standard_normal((40, 32))
+    templates = unit_rows(np.repeat(centers, 50, axis=0) + 0.5 * rng.standard_normal((2000, 32)))
     owner = np.arange(2000)
     probes = unit_rows(templates[::20] + 0.05 * rng.standard_normal((100, 32)))
     exact = ExactSearch(templates, owner)(probes, 1)

@@ -1,4 +1,4 @@
-"""Template rules against the same written out picture by picture in float64."""
+"""Template rules against the same written out image by image in float64."""
 
 import itertools
 import math
@@ -91,7 +91,7 @@ def test_many_people_at_once_as_one_by_one(rule, monkeypatch):
     assert owner.tolist() == [i for i, part in enumerate(one_by_one) for _ in part]
 
 
-def test_one_picture_a_person_copies_nothing():
+def test_one_image_a_person_copies_nothing():
     unit = unit_rows(np.random.default_rng(2).standard_normal((6, 4)))
     for rule in (MeanTemplate(), ImageTemplates()):
         assert rule.many(unit, np.arange(7), {})[0] is unit

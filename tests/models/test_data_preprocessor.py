@@ -32,7 +32,7 @@ def test_bgr_reverses_the_channels_in_front_of_mean_and_std():
     batch = faces(1)
     rgb = FaceDataPreprocessor(size=(4, 5), mean=0, std=1)(dict(inputs=batch))['inputs']
     assert torch.equal(rgb[0], batch[0].float())
-    bgr = FaceDataPreprocessor(size=(4, 5), colour_order='BGR', mean=(1, 2, 3), std=1)
+    bgr = FaceDataPreprocessor(size=(4, 5), color_order='BGR', mean=(1, 2, 3), std=1)
     found = bgr(dict(inputs=batch))['inputs'][0]
     red, green, blue = batch[0].float()
     # The first value of the mean belongs to the first channel that the network sees: blue.
@@ -71,7 +71,7 @@ def test_one_wrong_face_among_right_ones_is_an_error():
     'kwargs',
     [
         dict(),
-        dict(size=(96, 80), interpolation='area', colour_order='BGR', mean=0, std=255),
+        dict(size=(96, 80), interpolation='area', color_order='BGR', mean=0, std=255),
         dict(mean=(1, 2.5, 3), std=[4, 5, 6], alignment='mtcnn'),
     ],
 )
@@ -91,7 +91,7 @@ def test_contract_names_everything_that_changes_the_numbers():
     for change in (
         dict(size=(96, 96)),
         dict(interpolation='area'),
-        dict(colour_order='BGR'),
+        dict(color_order='BGR'),
         dict(mean=0),
         dict(std=128),
         dict(alignment='mtcnn'),
@@ -104,7 +104,7 @@ def test_nothing_of_it_lies_in_the_state_dict():
     assert not FaceDataPreprocessor().state_dict()
 
 
-@pytest.mark.parametrize('wrong', [dict(colour_order='GRAY'), dict(mean=(1, 2)), dict(std=[])])
+@pytest.mark.parametrize('wrong', [dict(color_order='GRAY'), dict(mean=(1, 2)), dict(std=[])])
 def test_unknown_values(wrong):
-    with pytest.raises(ValueError, match=r'colour_order|one value or three'):
+    with pytest.raises(ValueError, match=r'color_order|one value or three'):
         MODELS.build(dict(type='FaceDataPreprocessor', **wrong))

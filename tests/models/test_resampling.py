@@ -1,4 +1,4 @@
-"""Batches transformed on the device against OpenCV, one picture at a time, and slow formulas."""
+"""Batches transformed on the device against OpenCV, one image at a time, and slow formulas."""
 
 import cv2
 import numpy as np
@@ -33,7 +33,7 @@ def native(images, size=(112, 112)):
     return resize_native(pixels, sizes, int(sizes[:, 0].sum()), size)
 
 
-def pictures(images):
+def stills(images):
     return images.permute(0, 2, 3, 1).numpy()
 
 
@@ -42,7 +42,7 @@ def batch_of(*images):
 
 
 def assert_close_levels(found, expected):
-    """At least 99.9 % of the pixels within 2 grey levels, and whole levels."""
+    """At least 99.9 % of the pixels within 2 gray levels, and whole levels."""
     assert np.array_equal(found, np.rint(found))
     off = np.abs(found - np.asarray(expected, np.float64))
     assert (off <= 2).mean() >= 0.999, f'{(off > 2).mean():.4%} off, worst {off.max()}'
@@ -72,7 +72,7 @@ def test_taps_against_the_formula(source, target):
 @pytest.mark.parametrize('size', [(112, 112), (48, 40)])
 def test_faces_of_all_sizes_in_one_batch(size):
     images = noise(SIZES)
-    found = pictures(native(images, size))
+    found = stills(native(images, size))
     for image, face in zip(images, found, strict=True):
         expected = cv2.resize(image, size[::-1], interpolation=cv2.INTER_CUBIC)
         assert_close_levels(face, expected)
@@ -81,7 +81,7 @@ def test_faces_of_all_sizes_in_one_batch(size):
         assert np.abs(face - expected).max() <= 1
 
 
-def test_a_face_does_not_depend_on_its_neighbours():
+def test_a_face_does_not_depend_on_its_neighbors():
     images = noise(SIZES)
     together = native(images)
     for index, image in enumerate(images):
@@ -91,7 +91,7 @@ def test_a_face_does_not_depend_on_its_neighbours():
 def test_flip():
     images = batch_of(*noise([(5, 4)] * 3))
     found = flip(images, torch.tensor([1.0, 0.0, 1.0]))
-    for face, image, mirrored in zip(pictures(found), pictures(images), (1, 0, 1), strict=True):
+    for face, image, mirrored in zip(stills(found), stills(images), (1, 0, 1), strict=True):
         assert np.array_equal(face, image[:, ::-1] if mirrored else image)
 
 
@@ -99,7 +99,7 @@ def test_flip():
 def test_rotation(size):
     angles = [-10.0, -3.3, 0.0, 1e-3, 7.77, 10.0]
     images = noise([size] * len(angles))
-    found = pictures(rotate(batch_of(*images), torch.tensor(angles, dtype=torch.float64)))
+    found = stills(rotate(batch_of(*images), torch.tensor(angles, dtype=torch.float64)))
     for image, angle, face in zip(images, angles, found, strict=True):
         height, width = size
         matrix = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), angle, 1.0)
@@ -116,8 +116,8 @@ def test_rescale(size):
     sides = [64, 0, 100, 64, 100, 0]
     images = noise([size] * len(sides))
     batch = batch_of(*images)
-    found = pictures(rescale(batch, torch.tensor(sides, dtype=torch.float64)))
-    assert np.array_equal(pictures(batch), images), 'changed in place'
+    found = stills(rescale(batch, torch.tensor(sides, dtype=torch.float64)))
+    assert np.array_equal(stills(batch), images), 'changed in place'
     for image, side, face in zip(images, sides, found, strict=True):
         if not side:
             assert np.array_equal(face, image)
@@ -162,12 +162,12 @@ def test_autocast_changes_nothing(dtype, inference):
 
 def test_records_and_contract_of_a_native_batch():
     images = noise([(20, 16), (112, 112)])
-    contract = dict(colour_order='BGR', mean=(1, 2, 3), std=(2, 4, 8))
+    contract = dict(color_order='BGR', mean=(1, 2, 3), std=(2, 4, 8))
     result = FaceDataPreprocessor(**contract)(packed(images))
     assert [sample.sample_idx for sample in result['data_samples']] == [0, 1]
     assert [sample.gt_label.item() for sample in result['data_samples']] == [0, 1]
     assert result['data_samples'][0].gt_label.dtype is torch.int64
-    levels = pictures(result['inputs'])[..., ::-1] * (8, 4, 2) + (3, 2, 1)
+    levels = stills(result['inputs'])[..., ::-1] * (8, 4, 2) + (3, 2, 1)
     assert np.abs(levels[1] - images[1]).max() < 1e-4
     assert_close_levels(
         np.rint(levels[0]), cv2.resize(images[0], (112, 112), interpolation=cv2.INTER_CUBIC)
@@ -202,5 +202,5 @@ def test_on_a_gpu_without_waiting():
         records = preprocessor.records(batch['data_samples'])
     finally:
         torch.cuda.set_sync_debug_mode('default')
-    assert_close_levels(pictures(found.cpu()), pictures(expected))
+    assert_close_levels(stills(found.cpu()), stills(expected))
     assert records[1].gt_label.device.type == 'cuda'

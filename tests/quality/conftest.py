@@ -17,16 +17,16 @@ def make_loader():
     """Return a function: batch size, order and faces -> loader."""
 
     @functools.cache
-    def faces(num_people, pictures_per_person):
+    def faces(num_people, images_per_person):
         pytest.importorskip('skimage')
-        return SyntheticFaces(num_people, pictures_per_person, pipeline=PIPELINE)
+        return SyntheticFaces(num_people, images_per_person, pipeline=PIPELINE)
 
-    def make(batch_size=4, shuffle=False, num_people=3, pictures_per_person=4, dataset=None):
+    def make(batch_size=4, shuffle=False, num_people=3, images_per_person=4, dataset=None):
         return Runner.build_dataloader(
             dict(
                 batch_size=batch_size,
                 sampler=dict(type='DefaultSampler', shuffle=shuffle),
-                dataset=dataset or faces(num_people, pictures_per_person),
+                dataset=dataset or faces(num_people, images_per_person),
                 collate_fn=dict(type='mmvlr.face_collate'),
             ),
             seed=0,

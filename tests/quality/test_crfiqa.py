@@ -136,7 +136,7 @@ def test_flip_fusion_leaves_the_quality_alone(make_model, inputs):
 
 def test_training_lowers_the_loss(tiny_backbone, tiny_preprocessor, make_loader, tmp_path):
     """The target moves with the backbone: the read-out is held against its start, 0, at the end."""
-    loader = make_loader(16, shuffle=True, num_people=8, pictures_per_person=8)
+    loader = make_loader(16, shuffle=True, num_people=8, images_per_person=8)
     model = MODELS.build(
         dict(
             type='CRFIQA',
@@ -148,7 +148,7 @@ def test_training_lowers_the_loss(tiny_backbone, tiny_preprocessor, make_loader,
 
     @torch.no_grad()
     def losses():
-        batch = next(iter(make_loader(64, num_people=8, pictures_per_person=8)))
+        batch = next(iter(make_loader(64, num_people=8, images_per_person=8)))
         data = model.eval().data_preprocessor(batch)
         found = model(**data, mode='loss')
         return found['loss_cls'].item(), found['loss_regression'].item()

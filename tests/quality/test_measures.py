@@ -19,7 +19,7 @@ from mmvlr.quality import (
 from mmvlr.registry import QUALITIES
 
 
-def picture(height, width, seed=0):
+def image(height, width, seed=0):
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
@@ -38,7 +38,7 @@ def test_norm_and_ers(make_model, inputs, model_type):
     assert ers.max() <= 1
 
 
-def test_ers_is_capped_where_the_face_is_opposite_to_the_centre(make_model, inputs):
+def test_ers_is_capped_where_the_face_is_opposite_to_the_center(make_model, inputs):
     model = make_model()
     model.set_ui_center(-model(inputs)[1][0].detach())
     assert ERSQuality()(FaceBatch(model, inputs))[0] == 1
@@ -70,58 +70,58 @@ def test_learned_qualities_are_the_linear_read_out(
 
 
 def test_size():
-    faces = FaceBatch(pictures=[picture(8, 18), picture(30, 10), picture(12, 12)])
+    faces = FaceBatch(images=[image(8, 18), image(30, 10), image(12, 12)])
     assert SizeQuality()(faces).tolist() == [8, 10, 12]
     found = SizeQuality('geometric_mean')(faces).tolist()
     assert found == pytest.approx([12, math.sqrt(300), 12])
 
 
-def laplacian_variance(grey):
+def laplacian_variance(gray):
     """By explicit convolution, pixel by pixel."""
     kernel = [[0, 1, 0], [1, -4, 1], [0, 1, 0]]
-    height, width = len(grey), len(grey[0])
+    height, width = len(gray), len(gray[0])
     values = []
     for y in range(1, height - 1):
         for x in range(1, width - 1):
             around = [(dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1)]
-            values.append(sum(kernel[dy + 1][dx + 1] * grey[y + dy][x + dx] for dy, dx in around))
+            values.append(sum(kernel[dy + 1][dx + 1] * gray[y + dy][x + dx] for dy, dx in around))
     mean = sum(values) / len(values)
     return sum((value - mean) ** 2 for value in values) / len(values)
 
 
 def test_sharpness_on_the_common_size():
-    face = picture(20, 24)
-    grey = [[0.299 * r + 0.587 * g + 0.114 * b for r, g, b in row] for row in face.tolist()]
-    found = SharpnessQuality(size=(20, 24))(FaceBatch(pictures=[face])).item()
-    assert found == pytest.approx(laplacian_variance(grey), rel=1e-5)
+    face = image(20, 24)
+    gray = [[0.299 * r + 0.587 * g + 0.114 * b for r, g, b in row] for row in face.tolist()]
+    found = SharpnessQuality(size=(20, 24))(FaceBatch(images=[face])).item()
+    assert found == pytest.approx(laplacian_variance(gray), rel=1e-5)
 
 
 def test_sharpness_shrinks_by_area_averaging():
-    face = picture(16, 32)
-    grey = [[0.299 * r + 0.587 * g + 0.114 * b for r, g, b in row] for row in face.tolist()]
+    face = image(16, 32)
+    gray = [[0.299 * r + 0.587 * g + 0.114 * b for r, g, b in row] for row in face.tolist()]
     small = [
         [
-            sum(grey[2 * y + dy][8 * x + dx] for dy in (0, 1) for dx in range(8)) / 16
+            sum(gray[2 * y + dy][8 * x + dx] for dy in (0, 1) for dx in range(8)) / 16
             for x in range(4)
         ]
         for y in range(8)
     ]
-    found = SharpnessQuality(size=(8, 4))(FaceBatch(pictures=[face])).item()
+    found = SharpnessQuality(size=(8, 4))(FaceBatch(images=[face])).item()
     assert found == pytest.approx(laplacian_variance(small), rel=1e-4)
 
 
 def test_sharpness_falls_with_blur_and_does_not_reward_few_pixels():
-    sharp = picture(64, 64)
+    sharp = image(64, 64)
     blurred = sharp[:-1, :-1] / 4.0 + sharp[1:, :-1] / 4 + sharp[:-1, 1:] / 4 + sharp[1:, 1:] / 4
     few = sharp[::8, ::8]
     flat = np.full((9, 9, 3), 100, np.uint8)
-    found = SharpnessQuality()(FaceBatch(pictures=[sharp, blurred.astype(np.uint8), few, flat]))
+    found = SharpnessQuality()(FaceBatch(images=[sharp, blurred.astype(np.uint8), few, flat]))
     assert found[0] > found[1] > found[3]
     assert found[0] > found[2] / 4
     assert found[3] == pytest.approx(0, abs=1e-3)
     # The same 8 x 8 pixels, as they are and drawn large, are about equally sharp.
     large = np.repeat(np.repeat(few, 4, 0), 4, 1)
-    assert SharpnessQuality()(FaceBatch(pictures=[large])) > found[2]
+    assert SharpnessQuality()(FaceBatch(images=[large])) > found[2]
 
 
 def test_all_measures_share_one_pass_of_the_backbone(make_model, inputs):
@@ -156,10 +156,10 @@ def test_errors(make_model, inputs):
     with pytest.raises(ValueError, match='training mode'):
         NormQuality()(FaceBatch(make_model().train(), inputs))
     with pytest.raises(ValueError, match="'norm' needs a model"):
-        NormQuality()(FaceBatch(pictures=[picture(9, 9)]))
+        NormQuality()(FaceBatch(images=[image(9, 9)]))
     with pytest.raises(ValueError, match="'norm' needs a model"):
         NormQuality()(FaceBatch(plain))
-    with pytest.raises(ValueError, match="'size' needs pictures"):
+    with pytest.raises(ValueError, match="'size' needs images"):
         SizeQuality()(faces)
     with pytest.raises(ValueError, match="not 'area'"):
         SizeQuality('area')

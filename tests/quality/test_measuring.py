@@ -17,7 +17,7 @@ from mmvlr.quality import (
     SharpnessQuality,
     SizeQuality,
     measure_quality,
-    native_picture,
+    native_image,
 )
 from mmvlr.quality import measuring as module
 from mmvlr.structures import FaceDataSample
@@ -76,7 +76,7 @@ def test_ranks_are_merged_by_index(model, make_loader, monkeypatch):
     files = {sample.sample_idx: sample for batch in batches for sample in batch['data_samples']}
     dataset = make_loader().dataset
     for index, sample in files.items():
-        sample.set_metainfo(dict(picture=dataset.get_data_info(index)['img']))
+        sample.set_metainfo(dict(image=dataset.get_data_info(index)['img']))
     for shard in shards:
         assert len(measure_quality(model, shard, ALL)['ri']) < 12
     monkeypatch.setattr(module, 'all_gather_object', lambda mine: parts)
@@ -147,11 +147,11 @@ def test_a_wrapped_model(model, make_loader):
     )
 
 
-def test_pictures_need_no_model(make_loader):
+def test_images_need_no_model(make_loader):
     found = measure_quality(None, make_loader(), [SizeQuality(), SharpnessQuality()])
-    pictures = [info['img'] for info in make_loader().dataset.infos()]
-    assert found['size'].tolist() == [min(picture.shape[:2]) for picture in pictures]
-    # Not the pictures that the network sees, which are all 32 x 32.
+    images = [info['img'] for info in make_loader().dataset.infos()]
+    assert found['size'].tolist() == [min(image.shape[:2]) for image in images]
+    # Not the images that the network sees, which are all 32 x 32.
     assert found['size'].max() < 32
 
 
@@ -167,11 +167,11 @@ def test_two_of_a_kind(model, make_loader):
 
 def test_a_measure_of_ones_own(model, make_loader):
     class Both(QualityMeasure):
-        name, needs_pictures = 'both', True
+        name, needs_images = 'both', True
 
         def measure(self, faces):
-            assert len(faces.pictures) == len(faces.inputs) == len(faces.embedding)
-            return torch.tensor([float(picture.mean()) for picture in faces.pictures])
+            assert len(faces.images) == len(faces.inputs) == len(faces.embedding)
+            return torch.tensor([float(image.mean()) for image in faces.images])
 
     found = measure_quality(model, make_loader(batch_size=5), [Both()])['both']
     expected = [info['img'].mean() for info in make_loader().dataset.infos()]
@@ -181,27 +181,27 @@ def test_a_measure_of_ones_own(model, make_loader):
 def test_errors(make_loader):
     with pytest.raises(ValueError, match='norm, serfiq: a model is needed'):
         measure_quality(None, make_loader(), [NormQuality(), SizeQuality(), SERFIQQuality()])
-    with pytest.raises(ValueError, match='no picture'):
+    with pytest.raises(ValueError, match='no image'):
         measure_quality(None, [], [SizeQuality()])
 
 
-def test_native_pictures(tmp_path, make_loader):
+def test_native_images(tmp_path, make_loader):
     face = np.random.default_rng(0).integers(0, 256, (9, 7, 3), dtype=np.uint8)
     Image.fromarray(face).save(tmp_path / 'face.png')
     sample = FaceDataSample(metainfo=dict(sample_idx=0, img_path=str(tmp_path / 'face.png')))
-    np.testing.assert_array_equal(native_picture(sample), face)
+    np.testing.assert_array_equal(native_image(sample), face)
     np.testing.assert_array_equal(
-        native_picture(sample, make_loader().dataset), make_loader().dataset.get_data_info(0)['img']
+        native_image(sample, make_loader().dataset), make_loader().dataset.get_data_info(0)['img']
     )
-    sample.set_metainfo(dict(picture=face[:3]))
-    np.testing.assert_array_equal(native_picture(sample, make_loader().dataset), face[:3])
+    sample.set_metainfo(dict(image=face[:3]))
+    np.testing.assert_array_equal(native_image(sample, make_loader().dataset), face[:3])
     with pytest.raises(FileNotFoundError):
-        native_picture(FaceDataSample(metainfo=dict(img_path=str(tmp_path / 'none.png'))))
+        native_image(FaceDataSample(metainfo=dict(img_path=str(tmp_path / 'none.png'))))
 
 
-def test_pictures_that_the_pipeline_changes_must_be_kept(make_loader):
+def test_images_that_the_pipeline_changes_must_be_kept(make_loader):
     def keep(results):
-        return {**results, 'picture': results['img']}
+        return {**results, 'image': results['img']}
 
     def loader_of(pipeline):
         return make_loader(dataset=SyntheticFaces(3, 4, pipeline=pipeline))
@@ -209,9 +209,9 @@ def test_pictures_that_the_pipeline_changes_must_be_kept(make_loader):
     start = [dict(type='LoadFace'), dict(type='DownsampleFace', size=6)]
     resize = dict(type='ResizeFace', size=(32, 32))
     loader = loader_of([*start, resize, dict(type='PackFace')])
-    with pytest.raises(ValueError, match=r"DownsampleFace changes the faces.*'picture'"):
+    with pytest.raises(ValueError, match=r"DownsampleFace changes the faces.*'image'"):
         measure_quality(None, loader, [SizeQuality()])
-    pack = dict(type='PackFace', meta_keys=(*PackFace.DEFAULT_KEYS, 'picture'))
+    pack = dict(type='PackFace', meta_keys=(*PackFace.DEFAULT_KEYS, 'image'))
     loader = loader_of([*start, keep, resize, pack])
     assert measure_quality(None, loader, [SizeQuality()])['size'].tolist() == [6.0] * 12
 
@@ -220,4 +220,4 @@ def test_a_data_set_that_prepares_faces_its_own_way(make_loader):
     plain = make_loader().dataset
     dataset = ValidationSubset(plain, fraction=1.0, pipeline=plain.pipeline.transforms)
     with pytest.raises(ValueError, match='ValidationSubset changes the faces'):
-        native_picture(dataset[0]['data_samples'], dataset)
+        native_image(dataset[0]['data_samples'], dataset)

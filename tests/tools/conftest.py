@@ -19,9 +19,9 @@ in_order = dict(
     sampler=dict(type='DefaultSampler', shuffle=False),
     collate_fn=dict(type='mmvlr.face_collate'),
 )
-people = dict(type='SyntheticFaces', num_people=6, pictures_per_person=6)
+people = dict(type='SyntheticFaces', num_people=6, images_per_person=6)
 whole = dict(**in_order, dataset=dict(**people, pipeline=plain))
-unknown = dict(type='SyntheticUIFaces', num_pictures=8, pipeline=plain)
+unknown = dict(type='SyntheticUIFaces', num_images=8, pipeline=plain)
 
 train_dataloader = dict(
     batch_size=9,
@@ -40,7 +40,7 @@ test_dataloader = dict(
         type='SyntheticFaces',
         split='test',
         num_people=5,
-        pictures_per_person=4,
+        images_per_person=4,
         first_person=100,
         num_distractors=6,
         num_ui=4,

@@ -1,4 +1,4 @@
-"""align.py on a small TinyFace of real faces: drop-in result, kill and resume, broken pictures."""
+"""align.py on a small TinyFace of real faces: drop-in result, kill and resume, broken images."""
 
 import csv
 import hashlib
@@ -70,7 +70,7 @@ def contents(folder):
 
 @pytest.fixture(scope='module')
 def source(shared, tmp_path_factory):
-    """TinyFace of two training people, two gallery and two probe pictures, one distractor."""
+    """TinyFace of two training people, two gallery and two probe images, one distractor."""
     real, root = shared / 'data' / 'tinyface', tmp_path_factory.mktemp('source') / 'tinyface'
 
     def take(folder, count):
@@ -108,7 +108,7 @@ def test_the_result_stands_in_for_the_source(source, tmp_path, tool, capsys):
     out = tmp_path / 'out'
     assert tool('dataset_converters/align.py').main([str(source), str(out)]) == 0
     printed = capsys.readouterr().out
-    assert '10 pictures aligned' in printed
+    assert '10 images aligned' in printed
     assert '2 other files copied' in printed
     for split in ('train', 'test'):
         before = [info['img_path'] for info in TinyFace(str(source), split).infos()]
@@ -117,8 +117,8 @@ def test_the_result_stands_in_for_the_source(source, tmp_path, tool, capsys):
             p.replace(str(out), '') for p in after
         ]
         for path in after:
-            with Image.open(path) as picture:
-                assert (picture.format, picture.size, picture.mode) == ('PNG', (112, 112), 'RGB')
+            with Image.open(path) as image:
+                assert (image.format, image.size, image.mode) == ('PNG', (112, 112), 'RGB')
     rows = list(csv.DictReader((out / 'alignment.csv').open()))
     coordinates = [f'{axis}{index}' for index in range(1, 6) for axis in 'xy']
     assert list(rows[0]) == ['file', 'fallback', 'confidence', *coordinates, 'sha256']
@@ -131,16 +131,16 @@ def test_the_result_stands_in_for_the_source(source, tmp_path, tool, capsys):
             assert set(points) == {''}
         else:
             assert 0.7 < float(row['confidence']) <= 1
-            with Image.open(source / row['file']) as picture:
-                # Both eyes above the mouth, inside the picture.
-                assert 0 < float(row['y1']) < float(row['y4']) < picture.size[1]
-                assert 0 < float(row['x1']) < float(row['x2']) < picture.size[0]
+            with Image.open(source / row['file']) as image:
+                # Both eyes above the mouth, inside the image.
+                assert 0 < float(row['y1']) < float(row['y4']) < image.size[1]
+                assert 0 < float(row['x1']) < float(row['x2']) < image.size[0]
     fallbacks = {row['file'] for row in rows if row['fallback'] == '1'}
     assert 'Testing_Set/Gallery_Distractor/wall.PNG' in fallbacks
     assert len(fallbacks) <= 3
     facts = json.loads((out / 'alignment.json').read_text())
     found = alignment_of(out)
-    assert (facts['pictures'], facts['fallbacks']) == (10, len(fallbacks))
+    assert (facts['images'], facts['fallbacks']) == (10, len(fallbacks))
     assert (found.recipe.digest, found.fallbacks) == (facts['digest'], len(fallbacks))
     assert f'{len(fallbacks)} without a detected face' in printed
 
@@ -153,12 +153,12 @@ def test_killed_and_started_again_it_gives_the_same(source, tmp_path, root, tool
     assert not (out / 'alignment.json').exists()
     capsys.readouterr()
     assert main([str(source), str(out)]) == 0
-    assert '10 pictures aligned' in (printed := capsys.readouterr().out)
+    assert '10 images aligned' in (printed := capsys.readouterr().out)
     assert ', 4 of them before' in printed
     assert contents(out) == contents(whole)
 
 
-def test_broken_pictures_are_named_and_tried_again(copied, tmp_path, tool, capsys):
+def test_broken_images_are_named_and_tried_again(copied, tmp_path, tool, capsys):
     main, out = tool('dataset_converters/align.py').main, tmp_path / 'out'
     good = next((copied / 'Testing_Set' / 'Probe').iterdir())
     content = good.read_bytes()
@@ -166,7 +166,7 @@ def test_broken_pictures_are_named_and_tried_again(copied, tmp_path, tool, capsy
     (copied / 'Testing_Set' / 'empty.jpg').write_bytes(b'')
     assert main([str(copied), str(out)]) == 1
     error = capsys.readouterr().err
-    assert '2 pictures cannot be read' in error
+    assert '2 images cannot be read' in error
     assert str(good) in error and 'empty.jpg' in error
     names = [row['file'] for row in csv.DictReader((out / 'alignment.csv').open())]
     assert len(names) == 9
@@ -179,7 +179,7 @@ def test_broken_pictures_are_named_and_tried_again(copied, tmp_path, tool, capsy
     people[2].unlink()
     assert main([str(copied), str(out)]) == 0
     printed = capsys.readouterr().out
-    assert '9 pictures aligned' in printed
+    assert '9 images aligned' in printed
     assert ', 7 of them before' in printed
     assert '1 files' in printed and people[2].relative_to(copied).as_posix() in printed
     pixels = [(out / path.relative_to(copied)).read_bytes() for path in people[:2]]
@@ -198,7 +198,7 @@ def test_wrong_folders_are_refused(copied, tmp_path, tool, capsys):
     (tmp_path / 'full').mkdir()
     (tmp_path / 'full' / 'thesis.txt').write_text('')
     assert 'other files' in refused(copied, tmp_path / 'full')
-    assert 'no picture' in refused(tmp_path / 'full', tmp_path / 'out')
+    assert 'no image' in refused(tmp_path / 'full', tmp_path / 'out')
     assert 'min_face' in refused(copied, tmp_path / 'out', '--min-face', '0.01')
     for path in list(copied.rglob('*'))[::-1]:
         if path.is_file() and path.name != 'wall.PNG':

@@ -25,7 +25,7 @@ native = dict(type='PackNativeFace', transforms=[dict(type='FlipFace', prob=1.0)
 native_dataloader = dict(dataset=dict(**faces, pipeline=[load, native]))
 prototype_dataloader = None
 model = dict(data_preprocessor=dict(
-    type='FaceDataPreprocessor', size=(32, 32), mean=[110, 120, 130], std=64, colour_order='BGR'))
+    type='FaceDataPreprocessor', size=(32, 32), mean=[110, 120, 130], std=64, color_order='BGR'))
 """
 
 
@@ -85,7 +85,7 @@ def test_every_step(browse, config, people, cards, tmp_path, capsys):
         flips.add((flipped == resized).all())
         angles.add(rotated.tobytes())
     assert flips == {True, False}
-    # Another draw of a face is another one; the native picture stays.
+    # Another draw of a face is another one; the native image stays.
     assert len(angles) == 10
     assert len({row[0].image.tobytes() for row in cards}) == 5
     first = Image.open(out)
@@ -95,8 +95,8 @@ def test_every_step(browse, config, people, cards, tmp_path, capsys):
 
 
 def same(image, path):
-    with Image.open(path) as picture:
-        return (np.asarray(picture) == image).all()
+    with Image.open(path) as still:
+        return (np.asarray(still) == image).all()
 
 
 def test_draws_are_those_of_training(browse, config, cards, tmp_path):
@@ -114,7 +114,7 @@ def test_draws_are_those_of_training(browse, config, cards, tmp_path):
 def test_changes_by_the_data_set_are_shown(browse, config, cards, tmp_path):
     out = str(tmp_path / 's.png')
     assert browse.main([config, '--split', 'val', '--num', '20', '--out', out]) == 0
-    # A fifth of 12 pictures, each as gallery and as probe.
+    # A fifth of 12 images, each as gallery and as probe.
     assert len(cards) == 4
     for row in cards:
         steps = [card.caption[0] for card in row]
@@ -164,7 +164,7 @@ def test_transforms_that_work_in_place(browse):
 
 @pytest.mark.parametrize('order', ['RGB', 'BGR'])
 def test_network_input(browse, order):
-    stated = dict(mean=[10.0, 120.0, 230.0], std=[50.0, 60.0, 70.0], colour_order=order)
+    stated = dict(mean=[10.0, 120.0, 230.0], std=[50.0, 60.0, 70.0], color_order=order)
     preprocessor = MODELS.build(dict(type='FaceDataPreprocessor', size=(4, 5), **stated))
     face = torch.randint(0, 256, (3, 4, 5), dtype=torch.uint8)
     shown = browse.network_input(preprocessor, [face])
@@ -196,8 +196,8 @@ def test_errors(browse, config, tmp_path, args, message, capsys):
     assert not out.exists()
 
 
-def test_damaged_picture(browse, config, people, tmp_path, capsys):
-    (people / '1' / '2.png').write_text('no picture')
+def test_damaged_image(browse, config, people, tmp_path, capsys):
+    (people / '1' / '2.png').write_text('no image')
     assert browse.main([config, '--num', '12', '--out', str(tmp_path / 's.png')]) == 1
     assert str(people / '1' / '2.png') in capsys.readouterr().err
 

@@ -1,4 +1,4 @@
-"""build_ui_set.py on composed people: kill and resume, broken pictures, clusters."""
+"""build_ui_set.py on composed people: kill and resume, broken images, clusters."""
 
 import importlib.util
 import os
@@ -24,7 +24,7 @@ TOOL = 'dataset_converters/build_ui_set.py'
 
 @pytest.fixture(scope='module')
 def people(shared, tmp_path_factory):
-    """Four tracks of three pictures in the layout of LPW, and a picture that is cut short."""
+    """Four tracks of three images in the layout of LPW, and an image that is cut short."""
     root = tmp_path_factory.mktemp('people') / 'lpw'
     compose_people(root, real_faces(shared, 8, 20), 'lpw', tracks=4)
     broken = root / 'scen1' / 'view1' / '0000' / '00001.jpg'
@@ -47,10 +47,10 @@ def test_killed_and_started_again_it_gives_the_same(people, tmp_path, root, tool
     main = tool(TOOL).main
     assert main([str(people), str(whole), '--layout', 'lpw']) == 1
     printed = capsys.readouterr()
-    assert '1 pictures cannot be read' in printed.err
+    assert '1 images cannot be read' in printed.err
     assert '0000/00001.jpg' in printed.err
-    assert '12 pictures, 0 of them searched before' in printed.out
-    assert 'pictures without a face' in printed.out
+    assert '12 images, 0 of them searched before' in printed.out
+    assert 'images without a face' in printed.out
     rows = read_manifest(whole)
     assert len(rows) >= 3
     assert f'{len(rows)} kept' in printed.out
@@ -67,7 +67,7 @@ def test_killed_and_started_again_it_gives_the_same(people, tmp_path, root, tool
         time.sleep(0.1)
     assert not any(running(pid) for pid in workers)
     assert main([str(people), str(out), '--layout', 'lpw']) == 1
-    assert '12 pictures, 5 of them searched before' in capsys.readouterr().out
+    assert '12 images, 5 of them searched before' in capsys.readouterr().out
     assert contents(out) == contents(whole)
 
 
@@ -79,7 +79,7 @@ def test_clusters_of_a_checkpoint(people, tmp_path, tool, config_file, capsys):
     main, out = tool(TOOL).main, tmp_path / 'out'
     args = [str(people), str(out), '--layout', 'lpw', '--every', '2']
     model_args = ['--config', config_file, '--checkpoint', str(checkpoint)]
-    # Nothing is merged below a distance of zero: the largest cluster is one face. The picture that
+    # Nothing is merged below a distance of zero: the largest cluster is one face. The image that
     # is cut short is not among every second one.
     assert main([*args, *model_args, '--cluster-distance', '0']) == 0
     printed = capsys.readouterr().out
@@ -92,19 +92,19 @@ def test_clusters_of_a_checkpoint(people, tmp_path, tool, config_file, capsys):
     assert read_manifest(out) == together
     assert len(together) > 1
 
-    # The embeddings are those of the model, picture for picture.
+    # The embeddings are those of the model, image for image.
     crops = [np.asarray(Image.open(out / row['file'])) for row in together]
     embed = tool(TOOL).embedder(config_file, str(checkpoint))
     found = embed(crops)
     for crop, embedding in zip(crops, found, strict=True):
         alone = embed([crop])[0]
         np.testing.assert_allclose(alone, embedding, rtol=1e-4, atol=1e-4)
-    other = load_config(config_file, {'model.data_preprocessor.colour_order': 'BGR'})
+    other = load_config(config_file, {'model.data_preprocessor.color_order': 'BGR'})
     changed = tmp_path / 'bgr.py'
     other.dump(str(changed))
     args += ['--config', str(changed), '--checkpoint', str(checkpoint)]
     assert main(args) == 2
-    assert 'colour_order' in capsys.readouterr().err
+    assert 'color_order' in capsys.readouterr().err
 
 
 def test_without_a_face_nothing_is_written_and_said(people, tmp_path, tool, capsys):

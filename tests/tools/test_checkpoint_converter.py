@@ -321,30 +321,30 @@ def facenet_forward(state, x):
     return x, net.bn('last_bn', net.linear('last_linear', pooled))
 
 
-# The sources as they are published, and what each does with a uint8 RGB picture
+# The sources as they are published, and what each does with a uint8 RGB image
 
 
 def as_published(prefix, state, **head):
     return {**{prefix + key: value for key, value in state.items()}, **head}
 
 
-def half(picture):
-    return (picture / 255.0 - 0.5) / 0.5
+def half(image):
+    return (image / 255.0 - 0.5) / 0.5
 
 
-def bgr(picture):
-    return picture[:, :, ::-1]
+def bgr(image):
+    return image[:, :, ::-1]
 
 
 KERNEL = {'head.kernel': torch.ones(512, 3), 'head.t': torch.zeros(1)}
 CASES = {
-    # case: FAMILY, its state, what is stored, the forward pass, the picture, size, parameters
+    # case: FAMILY, its state, what is stored, the forward pass, the image, size, parameters
     'insightface-iresnet-18': dict(
         family='insightface-iresnet',
         source=lambda: iresnet_source(18),
         stored=lambda state: state,
         forward=iresnet_forward,
-        picture=half,
+        image=half,
         depth=18,
     ),
     'insightface-iresnet-34': dict(
@@ -357,7 +357,7 @@ CASES = {
             state_dict_softmax_fc=dict(weight=torch.ones(3, 512)),
         ),
         forward=iresnet_forward,
-        picture=half,
+        image=half,
         depth=34,
     ),
     'insightface-mbf': dict(
@@ -365,7 +365,7 @@ CASES = {
         source=mbf_source,
         stored=lambda state: state,
         forward=mbf_forward,
-        picture=half,
+        image=half,
         parameters=2_059_520,
     ),
     'adaface-50': dict(
@@ -377,7 +377,7 @@ CASES = {
             state_dict=as_published('model.', state, **KERNEL),
         ),
         forward=lambda state, x: ir_forward(state, x, 50, True),
-        picture=lambda picture: half(bgr(picture)),
+        image=lambda image: half(bgr(image)),
         depth=50,
         parameters=43_585_600,
         left_out=2,
@@ -387,7 +387,7 @@ CASES = {
         source=lambda: ir_source(18, inner_bn=True, last_affine=False),
         stored=lambda state: as_published('', state, **KERNEL),
         forward=lambda state, x: ir_forward(state, x, 18, True),
-        picture=lambda picture: half(bgr(picture)),
+        image=lambda image: half(bgr(image)),
         depth=18,
         left_out=2,
     ),
@@ -396,7 +396,7 @@ CASES = {
         source=lambda: ir_source(50, inner_bn=False, last_affine=True),
         stored=lambda state: state,
         forward=lambda state, x: ir_forward(state, x, 50, False),
-        picture=half,
+        image=half,
         depth=50,
         parameters=43_574_976,
     ),
@@ -411,7 +411,7 @@ CASES = {
             ),
         ),
         forward=lambda state, x: iresnet_forward(state, x, eps=2e-5),
-        picture=lambda picture: bgr(picture) / 255.0,
+        image=lambda image: bgr(image) / 255.0,
         depth=18,
         left_out=1,
     ),
@@ -424,7 +424,7 @@ CASES = {
             )
         ),
         forward=lambda state, x: iresnet_forward(state, x, eps=2e-5),
-        picture=lambda picture: bgr(picture) / 255.0,
+        image=lambda image: bgr(image) / 255.0,
         depth=18,
         left_out=1,
     ),
@@ -435,7 +435,7 @@ CASES = {
             '', state, **{'logits.weight': torch.ones(3, 512), 'logits.bias': torch.ones(3)}
         ),
         forward=facenet_forward,
-        picture=lambda picture: (picture - 127.5) / 128.0,
+        image=lambda image: (image - 127.5) / 128.0,
         size=160,
         parameters=23_482_624,
         left_out=2,
@@ -481,12 +481,12 @@ def test_converted_network_computes_what_its_source_does(converter, tmp_path, ca
     count = sum(parameter.numel() for parameter in model.backbone.parameters())
     assert count == source.num_parameters()
 
-    # A picture goes through the preprocessor to what the source's own code would have made of it.
+    # An image goes through the preprocessor to what the source's own code would have made of it.
     size = case.get('size', 112)
-    picture = np.random.default_rng(0).integers(0, 256, (size, size, 3), dtype=np.uint8)
-    face = torch.from_numpy(picture.transpose(2, 0, 1).copy())
+    image = np.random.default_rng(0).integers(0, 256, (size, size, 3), dtype=np.uint8)
+    face = torch.from_numpy(image.transpose(2, 0, 1).copy())
     prepared = model.data_preprocessor(dict(inputs=[face]))['inputs']
-    expected_input = np.ascontiguousarray(case['picture'](picture.astype(float)).transpose(2, 0, 1))
+    expected_input = np.ascontiguousarray(case['image'](image.astype(float)).transpose(2, 0, 1))
     expected_input = torch.from_numpy(expected_input)[None]
     torch.testing.assert_close(prepared.double(), expected_input, rtol=0, atol=1e-6)
 
@@ -514,10 +514,10 @@ CONTRACTS = {
 def test_contract_is_that_of_the_table(converter, family):
     """As in shared/protocols.md, "Backbones and public checkpoints"."""
     assert sorted(CONTRACTS) == sorted(converter.FAMILIES)
-    size, colour_order, mean, std = CONTRACTS[family]
+    size, color_order, mean, std = CONTRACTS[family]
     contract = converter.FaceDataPreprocessor(**converter.FAMILIES[family].preprocessing).contract
     assert contract['size'] == [size, size]
-    assert contract['colour_order'] == colour_order
+    assert contract['color_order'] == color_order
     assert contract['mean'] == [mean] * 3
     assert contract['std'] == [std] * 3
 
@@ -656,7 +656,7 @@ def test_another_family(refused, named, stored, like):
 
 
 def test_magface_is_not_taken_for_insightface(refused):
-    """Same network, other colours: only the prefix tells them apart."""
+    """Same network, other colors: only the prefix tells them apart."""
     state = as_published('features.module.', light(iresnet_source(18, 'meta')))
     assert 'it looks like magface' in refused('insightface-iresnet', state)
 

@@ -12,10 +12,10 @@ from mmvlr.identification import ImageTemplates, MeanTemplate
 
 
 def faces(seed=0, unmated=40, distractors=9):
-    """People with 1 to 3 gallery pictures each; good pictures have a high RI and little noise."""
+    """People with 1 to 3 gallery images each; good images have a high RI and little noise."""
     rng = np.random.default_rng(0)
     noise = np.random.default_rng(seed)
-    centre = rng.standard_normal((30, 12))
+    center = rng.standard_normal((30, 12))
     identity = np.concatenate(
         [
             np.repeat(np.arange(20), 1 + np.arange(20) % 3),
@@ -28,7 +28,7 @@ def faces(seed=0, unmated=40, distractors=9):
     role = np.repeat(['gallery', 'probe', 'distractor', 'unmated'], counts)
     ri = noise.normal(0, 0.7, len(role))
     place = np.where(identity < 0, 29, identity)
-    embedding = centre[place] + np.exp(-ri)[:, None] * noise.standard_normal((len(role), 12))
+    embedding = center[place] + np.exp(-ri)[:, None] * noise.standard_normal((len(role), 12))
     order = rng.permutation(len(role))
     columns = dict(ri=ri, norm=np.linalg.norm(embedding, axis=1))
     return FaceTable(
@@ -62,12 +62,12 @@ def test_search_is_that_of_the_metrics(module):
     np.testing.assert_array_equal(found.rank, expected.rank)
     np.testing.assert_allclose(found.mated_score, expected.mated_score, atol=1e-6)
     np.testing.assert_allclose(found.unmated_score, expected.unmated_score, atol=1e-6)
-    # Per picture the scores are those of the metric, whose ranks count pictures, not people.
+    # Per image the scores are those of the metric, whose ranks count images, not people.
     found = module.search(table, ImageTemplates(), mated)
-    pictures = closed_set_ranks(*given)
-    np.testing.assert_allclose(found.mated_score, pictures.mate_score, atol=1e-6)
-    assert (found.rank <= pictures.rank).all()
-    np.testing.assert_array_equal(found.rank == 1, pictures.rank == 1)
+    images = closed_set_ranks(*given)
+    np.testing.assert_allclose(found.mated_score, images.mate_score, atol=1e-6)
+    assert (found.rank <= images.rank).all()
+    np.testing.assert_array_equal(found.rank == 1, images.rank == 1)
     expected = open_set_scores(*given, unmated, template='none')
     np.testing.assert_allclose(found.unmated_score, expected.unmated_score, atol=1e-6)
 
@@ -77,7 +77,7 @@ def test_table_and_file(run, tmp_path):
     code, out, _ = run(*paths, '--out', tmp_path / 'rules.csv', '--fpirs', 0.3)
     assert code == 0
     assert out.startswith(
-        '2 files; gallery: 39 pictures of 20 people (7 with 1, 7 with 2, 6 with 3), '
+        '2 files; gallery: 39 images of 20 people (7 with 1, 7 with 2, 6 with 3), '
         '9 distractors; probes: 60 mated of 20 people, 40 unmated\n'
     )
     with open(tmp_path / 'rules.csv', encoding='utf-8') as file:
@@ -103,14 +103,14 @@ def test_table_and_file(run, tmp_path):
     assert float(rows['mean', 'rank1']['value']) == pytest.approx(np.mean(singly))
 
 
-def test_closed_set_and_people_with_many_pictures(run, tmp_path):
+def test_closed_set_and_people_with_many_images(run, tmp_path):
     path = faces(unmated=0).save(tmp_path / 'closed.npz')
-    code, out, _ = run(path, '--min-pictures', 3)
+    code, out, _ = run(path, '--min-images', 3)
     assert code == 0
     assert 'probes: 18 mated of 6 people, 0 unmated' in out
     assert ('rank5 ' in out, 'tpir' in out) == (True, False)
-    code, _, errors = run(path, '--min-pictures', 4)
-    assert (code, 'no probe has 4 gallery pictures' in errors) == (1, True)
+    code, _, errors = run(path, '--min-images', 4)
+    assert (code, 'no probe has 4 gallery images' in errors) == (1, True)
 
 
 def test_what_cannot_be_compared(run, tmp_path):

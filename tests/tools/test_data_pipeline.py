@@ -1,4 +1,4 @@
-"""The benchmark of the training loaders on a few small pictures."""
+"""The benchmark of the training loaders on a few small images."""
 
 import json
 
@@ -45,9 +45,9 @@ def configs(project, tmp_path_factory):
     data = tmp_path_factory.mktemp('people')
     for person in range(3):
         (data / str(person)).mkdir()
-        for picture in range(5):
-            image = Image.fromarray(synthesize_face(person, picture).image)
-            image.save(data / str(person) / f'{picture}.png')
+        for shot in range(5):
+            image = Image.fromarray(synthesize_face(person, shot).image)
+            image.save(data / str(person) / f'{shot}.png')
     for name, text in CONFIGS.items():
         (project / 'method' / name).write_text(text.format(data=data))
     return [
@@ -66,8 +66,8 @@ def test_loading(main, configs, workers, capsys):
     assert main([*configs, '--rounds', '2', '--workers', str(workers), '--batch-size', '7']) == 0
     out = capsys.readouterr().out
     result = json.loads(out.splitlines()[-1])
-    assert '15 pictures packed' in out
-    assert '14 pictures a round, batches of 7' in out
+    assert '15 images packed' in out
+    assert '14 images a round, batches of 7' in out
     assert result['workers'] == workers
     for way in ('folder', 'batched'):
         assert result[f'{way}_host'] > 0
@@ -132,8 +132,8 @@ def first_epoch(work_dir):
     return [line for line in lines if line.get('epoch') == 1 and 'loss' in line]
 
 
-def test_training_sees_the_same_pictures(project, trained, tool, tmp_path):
-    """All hooks run, and the losses of the first epoch are those of pictures one by one."""
+def test_training_sees_the_same_images(project, trained, tool, tmp_path):
+    """All hooks run, and the losses of the first epoch are those of images one by one."""
     config = project / 'method' / 'batched_training.py'
     config.write_text(BATCHED_TRAINING)
     arguments = [

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmvlr.datasets.transforms import read_picture
+from mmvlr.datasets.transforms import read_image
 from mmvlr.datasets.transforms.degradation import PRESETS
 from mmvlr.utils.outputs import NOTES_FILE
 
@@ -47,16 +47,16 @@ def test_folders_and_names_are_kept(run, source, tmp_path):
     out = tmp_path / 'lr'
     code, text, _ = run(source, out, '--preset', 'scface_d1')
     assert code == 0
-    assert '4 pictures written, 0 kept' in text
+    assert '4 images written, 0 kept' in text
     assert list(contents(out)) == ['1/1_1.png', '1/1_2.png', '2/2_1.png', '2/2_2.png']
-    sizes = [read_picture(str(path)).shape[:2] for path in out.rglob('*.png')]
+    sizes = [read_image(str(path)).shape[:2] for path in out.rglob('*.png')]
     assert set(sizes) <= {(h, w) for h, w, _ in PRESETS['scface_d1']['native']['sizes']}
     record = json.loads((out / 'degradation.json').read_text())
     assert record['settings']['seed'] == 0
     assert record['settings']['parameters']['jpeg']['quality'] == [60, 90]
 
 
-def test_a_picture_depends_on_seed_and_name_alone(run, source, tmp_path):
+def test_a_image_depends_on_seed_and_name_alone(run, source, tmp_path):
     preset = ['--preset', 'tinyface']
     run(source, tmp_path / 'all', *preset)
     everything = contents(tmp_path / 'all')
@@ -79,7 +79,7 @@ def test_copies(run, source, tmp_path):
     run(source, tmp_path / 'one', '--preset', 'tinyface')
     code, text, _ = run(source, tmp_path / 'three', '--preset', 'tinyface', '--copies', 3)
     assert code == 0
-    assert '12 pictures written' in text
+    assert '12 images written' in text
     one, three = contents(tmp_path / 'one'), contents(tmp_path / 'three')
     assert {'1/1_1.png', '1/1_1-2.png', '1/1_1-3.png'} <= set(three)
     assert len(set(three.values())) == 12
@@ -94,13 +94,13 @@ def test_an_interrupted_run_goes_on(run, source, tmp_path):
     kept = (out / '1' / '1_1.png').stat()
     code, text, _ = run(source, out, '--preset', 'tinyface')
     assert code == 0
-    assert '1 pictures written, 3 kept' in text
+    assert '1 images written, 3 kept' in text
     assert contents(out) == whole
     assert (out / '1' / '1_1.png').stat().st_mtime_ns == kept.st_mtime_ns
     assert (out / '1' / '1_1.png').stat().st_ino == kept.st_ino
 
 
-def test_no_half_written_picture(run, source, tmp_path, monkeypatch):
+def test_no_half_written_image(run, source, tmp_path, monkeypatch):
     replace, done = os.replace, []
 
     def stop(old, new):
@@ -113,7 +113,7 @@ def test_no_half_written_picture(run, source, tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         run(source, tmp_path / 'lr', '--preset', 'tinyface')
     monkeypatch.undo()
-    # Notes, record and two pictures; nothing else, hidden or not.
+    # Notes, record and two images; nothing else, hidden or not.
     assert sorted(p.name for p in (tmp_path / 'lr').rglob('*') if p.is_file()) == [
         NOTES_FILE,
         '1_1.png',
@@ -154,12 +154,12 @@ def test_preset_of_a_file_and_jpeg(run, source, tmp_path):
     code, _, _ = run(source, tmp_path / 'lr', '--preset', preset, '--suffix', 'jpg')
     assert code == 0
     for name in contents(tmp_path / 'lr'):
-        with Image.open(tmp_path / 'lr' / name) as picture:
-            assert picture.format == 'JPEG'
-            found = np.asarray(picture).astype(float)
+        with Image.open(tmp_path / 'lr' / name) as image:
+            assert image.format == 'JPEG'
+            found = np.asarray(image).astype(float)
         stem = (source / name).with_suffix('')
         original = next(path for path in stem.parent.iterdir() if path.stem == stem.name)
-        expected = read_picture(str(original)).reshape(8, 8, 8, 8, 3).mean((1, 3))
+        expected = read_image(str(original)).reshape(8, 8, 8, 8, 3).mean((1, 3))
         assert np.abs(found - expected).mean() < 2
 
 
@@ -169,10 +169,10 @@ def test_what_is_left_out_is_counted(run, source, tmp_path):
     Image.new('RGB', (6, 6)).save(source / '2' / '2_3.png')
     code, text, _ = run(source, tmp_path / 'lr', '--preset', 'tinyface', '--copies', 2)
     assert code == 0
-    assert '10 pictures written' in text
+    assert '10 images written' in text
     assert '2 not smaller than their source' in text
-    assert '1 files that are no pictures (pairs.mat)' in text
-    assert '1 damaged pictures' in text
+    assert '1 files that are no images (pairs.mat)' in text
+    assert '1 damaged images' in text
     assert '1_3.jpg cannot be read' in text
 
 
@@ -182,7 +182,7 @@ def test_errors(run, source, tmp_path):
     (tmp_path / 'full' / 'x.txt').touch()
     (tmp_path / 'empty').mkdir()
     (tmp_path / 'torn').mkdir()
-    (tmp_path / 'torn' / '1.png').write_bytes(b'no picture')
+    (tmp_path / 'torn' / '1.png').write_bytes(b'no image')
     (tmp_path / 'foreign').mkdir()
     (tmp_path / 'foreign' / 'degradation.json').write_text('{')
     run(source, tmp_path / 'broken', *preset)
@@ -192,12 +192,12 @@ def test_errors(run, source, tmp_path):
         ([source, source / 'lr', *preset], 'must not lie in one another'),
         ([source / '1', source, *preset], 'must not lie in one another'),
         ([tmp_path / 'absent', tmp_path / 'lr', *preset], 'absent: no such folder'),
-        ([tmp_path / 'empty', tmp_path / 'lr', *preset], 'empty: no picture'),
+        ([tmp_path / 'empty', tmp_path / 'lr', *preset], 'empty: no image'),
         ([source, tmp_path / 'lr', '--preset', 'tiny'], "no preset 'tiny'"),
         ([source, tmp_path / 'full', *preset], 'full holds other files'),
         ([source, tmp_path / 'foreign', *preset], 'foreign holds other files'),
         ([source, tmp_path / 'broken', *preset], 'degradation.json is damaged'),
-        ([tmp_path / 'torn', tmp_path / 'lr', *preset], 'all pictures are damaged'),
+        ([tmp_path / 'torn', tmp_path / 'lr', *preset], 'all images are damaged'),
     ):
         code, _, errors = run(*arguments)
         assert code == 1

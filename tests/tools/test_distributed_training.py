@@ -41,9 +41,9 @@ class RecordHook(Hook):
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
         faces = zip(data_batch['inputs'], data_batch['data_samples'])
-        pictures = {s.sample_idx: hashlib.sha256(x.numpy().tobytes()).digest() for x, s in faces}
+        images = {s.sample_idx: hashlib.sha256(x.numpy().tobytes()).digest() for x, s in faces}
         values = {name: value.item() for name, value in outputs.items()}
-        self.iterations.append(dict(epoch=runner.epoch, pictures=pictures, **values))
+        self.iterations.append(dict(epoch=runner.epoch, images=images, **values))
 
     def after_train(self, runner):
         self.before_train_epoch(runner)
@@ -70,10 +70,10 @@ custom_imports = dict(imports=['stop_at', 'ranks'])
 default_hooks = dict(record=dict(type='RecordHook'), trouble=dict(type='TroubleHook'))
 """
 
-# 42 pictures: the last batch is short. Without dropout, and with batch norm frozen, whose layers
-# see the pictures of their rank only, nothing is left that depends on the rank.
+# 42 images: the last batch is short. Without dropout, and with batch norm frozen, whose layers
+# see the images of their rank only, nothing is left that depends on the rank.
 EQUAL = """
-train_dataloader = dict(batch_size=16, drop_last=False, dataset=dict(pictures_per_person=7))
+train_dataloader = dict(batch_size=16, drop_last=False, dataset=dict(images_per_person=7))
 train_cfg = dict(max_epochs=2)
 val_dataloader = val_evaluator = val_cfg = None
 default_hooks.update(
@@ -163,11 +163,11 @@ def test_two_ranks_learn_what_one_learns(train, tool, configs, monkeypatch):
     assert done.returncode == 0, done.stdout[-3000:]
     single, ranks = load(one, 0), [load(two, 0), load(two, 1)]
 
-    # The same pictures, to the last grey level, in the same iterations.
-    assert [len(step['pictures']) for step in single['iterations']] == [16, 16, 10] * 2
+    # The same images, to the last gray level, in the same iterations.
+    assert [len(step['images']) for step in single['iterations']] == [16, 16, 10] * 2
     for step, *shares in zip(single['iterations'], *(r['iterations'] for r in ranks), strict=True):
-        assert [len(share['pictures']) * 2 for share in shares] == [len(step['pictures'])] * 2
-        assert step['pictures'] == shares[0]['pictures'] | shares[1]['pictures']
+        assert [len(share['images']) * 2 for share in shares] == [len(step['images'])] * 2
+        assert step['images'] == shares[0]['images'] | shares[1]['images']
         losses = [name for name in step if 'loss' in name]
         assert {'loss', 'loss_cls', 'loss_regression', 'loss_attention'} <= set(losses)
         assert ('loss_diversion' in losses) == (step['epoch'] == 1)
@@ -193,7 +193,7 @@ def test_ranks_hold_the_same(usual):
         assert names <= set(mine)
         assert different(mine, others) == []
     assert different(first['weights'], second['weights']) == []
-    # Three epochs and the end: the centre moves, mu_UI and sigma_UI are measured once.
+    # Three epochs and the end: the center moves, mu_UI and sigma_UI are measured once.
     states = first['buffers']
     assert len(states) == 4
     assert len({tuple(state['ui_center'].tolist()) for state in states}) == 3

@@ -93,7 +93,7 @@ def test_bare_backbone_depends_on_the_ui_set(test, trained, kept, tmp_path):
     assert 'tinyface/discard_auc_ers' in first
     test(
         tmp_path / 'bare.pth',
-        *('--cfg-options', 'custom_hooks.1.dataloader.dataset.num_pictures=5'),
+        *('--cfg-options', 'custom_hooks.1.dataloader.dataset.num_images=5'),
     )
     assert len(kept()) == 2
 
@@ -116,7 +116,7 @@ def test_cached_file_evaluates_alike(test, trained, kept, evaluate, config_file)
 
 
 def test_embeddings_by_name(test, trained, kept, evaluate, config_file, tmp_path):
-    """A competitor's file: names and embeddings in any order, and of more pictures."""
+    """A competitor's file: names and embeddings in any order, and of more images."""
     expected = test(trained / 'epoch_3.pth')
     faces = FaceTable.load(kept()[0])
     order = np.random.default_rng(0).permutation(len(faces))
@@ -155,14 +155,14 @@ def test_bad_file_is_named(tool, tmp_path, capsys, fields, message):
     assert message in error
 
 
-def test_missing_picture_is_named(test, trained, kept, tool, config_file, tmp_path, capsys):
+def test_missing_image_is_named(test, trained, kept, tool, config_file, tmp_path, capsys):
     test(trained / 'epoch_3.pth')
     faces = FaceTable.load(kept()[0])
     file = tmp_path / 'theirs.npz'
     np.savez(file, embedding=faces.embedding[1:], name=faces.columns['name'][1:])
     assert tool('analysis/eval_embeddings.py').main([str(file), '--config', config_file]) == 1
     error = capsys.readouterr().err
-    assert f'1 of {len(faces)} pictures, such as {faces.columns["name"][0]}' in error
+    assert f'1 of {len(faces)} images, such as {faces.columns["name"][0]}' in error
 
 
 def test_comparison(test, trained, kept, evaluate, config_file, tmp_path):

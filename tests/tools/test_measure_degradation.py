@@ -8,7 +8,7 @@ import scipy.ndimage
 from PIL import Image
 
 from mmvlr.datasets.degradation_statistics import measure_faces
-from mmvlr.datasets.transforms import VLRDegradation, read_picture
+from mmvlr.datasets.transforms import VLRDegradation, read_image
 
 
 def write_faces(folder, count, size, seed=0):
@@ -42,20 +42,20 @@ def target(tmp_path):
 
 
 def test_statistics(run, target, tmp_path):
-    (target / 'notes.txt').write_text('no picture')
+    (target / 'notes.txt').write_text('no image')
     (target / 'b' / 'torn.png').write_bytes((target / 'b' / '0.png').read_bytes()[:200])
     code, out, _ = run(target, '--out', tmp_path / 'new' / 'stats.json')
     assert code == 0
     record = json.loads((tmp_path / 'new' / 'stats.json').read_text())
     assert record['sizes'] == [[20, 16, 4], [24, 18, 2]]
-    assert [len(record[key]) for key in ('damaged', 'no_pictures')] == [1, 1]
+    assert [len(record[key]) for key in ('damaged', 'no_images')] == [1, 1]
     paths = sorted(path for path in target.rglob('[0-9].png'))
-    expected = measure_faces(read_picture(str(path)) for path in paths).summary()
+    expected = measure_faces(read_image(str(path)) for path in paths).summary()
     assert {key: record[key] for key in expected} == expected
-    assert f'{target}: 6 pictures' in out
-    assert '1 damaged pictures' in out
+    assert f'{target}: 6 images' in out
+    assert '1 damaged images' in out
     assert 'torn.png cannot be read' in out
-    assert '1 files that are no pictures' in out
+    assert '1 files that are no images' in out
 
 
 def test_fit_and_figure(run, target, tmp_path):
@@ -68,21 +68,21 @@ def test_fit_and_figure(run, target, tmp_path):
     assert code == 0
     assert '1 not larger than the largest measured face, 24 x 18' in out
     record = json.loads(preset.read_text())
-    assert record['fit']['source_pictures'] == 3
+    assert record['fit']['source_images'] == 3
     distances = record['fit']['distance_db']
     assert distances['after']['total'] < distances['before']['total']
     row = next(line for line in out.splitlines() if line.startswith('total'))
     assert row.split()[1:] == [f'{distances[name]["total"]:.2f}' for name in ('before', 'after')]
     degrade = VLRDegradation(str(preset))
-    face = read_picture(str(source / '0.png'))
+    face = read_image(str(source / '0.png'))
     sizes = {
         degrade(dict(img=face, rng=np.random.default_rng(seed)))['img'].shape[:2]
         for seed in range(20)
     }
     assert sizes == {(20, 16), (24, 18)}
-    with Image.open(figure) as picture:
-        assert picture.format == 'PNG'
-        assert len(set(picture.convert('L').resize((50, 30)).tobytes())) > 20
+    with Image.open(figure) as image:
+        assert image.format == 'PNG'
+        assert len(set(image.convert('L').resize((50, 30)).tobytes())) > 20
 
 
 def test_errors(run, target, tmp_path):
@@ -90,13 +90,13 @@ def test_errors(run, target, tmp_path):
     (tmp_path / 'empty').mkdir()
     torn = tmp_path / 'torn'
     torn.mkdir()
-    (torn / '1.jpg').write_bytes(b'no picture')
+    (torn / '1.jpg').write_bytes(b'no image')
     fit = ['--fit', tmp_path / 'p.json', '--source']
     for arguments, message in (
         ([tmp_path / 'absent'], 'absent: no such folder'),
-        ([tmp_path / 'empty'], 'empty: no picture in this folder'),
-        ([torn], '1 damaged pictures'),
-        ([target, *fit, target], 'no picture is left to degrade'),
+        ([tmp_path / 'empty'], 'empty: no image in this folder'),
+        ([torn], '1 damaged images'),
+        ([target, *fit, target], 'no image is left to degrade'),
         ([target, *fit, target, '--start', 'nothing'], "no preset 'nothing'"),
     ):
         code, _, errors = run(*arguments, *out)

@@ -20,7 +20,7 @@ def main(tool):
 
 @pytest.fixture
 def people(tmp_path):
-    """Faces of three people, label and hidden files, a folder without pictures."""
+    """Faces of three people, label and hidden files, a folder without images."""
     for person in range(3):
         for number in range(2):
             path = tmp_path / 'people' / str(person) / f'{number}.png'
@@ -47,7 +47,7 @@ def test_folder(main, people, tmp_path, capsys):
             np.testing.assert_array_equal(found, pixels(10 * person + number))
     text = capsys.readouterr().out
     size = out.stat().st_size / 2**20
-    assert f'people.pack: 6 pictures, 1 other files, {size:.2f} MiB' in text
+    assert f'people.pack: 6 images, 1 other files, {size:.2f} MiB' in text
     assert 'left out: 2 hidden files and folders (' in text
     assert 'broken' not in text
     expected, found = (FaceFolder(data_root=str(root)) for root in (people, out))
@@ -56,16 +56,16 @@ def test_folder(main, people, tmp_path, capsys):
 
 def break_two(people):
     (people / '0' / '1.png').write_bytes((people / '0' / '1.png').read_bytes()[:60])
-    (people / '2' / '0.png').write_text('no picture')
+    (people / '2' / '0.png').write_text('no image')
 
 
-def test_broken_pictures_stop_it(main, people, tmp_path, capsys):
+def test_broken_images_stop_it(main, people, tmp_path, capsys):
     break_two(people)
     out = tmp_path / 'people.pack'
     assert main([str(people), str(out)]) == 1
     found = capsys.readouterr()
     assert f'{out} is not written' in found.out
-    assert '2 broken pictures' in found.out
+    assert '2 broken images' in found.out
     assert str(people / '0' / '1.png') in found.err
     assert str(people / '2' / '0.png') in found.err
     assert sorted(path.name for path in tmp_path.iterdir()) == ['people']
@@ -80,7 +80,7 @@ def test_skip_broken(main, people, tmp_path, capsys):
     assert main([str(people), str(out), '--skip-broken']) == 0
     assert PackReader(out).names == ['0/0.png', '1/0.png', '1/1.png', '2/1.png']
     found = capsys.readouterr()
-    assert '2 broken pictures left out' in found.out
+    assert '2 broken images left out' in found.out
     assert str(people / '2' / '0.png') in found.err
 
 
@@ -93,7 +93,7 @@ def test_pack_inside_the_folder_and_large_files(people, tool, capsys, monkeypatc
     for _ in range(2):
         assert module.main([str(people), str(out)]) == 0
         assert PackReader(out).files == ['labels.csv', 'small.tar']
-        assert 'left out: 1 large files that are no pictures (' in capsys.readouterr().out
+        assert 'left out: 1 large files that are no images (' in capsys.readouterr().out
 
 
 def test_links(main, people, tmp_path):
@@ -127,7 +127,7 @@ def test_recordio(main, tmp_path):
 
 def test_broken_recordio(main, tmp_path, capsys):
     records = insightface_records([0, 1, 1])
-    records[2] = header(1) + b'no picture'
+    records[2] = header(1) + b'no image'
     records[3] = header(0.5) + records[3][-100:]
     out = tmp_path / 'train.pack'
     rec = write_records(tmp_path, records)
@@ -152,7 +152,7 @@ def test_verify(main, people, tmp_path, capsys):
     assert main(['--verify', str(out)]) == 0
     assert 'all checksums are right' in capsys.readouterr().out
     content = bytearray(out.read_bytes())
-    # The label file, of 3 bytes, is in front; then come pictures of 216.
+    # The label file, of 3 bytes, is in front; then come images of 216.
     for place in (39, 39 + 3 * 216):
         content[place] ^= 1
     out.write_bytes(content)
@@ -188,7 +188,7 @@ def test_benchmark(tool, people, capsys):
     benchmark = tool('benchmarks/reading.py').main
     assert benchmark([str(people), '--rounds', '2']) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith('6 pictures')
+    assert lines[0].startswith('6 images')
     result = json.loads(lines[-1])
     assert result['pack_over_folder'] > 1
     assert set(result) == {

@@ -40,7 +40,7 @@ _base_ = '{root}/configs/_base_/default_runtime.py'
 custom_imports = dict(imports=['plain_backbone'])
 
 plain = [dict(type='LoadFace'), dict(type='ResizeFace', size=(32, 32)), dict(type='PackFace')]
-people = dict(type='SyntheticFaces', num_people=7, pictures_per_person=7, pipeline=plain)
+people = dict(type='SyntheticFaces', num_people=7, images_per_person=7, pipeline=plain)
 collate = dict(collate_fn=dict(type='mmvlr.face_collate'))
 in_order = dict(batch_size=9, sampler=dict(type='DefaultSampler', shuffle=False), **collate)
 train_dataloader = dict(
@@ -60,7 +60,7 @@ test_dataloader = dict(
         type='SyntheticFaces',
         split='test',
         num_people=5,
-        pictures_per_person=4,
+        images_per_person=4,
         first_person=100,
         pipeline=plain,
     ),

@@ -39,7 +39,7 @@ def test_all_is_right(main, tinyface_root, capsys):  # noqa: F811
     printed = capsys.readouterr().out
     assert 'problems: 0' in printed
     assert 'not the official data set' in printed
-    assert f'{tinyface_root / "manifest.csv"}: 15 pictures; no problems' in printed
+    assert f'{tinyface_root / "manifest.csv"}: 15 images; no problems' in printed
     assert names(tinyface_root) == sorted([*before, 'manifest.csv'])
     rows = read_table(tinyface_root / 'manifest.csv')
     assert list(rows[0]) == ['file', 'part', 'person', 'width', 'height', 'bytes', 'sha256']
@@ -79,8 +79,8 @@ def test_no_data_set_takes_the_manifest_for_data(
 
 
 def test_problems(main, tinyface_root, tmp_path, capsys):  # noqa: F811
-    picture = tinyface_root / 'Training_Set/2/2_1.jpg'
-    picture.write_bytes(picture.read_bytes()[:100])
+    image = tinyface_root / 'Training_Set/2/2_1.jpg'
+    image.write_bytes(image.read_bytes()[:100])
     os.rename(
         tinyface_root / 'Testing_Set/Gallery_Distractor/a.jpg',
         os.fsencode(tinyface_root) + b'/Testing_Set/Gallery_Distractor/\xe9.jpg',
@@ -94,7 +94,7 @@ def test_problems(main, tinyface_root, tmp_path, capsys):  # noqa: F811
         '    Training_Set/2/2_1.jpg: ',
         '    Testing_Set/probe_img_ID_pairs.mat',
         r'    Testing_Set/Gallery_Distractor/\udce9.jpg: ',
-        f'{out}: 14 pictures; the archive has 3 problems, and 1 pictures that cannot be read are '
+        f'{out}: 14 images; the archive has 3 problems, and 1 images that cannot be read are '
         'not in the manifest',
     ):
         assert line in printed
@@ -151,16 +151,16 @@ def test_damaged_copy_of_real_faces(main, shared, tmp_path, capsys):
     for path in (root, *root.rglob('*')):
         path.chmod(0o755)
     person = sorted((root / 'training_set').iterdir())[0]
-    pictures = sorted(person.iterdir())
-    pictures[0].write_bytes(pictures[0].read_bytes()[:-1])
-    pictures[1].write_bytes(b'')
+    images = sorted(person.iterdir())
+    images[0].write_bytes(images[0].read_bytes()[:-1])
+    images[1].write_bytes(b'')
     (root / 'Face_Identification_Test_Set/gallery').rename(
         root / 'Face_Identification_Test_Set/Gallery'
     )
     assert main(['survface', str(root)]) == 1
     printed = capsys.readouterr().out
     assert 'problems: 3' in printed
-    assert f'training_set/{person.name}/{pictures[0].name}: ' in printed
-    assert f'training_set/{person.name}/{pictures[1].name}: zero bytes' in printed
+    assert f'training_set/{person.name}/{images[0].name}: ' in printed
+    assert f'training_set/{person.name}/{images[1].name}: zero bytes' in printed
     assert 'Face_Identification_Test_Set/Gallery: gallery is expected' in printed
     assert len(read_table(root / 'manifest.csv')) == 2709 - 2

@@ -15,7 +15,7 @@ SMALL = {
     'test_dataloader.dataset.num_people': 6,
     'test_dataloader.dataset.num_distractors': 5,
     'test_dataloader.dataset.num_ui': 6,
-    'custom_hooks.0.dataloader.dataset.num_pictures': 8,
+    'custom_hooks.0.dataloader.dataset.num_images': 8,
     'custom_hooks.0.diversion_begin': 1,
     'custom_hooks.1.dataloader.dataset.num_people': 8,
     'custom_hooks.1.degraded_dataloader.dataset.num_people': 8,

@@ -60,7 +60,7 @@ def test_training_data_need_not_be_there(run, trained):
 
 
 def test_bare_backbone(run, trained, tmp_path):
-    """A pretrained backbone is tested without a head; its UI centre is measured first."""
+    """A pretrained backbone is tested without a head; its UI center is measured first."""
     state = load_checkpoint_file(str(trained / 'epoch_3.pth'))['state_dict']
     bare = {name: value for name, value in state.items() if name.startswith('backbone.')}
     torch.save(dict(state_dict=bare), tmp_path / 'bare.pth')
@@ -71,10 +71,10 @@ def test_bare_backbone(run, trained, tmp_path):
 
 
 def test_another_contract(run, trained):
-    with pytest.raises(ContractMismatchError, match=r"epoch_3\.pth .*colour_order: .*'RGB'.*'BGR'"):
+    with pytest.raises(ContractMismatchError, match=r"epoch_3\.pth .*color_order: .*'RGB'.*'BGR'"):
         run(
             trained / 'epoch_3.pth',
-            *('--cfg-options', 'model.data_preprocessor.colour_order=BGR'),
+            *('--cfg-options', 'model.data_preprocessor.color_order=BGR'),
         )
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from mmvlr.datasets.transforms import read_picture
+from mmvlr.datasets.transforms import read_image
 from mmvlr.models import FaceRecognizer
 from mmvlr.utils.compat import load_checkpoint_file
 
@@ -38,7 +38,7 @@ def test_reference_embeddings(converted, source, shared):
     ).eval()
     assert not model.load_state_dict(checkpoint['state_dict'], strict=False).unexpected_keys
     folder = shared / 'data' / 'scface' / 'mugshot_frontal_cropped_all'
-    faces = [read_picture(str(folder / name)) for name in reference['names'].tolist()]
+    faces = [read_image(str(folder / name)) for name in reference['names'].tolist()]
     assert len(faces) == 30
     inputs = [torch.from_numpy(face.transpose(2, 0, 1).copy()) for face in faces]
     with torch.no_grad():
@@ -49,7 +49,7 @@ def test_reference_embeddings(converted, source, shared):
 
 def test_converted_file(converted):
     checkpoint = torch.load(converted, weights_only=True)
-    assert checkpoint['meta']['licence'] == 'MIT'
+    assert checkpoint['meta']['license'] == 'MIT'
     assert checkpoint['meta']['preprocessing']['std'] == [128.0] * 3
     assert all(name.startswith('backbone.') for name in checkpoint['state_dict'])
 

@@ -78,11 +78,11 @@ def small_backbone():
 
 def test_save_pretrained(tmp_path):
     backbone, contract = small_backbone(), FaceDataPreprocessor(std=128).contract
-    digest = save_pretrained(tmp_path / 'a.pth', backbone, contract, licence='MIT')
+    digest = save_pretrained(tmp_path / 'a.pth', backbone, contract, license='MIT')
     assert digest == sha256_of(tmp_path / 'a.pth')
     checkpoint = torch.load(tmp_path / 'a.pth', weights_only=True)
     assert contract_of_checkpoint(checkpoint) == contract
-    assert checkpoint['meta']['licence'] == 'MIT'
+    assert checkpoint['meta']['license'] == 'MIT'
     state = {f'backbone.{name}': value for name, value in backbone.state_dict().items()}
     assert checkpoint['state_dict'].keys() == state.keys()
     assert all(torch.equal(checkpoint['state_dict'][name], state[name]) for name in state)

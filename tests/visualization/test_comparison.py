@@ -205,9 +205,9 @@ def test_seeds_without_a_range_and_unknown_figures():
     assert rows[2][1] == ('untested', DASH)
 
 
-def embedded(picture):
-    """The figures of a <picture>, the dark one first."""
-    uris = re.findall(r'data:image/png;base64,([A-Za-z0-9+/=]+)', picture)
+def embedded(image):
+    """The figures of a <image>, the dark one first."""
+    uris = re.findall(r'data:image/png;base64,([A-Za-z0-9+/=]+)', image)
     return [
         cv2.imdecode(np.frombuffer(base64.b64decode(uri), np.uint8), 1)[..., ::-1] for uri in uris
     ]
@@ -215,11 +215,11 @@ def embedded(picture):
 
 def test_quality_figures(data, page):
     text = section(page, 'quality')
-    pictures = re.findall('<picture>.*?</picture>', text, re.DOTALL)
-    assert len(pictures) == 2
-    for pixels, theme in zip(embedded(pictures[0]), (DARK, LIGHT), strict=True):
+    images = re.findall('<image>.*?</image>', text, re.DOTALL)
+    assert len(images) == 2
+    for pixels, theme in zip(embedded(images[0]), (DARK, LIGHT), strict=True):
         drawn = figure_pixels(quality_figure(data.quality['TinyFace']['RI'], 'RI', theme, False))
-        # The palette moves colours a little; the other theme or figure is far off.
+        # The palette moves colors a little; the other theme or figure is far off.
         assert np.abs(pixels.astype(int) - drawn).mean() < 1
     assert text.index('TinyFace') < text.index('SCface') < text.index('AUC against UI')
     assert 'Without a finite value, and left out: none.' in text
@@ -230,10 +230,10 @@ def test_quality_figures(data, page):
 
 def test_discard_figures(data, page):
     text = section(page, 'discard')
-    pictures = re.findall('<picture>.*?</picture>', text, re.DOTALL)
-    assert len(pictures) == 2
+    images = re.findall('<image>.*?</image>', text, re.DOTALL)
+    assert len(images) == 2
     bounds = data.discard_bounds['TinyFace']
-    for pixels, theme in zip(embedded(pictures[0]), (DARK, LIGHT), strict=True):
+    for pixels, theme in zip(embedded(images[0]), (DARK, LIGHT), strict=True):
         drawn = figure_pixels(discard_figure(data.discard['TinyFace'], bounds, theme, False))
         assert np.abs(pixels.astype(int) - drawn).mean() < 1
     assert 'Bands are 95 % intervals' in text and '0.200' in text and '0.380' in text
@@ -249,10 +249,10 @@ def test_ten_measures_stay_distinguishable(data):
     assert len(keys) == len(set(keys)) == len(MEASURES) + len(bounds)
     # Ten bands on top of one another would hide the curves.
     assert 'Bands' not in text
-    (picture,) = re.findall('<picture>.*?</picture>', text, re.DOTALL)
+    (image,) = re.findall('<image>.*?</image>', text, re.DOTALL)
     bare = {name: replace(curve, low=None, high=None) for name in MEASURES}
     drawn = figure_pixels(discard_figure(bare, bounds, LIGHT, False))
-    assert np.abs(embedded(picture)[1].astype(int) - drawn).mean() < 1
+    assert np.abs(embedded(image)[1].astype(int) - drawn).mean() < 1
     lines = discard_figure(bare, bounds).axes[0].lines
     assert len({(line.get_color(), line.get_linestyle()) for line in lines}) == len(lines) == 11
 
@@ -350,7 +350,7 @@ def test_parts_of_a_section_may_be_missing(data):
     assert 'No faces were given.' in section(page, 'hard_faces')
     for key in ('quality', 'discard'):
         assert '<table class="scores">' in section(page, key)
-        assert '<picture>' not in section(page, key)
+        assert '<image>' not in section(page, key)
 
 
 def test_text_is_escaped(data):
@@ -434,8 +434,8 @@ def test_wrong_input_is_named():
         ComparisonData('t', omitted={'figures': 'none'})
 
 
-def test_colours_are_those_of_the_report(page):
+def test_colors_are_those_of_the_report(page):
     for theme in (LIGHT, DARK):
         assert f'--card:{theme.surface}' in page
-        for index, colour in enumerate(theme.series):
-            assert f'--s{index}:{colour}' in page
+        for index, color in enumerate(theme.series):
+            assert f'--s{index}:{color}' in page

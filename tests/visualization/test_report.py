@@ -150,7 +150,7 @@ def test_page_is_one_file_without_external_references(data, tmp_path):
     assert out.stat().st_size < 3e6
 
 
-def test_every_embedded_picture_decodes(page):
+def test_every_embedded_image_decodes(page):
     uris = re.findall(r'data:image/(png|jpeg);base64,([A-Za-z0-9+/=]+)', page)
     assert len(uris) > 30
     for _, payload in uris:
@@ -190,9 +190,7 @@ def test_full_page_holds_the_numbers(page):
     assert section(page, 'faces').count('frame wrong') == 3
     # Each figure comes for light and for dark displays.
     assert (
-        page.count('<picture>')
-        == page.count('prefers-color-scheme: dark)')
-        == 6 + 1 + 2 + 2 + 3 + 1
+        page.count('<image>') == page.count('prefers-color-scheme: dark)') == 6 + 1 + 2 + 2 + 3 + 1
     )
 
 
@@ -293,16 +291,16 @@ def test_bands_are_explained_where_there_are_any(data, page, key):
 
 @pytest.mark.parametrize('key', KINDS)
 def test_rate_figures_are_embedded_for_light_and_dark(data, page, key):
-    for figure, picture in zip(
+    for figure, image in zip(
         (rates_figure, det_figure),
-        re.findall('<picture>.*?</picture>', section(page, key), re.DOTALL),
+        re.findall('<image>.*?</image>', section(page, key), re.DOTALL),
         strict=True,
     ):
-        uris = re.findall(r'data:image/png;base64,([A-Za-z0-9+/=]+)', picture)
+        uris = re.findall(r'data:image/png;base64,([A-Za-z0-9+/=]+)', image)
         for uri, theme in zip(uris, (DARK, LIGHT), strict=True):
             embedded = cv2.imdecode(np.frombuffer(base64.b64decode(uri), np.uint8), 1)[..., ::-1]
             drawn = figure_pixels(figure(getattr(data, key), key, theme, legend=False))
-            # The palette moves colours a little; the other theme or figure is far off.
+            # The palette moves colors a little; the other theme or figure is far off.
             assert np.abs(embedded.astype(int) - drawn).mean() < 1
 
 
@@ -343,7 +341,7 @@ def test_text_is_escaped(data):
     assert '<script' not in page and '<b>$x' not in page and '<i>' not in section(page, 'quality')
     assert page.count('&lt;script&gt;alert(') > 15
     for key in KINDS:
-        # In the legend, in the table and in the description of both pictures.
+        # In the legend, in the table and in the description of both images.
         assert section(page, key).count('&lt;script&gt;alert(') == 4
     assert 'ü' in page and '李' in page
 
@@ -516,12 +514,10 @@ def test_rates_figure(data, kind, names):
     assert axes.get_xlabel().endswith(f'({names[0]})')
     assert axes.get_ylabel().endswith(f'({names[1]})')
     assert len(axes.lines) == 2
-    for line, curve, colour in zip(
-        axes.lines, data.open_set.values(), DARK.series[:2], strict=True
-    ):
+    for line, curve, color in zip(axes.lines, data.open_set.values(), DARK.series[:2], strict=True):
         assert np.array_equal(line.get_xdata(), curve.x)
         assert np.array_equal(line.get_ydata(), curve.y)
-        assert line.get_color() == colour
+        assert line.get_color() == color
     (band,) = band_edges(axes)
     curve = data.open_set['RI-Face']
     assert np.allclose(band, np.stack([curve.x, curve.low, curve.high], axis=1))
@@ -653,10 +649,10 @@ def test_contact_sheet_geometry_and_pixels():
         y, x = 6 + index // 3 * 80, 6 + index % 3 * 50
         enlarged = card.image.repeat(4, axis=0).repeat(4, axis=1)
         assert np.array_equal(sheet[y + 2 : y + 42, x + 2 : x + 42], enlarged)
-        colour = {'right': LIGHT.right, 'wrong': LIGHT.wrong, None: LIGHT.line}[card.border]
+        color = {'right': LIGHT.right, 'wrong': LIGHT.wrong, None: LIGHT.line}[card.border]
         frame = sheet[y : y + 44, x : x + 44]
         for edge in (frame[:2], frame[-2:], frame[:, :2], frame[:, -2:]):
-            assert (edge == plots._hex_rgb(colour)).all()
+            assert (edge == plots._hex_rgb(color)).all()
         below = sheet[y + 44 : y + 74, x : x + 44]
         assert (below != plots._hex_rgb(LIGHT.surface)).any()
     assert (sheet[80:, 2 * 50 + 6 :] == 255).all()
@@ -685,7 +681,7 @@ def test_overlay_shape(shape):
     assert overlay.dtype == np.uint8
 
 
-def test_overlay_colours_the_attended_place_only():
+def test_overlay_colors_the_attended_place_only():
     image = np.full((28, 28, 3), 100, np.uint8)
     attention = np.zeros((7, 7))
     attention[5, 1] = -3.0

@@ -48,24 +48,24 @@ def decision_of(inferencer, fpir, level=None):
     return calibrate(faces, inferencer.identity, fpir, **how)
 
 
-def picture(faces, number, k):
+def still(faces, number, k):
     return np.asarray(Image.open(faces / f'Zoë {number}' / f'{k}.png'))
 
 
 def test_compare_without_calibration_gives_no_verdict(inferencer, faces):
-    first, second = picture(faces, 0, 0), picture(faces, 0, 1)
+    first, second = still(faces, 0, 0), still(faces, 0, 1)
     told, *maps = FacePage(inferencer).compare(first, second)
     paths = [faces / 'Zoë 0' / f'{k}.png' for k in (0, 1)]
     assert f'Similarity {inferencer.verify(*paths).similarity:.3f}' in told
     assert 'no verdict' in told
     assert told.count('RI') == 2
     assert all(max(image.shape) == 224 for image in maps)
-    # The attention is coloured: the face alone would be its enlarged pixels.
+    # The attention is colored: the face alone would be its enlarged pixels.
     assert not np.array_equal(maps[0][::7, ::7][:32, :32], first)
 
 
 def test_compare_waits_for_both(inferencer, faces):
-    assert FacePage(inferencer).compare(picture(faces, 0, 0), None) == (
+    assert FacePage(inferencer).compare(still(faces, 0, 0), None) == (
         'Drop two faces.',
         None,
         None,
@@ -77,15 +77,15 @@ def test_compare_says_too_poor(inferencer, faces, level, poor):
     decision = decision_of(inferencer, 0.1, 0.2)
     decision = replace(decision, level=replace(decision.level, level=level))
     told, *_ = FacePage(inferencer, decision=decision).compare(
-        picture(faces, 0, 0), picture(faces, 0, 1)
+        still(faces, 0, 0), still(faces, 0, 1)
     )
     assert ('Too poor to tell' in told) == (poor is not None)
     assert poor is None or f'RI of the {poor} face' in told
     assert told.count('of the calibration<') == 2
 
 
-def test_pictures_are_read_as_everywhere(inferencer, tmp_path):
-    """Not as the page's library would: 16-bit grey is no white picture."""
+def test_images_are_read_as_everywhere(inferencer, tmp_path):
+    """Not as the page's library would: 16-bit gray is no white image."""
     levels = np.arange(24 * 24, dtype=np.uint16).reshape(24, 24) * 100
     Image.fromarray(levels).save(tmp_path / 'deep.png')
     told, *_ = FacePage(inferencer).compare(tmp_path / 'deep.png', tmp_path / 'deep.png')
@@ -100,7 +100,7 @@ def test_pictures_are_read_as_everywhere(inferencer, tmp_path):
 
 def test_identify_gives_the_verdict_and_escapes_names(inferencer, faces, gallery):
     page = FacePage(inferencer, gallery, decision_of(inferencer, 0.1))
-    told, image = page.identify(picture(faces, 2, 0))
+    told, image = page.identify(still(faces, 2, 0))
     assert 'It is Zoë &lt;2&gt;' in told
     assert 'above 0.3' in told
     assert 'Zoë <' not in told
@@ -109,20 +109,20 @@ def test_identify_gives_the_verdict_and_escapes_names(inferencer, faces, gallery
     (threshold,) = decision.thresholds.thresholds
     strict = replace(decision.thresholds, thresholds=(replace(threshold, threshold=1.5),))
     page = FacePage(inferencer, gallery, replace(decision, thresholds=strict))
-    assert 'Nobody of the gallery' in page.identify(picture(faces, 2, 0))[0]
+    assert 'Nobody of the gallery' in page.identify(still(faces, 2, 0))[0]
 
 
-def test_identify_among_dropped_pictures(inferencer, faces, tmp_path):
+def test_identify_among_dropped_images(inferencer, faces, tmp_path):
     paths = []
     for number in (0, 1):
         path = tmp_path / f'Zoë {"AB"[number]}_1.png'
-        Image.fromarray(picture(faces, number, 0)).save(path)
+        Image.fromarray(still(faces, number, 0)).save(path)
         paths.append(str(path))
     page = FacePage(inferencer, decision=decision_of(inferencer, 0.1))
-    told, _ = page.identify(picture(faces, 1, 0), paths)
+    told, _ = page.identify(still(faces, 1, 0), paths)
     assert 'Most similar: Zoë B, 1.000' in told
     assert 'another gallery' in told
-    told, image = page.identify(picture(faces, 1, 0))
+    told, image = page.identify(still(faces, 1, 0))
     assert 'Drop a face' in told
     assert image is None
 

@@ -1,6 +1,6 @@
 """Compare template rules: ``python tools/analysis/compare_templates.py SCORES.npz ...``.
 
-The files are scored test sets (``tools/analysis/score.py``) with several gallery pictures a person,
+The files are scored test sets (``tools/analysis/score.py``) with several gallery images a person,
 one file a training seed of one method. For every rule: rank-1 of the mated probes and, where there
 are unmated ones, TPIR (own person within rank 20) at FPIR; means over the files with 95 % intervals
 from resampling people, and the paired difference to the mean template. Ranks count people, a tie
@@ -130,14 +130,14 @@ def compare(tables: Mapping[str, FaceTable], args: argparse.Namespace) -> list[d
     if not faces.has('gallery', 'probe'):
         raise ValueError(f'{first} has no faces of role gallery and probe')
     gallery = faces.identity[faces.role == 'gallery']
-    pictures = (gallery[None] == faces.identity[:, None]).sum(axis=1)
-    mated = np.flatnonzero((faces.role == 'probe') & (pictures >= args.min_pictures))
+    images = (gallery[None] == faces.identity[:, None]).sum(axis=1)
+    mated = np.flatnonzero((faces.role == 'probe') & (images >= args.min_images))
     if not len(mated):
-        raise ValueError(f'{first}: no probe has {args.min_pictures} gallery pictures')
+        raise ValueError(f'{first}: no probe has {args.min_images} gallery images')
     unmated = np.flatnonzero(faces.role == 'unmated')
     people, count = np.unique(gallery, return_counts=True)
     print(
-        f'{len(tables)} files; gallery: {len(gallery):,} pictures of {len(people):,} people ('
+        f'{len(tables)} files; gallery: {len(gallery):,} images of {len(people):,} people ('
         + ', '.join(f'{n} with {i}' for i, n in enumerate(np.bincount(count)) if n)
         + f'), {(faces.role == "distractor").sum():,} distractors; probes: {len(mated):,} mated of '
         f'{len(np.unique(faces.identity[mated])):,} people, {len(unmated):,} unmated'
@@ -217,11 +217,11 @@ def main(argv: list[str] | None = None) -> int:
         '--out', type=output_file, metavar='FILE.csv', help='write all figures here'
     )
     parser.add_argument(
-        '--min-pictures',
+        '--min-images',
         type=int,
         default=1,
         metavar='N',
-        help='only mated probes of people with at least N gallery pictures',
+        help='only mated probes of people with at least N gallery images',
     )
     parser.add_argument('--fpirs', nargs='+', type=float, default=(0.3, 0.1, 0.01))
     parser.add_argument('--resamples', type=int, default=1000)

@@ -6,7 +6,7 @@ several seeds. A person's template is the mean of the unit embeddings. Enrolled 
 split at random into calibration and test, many times; the gallery is the same for both. Printed
 are, as Markdown tables,
 
-1. the false positive rate that thresholds realise on other people, as a whole and by RI, with the
+1. the false positive rate that thresholds realize on other people, as a whole and by RI, with the
    middle 95 % of the splits in brackets;
 2. the error of the answered faces at equal coverage, and the area under it, by what decides on
    abstention, with 95 % intervals of the difference to RI (people resampled, seeds averaged);
@@ -107,7 +107,7 @@ def by_person(values: np.ndarray, people: np.ndarray) -> float:
     return float((np.bincount(person, values) / np.bincount(person)).mean())
 
 
-def realised(
+def realized(
     sets: list[SearchedFaces], fpir: float, num_splits: int, console: Console
 ) -> dict[str, dict[str, np.ndarray]]:
     """Rates on the test people by rule and name, one a split and file."""
@@ -266,7 +266,7 @@ def table(title: str, header: list[str], rows: list[list[str]]) -> None:
 
 
 def report_rates(fpir: float, rates: dict[str, dict[str, np.ndarray]], num_splits: int) -> None:
-    """Print the realised rates of all rules."""
+    """Print the realized rates of all rules."""
     names = ['people', 'faces', *(f'bin {n + 1}' for n in range(NUM_BINS)), 'tpir']
     rows = []
     for rule, found in rates.items():
@@ -278,7 +278,7 @@ def report_rates(fpir: float, rates: dict[str, dict[str, np.ndarray]], num_split
         rows.append([rule, mean, spread(found['faces']), *by_bin, spread(found['tpir'])])
     bins = [f'RI bin {n + 1}' for n in range(NUM_BINS)]
     header = ['threshold', 'FPIR, people count once', 'FPIR of faces', *bins, 'TPIR, rank 1']
-    table(f'Realised FPIR at target {100 * fpir:g} %, in %', header, rows)
+    table(f'Realized FPIR at target {100 * fpir:g} %, in %', header, rows)
 
 
 def report_abstention(
@@ -351,10 +351,10 @@ def draw(
     """Write both figures side by side."""
     from mmvlr.utils.io import write_atomic
     from mmvlr.visualization import figure_pixels
-    from mmvlr.visualization.decision import realised_fpir_figure, risk_coverage_figure
+    from mmvlr.visualization.decision import realized_fpir_figure, risk_coverage_figure
 
     shown = {rule: found['people'] for rule, found in rates.items()}
-    left = figure_pixels(realised_fpir_figure(shown, fpir))
+    left = figure_pixels(realized_fpir_figure(shown, fpir))
     right = figure_pixels(risk_coverage_figure(curves))
     pixels = np.concatenate([left, right], axis=1)[..., ::-1]
     write_atomic(path, lambda file: cv2.imwrite(str(file), pixels))
@@ -404,7 +404,7 @@ def main(argv: list[str] | None = None) -> int:
         f'{(~faces.mated).sum()} unmated of {counts[1]}; {args.splits} splits'
     )
     for number, fpir in enumerate(args.fpir):
-        rates = realised(sets, fpir, args.splits, console)
+        rates = realized(sets, fpir, args.splits, console)
         report_rates(fpir, rates, args.splits)
         for rule in ('grouped', 'per RI bin'):
             if rule != 'grouped' and np.array_equal(

@@ -38,7 +38,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         '--against',
         metavar='OTHER.npz',
-        help='compare with these embeddings of the same pictures: differences, intervals, p-values',
+        help='compare with these embeddings of the same images: differences, intervals, p-values',
     )
     parser.add_argument(
         '--curves', type=output_folder, metavar='DIR', help='write the curves with their bands here'

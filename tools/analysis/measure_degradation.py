@@ -4,10 +4,10 @@ r"""Measure what a folder of faces has lost, and fit a degradation to it.
     python tools/analysis/measure_degradation.py FOLDER --out stats.json \
         --fit preset.json --source HR_FOLDER --figure figure.png
 
-The statistics are the 10 %, 50 % and 90 % quantiles over the pictures of: native size, radial power
+The statistics are the 10 %, 50 % and 90 % quantiles over the images of: native size, radial power
 spectrum at 112 x 112, noise, JPEG blockiness, brightness and contrast. With --fit a preset of
-``VLRDegradation`` is searched that makes the pictures of --source resemble the folder's; the
-distances printed before and after are taken on degraded pictures that the search has not seen.
+``VLRDegradation`` is searched that makes the images of --source resemble the folder's; the
+distances printed before and after are taken on degraded images that the search has not seen.
 """
 
 import argparse
@@ -24,11 +24,11 @@ from mmvlr.datasets.degradation_statistics import (
     DegradationStatistics,
     degrade_faces,
     distance,
-    find_pictures,
+    find_images,
     fit_preset,
     measure_faces,
 )
-from mmvlr.datasets.transforms import PictureError, read_picture, resize
+from mmvlr.datasets.transforms import ImageError, read_image, resize
 from mmvlr.datasets.transforms.degradation import read_preset
 from mmvlr.utils.io import output_file, write_atomic
 from mmvlr.version import __version__
@@ -76,24 +76,24 @@ class Faces:
 
     def __init__(self, folder: Path):
         self.folder = folder
-        self.paths, self.others = find_pictures(folder)
+        self.paths, self.others = find_images(folder)
         self.damaged: list[str] = []
 
     def __iter__(self) -> Iterator[np.ndarray]:
         console = Console(stderr=True)
         for path in track(self.paths, description=f'Reading {self.folder}', console=console):
             try:
-                yield read_picture(str(path))
-            except PictureError as error:
+                yield read_image(str(path))
+            except ImageError as error:
                 self.damaged.append(str(error))
 
     def describe(self) -> str:
         """Return the counts of what was read and left out, with its names."""
-        lines = [f'{self.folder}: {len(self.paths) - len(self.damaged):,} pictures']
+        lines = [f'{self.folder}: {len(self.paths) - len(self.damaged):,} images']
         if self.others:
-            lines.append(f'  left out: {len(self.others):,} files that are no pictures')
+            lines.append(f'  left out: {len(self.others):,} files that are no images')
         if self.damaged:
-            lines.append(f'  left out: {len(self.damaged):,} damaged pictures')
+            lines.append(f'  left out: {len(self.damaged):,} damaged images')
             lines += [f'    {message}' for message in self.damaged]
         return '\n'.join(lines)
 
@@ -102,7 +102,7 @@ def measure(faces: Faces) -> DegradationStatistics:
     """Measure a folder.
 
     Raises:
-        ValueError: All its pictures are damaged.
+        ValueError: All its images are damaged.
     """
     try:
         return measure_faces(faces)
@@ -117,16 +117,16 @@ def read_sources(faces: Faces, target: DegradationStatistics) -> list[np.ndarray
         ValueError: None is.
     """
     largest = target.sizes.max(0)
-    pictures = list(faces)
-    sources = [picture for picture in pictures if (picture.shape[:2] > largest).all()]
+    images = list(faces)
+    sources = [image for image in images if (image.shape[:2] > largest).all()]
     print(faces.describe())
-    if len(sources) < len(pictures):
+    if len(sources) < len(images):
         print(
-            f'  left out: {len(pictures) - len(sources):,} not larger than the largest measured '
+            f'  left out: {len(images) - len(sources):,} not larger than the largest measured '
             f'face, {largest[0]} x {largest[1]}'
         )
     if not sources:
-        raise ValueError(f'{faces.folder}: no picture is left to degrade; give larger faces')
+        raise ValueError(f'{faces.folder}: no image is left to degrade; give larger faces')
     return sources
 
 
@@ -173,9 +173,9 @@ def fit(
         parameters=parameters,
         fit=dict(
             target=str(args.folder),
-            target_pictures=len(target),
+            target_images=len(target),
             source=str(args.source),
-            source_pictures=len(sources),
+            source_images=len(sources),
             start=args.start,
             samples=args.samples,
             seed=args.seed,
@@ -198,7 +198,7 @@ def draw(sets: dict[str, tuple[list[np.ndarray], DegradationStatistics]], path: 
 
     Args:
         sets: Name -> faces to show and statistics.
-        path: The picture.
+        path: The image.
 
     Raises:
         ImportError: matplotlib is not installed.
@@ -209,18 +209,18 @@ def draw(sets: dict[str, tuple[list[np.ndarray], DegradationStatistics]], path: 
     axes.remove()
     upper, lower = figure.subfigures(2, 1, height_ratios=(3.2, len(sets)))
     heights, spectra, noise = upper.subplots(1, 3)
-    for (name, (_, statistics)), colour in zip(sets.items(), LIGHT.series, strict=False):
+    for (name, (_, statistics)), color in zip(sets.items(), LIGHT.series, strict=False):
         found = np.unique(statistics.sizes[:, 0], return_counts=True)
-        heights.step(found[0], found[1] / len(statistics), color=colour, where='mid', label=name)
+        heights.step(found[0], found[1] / len(statistics), color=color, where='mid', label=name)
         low, middle, high = np.quantile(statistics.spectra, (0.1, 0.5, 0.9), axis=0)
         frequency = np.arange(1, len(middle) + 1)
-        spectra.semilogx(frequency, middle, color=colour)
-        spectra.fill_between(frequency, low, high, color=colour, alpha=0.12, linewidth=0)
+        spectra.semilogx(frequency, middle, color=color)
+        spectra.fill_between(frequency, low, high, color=color, alpha=0.12, linewidth=0)
         sigma = np.sort(statistics.noise[~np.isnan(statistics.noise)])
-        noise.plot(sigma, np.arange(1, len(sigma) + 1) / max(len(sigma), 1), color=colour)
+        noise.plot(sigma, np.arange(1, len(sigma) + 1) / max(len(sigma), 1), color=color)
     heights.set(xlabel='native height (pixels)', ylabel='share of faces', ylim=(0, None))
-    spectra.set(xlabel='cycles a picture, at 112 x 112', ylabel='share of power (dB)')
-    noise.set(xlabel='noise (grey levels)', ylabel='share of faces below')
+    spectra.set(xlabel='cycles an image, at 112 x 112', ylabel='share of power (dB)')
+    noise.set(xlabel='noise (gray levels)', ylabel='share of faces below')
     heights.legend(fontsize=8, frameon=False)
     rows = lower.subplots(len(sets), SHOWN, squeeze=False)
     for row, (name, (faces, _)) in zip(rows, sets.items(), strict=True):
@@ -243,7 +243,7 @@ def run(args: argparse.Namespace) -> None:
     record = dict(
         folder=str(args.folder),
         damaged=faces.damaged,
-        no_pictures=[str(path) for path in faces.others],
+        no_images=[str(path) for path in faces.others],
         **statistics.summary(),
     )
     write_json(args.out, record)
@@ -252,8 +252,8 @@ def run(args: argparse.Namespace) -> None:
         shown = []
         for path in faces.paths[:: max(1, len(faces.paths) // SHOWN)]:
             try:
-                shown.append(read_picture(str(path)))
-            except PictureError:
+                shown.append(read_image(str(path)))
+            except ImageError:
                 continue
         draw({'measured': (shown, statistics), **fitted}, args.figure)
 

@@ -1,26 +1,26 @@
-"""Time what a training loader costs: batches transformed on the device against pictures one by one.
+"""Time what a training loader costs: batches transformed on the device against images one by one.
 
 Usage::
 
     python tools/benchmarks/data_pipeline.py [--data-root data/tinyface] [--device cuda]
         [--steps 50] [--trace trace.json]
 
-``folder`` is the training loader of --config: pictures are decoded, resized and augmented one by
+``folder`` is the training loader of --config: images are decoded, resized and augmented one by
 one. ``batched`` is that of --batched-config over a pack of the same folder, made for the occasion.
 Both run in turns, an epoch each a round, after one epoch to warm up.
 
-- host: processor time a picture of the main process and all workers, from the file to the batch
+- host: processor time an image of the main process and all workers, from the file to the batch
   that the model takes, without what runs on the device. The target is a tenth.
 - device: the data preprocessor's work on the images. On a GPU the host's part of it, starting
   kernels, is counted as host and shown as ``launch``; on a CPU all of it is device.
-- wall: seconds a picture of the loader alone.
+- wall: seconds an image of the loader alone.
 
 With --steps, training steps of the config's model are timed too, in turns with the same steps on a
 batch that already lies on the device (``synthetic``): ``real_over_synthetic`` is the share of that
 rate which real data reach, 1 if loading hides behind the network.
 
 The table gives medians and ranges over the rounds. The last line is one JSON object; times in it
-are microseconds a picture. Needs Linux, whose clocks tell the processor time of workers.
+are microseconds an image. Needs Linux, whose clocks tell the processor time of workers.
 """
 
 import argparse
@@ -45,9 +45,9 @@ from torch.utils.data import DataLoader
 from mmvlr.apis import load_config
 from mmvlr.apis.runner import resolve_num_classes
 from mmvlr.datasets import set_epoch
-from mmvlr.datasets.base import PICTURE_SUFFIXES
+from mmvlr.datasets.base import IMAGE_SUFFIXES
 from mmvlr.datasets.storage import write_pack
-from mmvlr.datasets.transforms import read_picture
+from mmvlr.datasets.transforms import read_image
 from mmvlr.registry import MODELS
 from mmvlr.utils.io import output_file
 
@@ -62,7 +62,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('--config', default=CONFIG, help='pictures one by one')
+    parser.add_argument('--config', default=CONFIG, help='images one by one')
     parser.add_argument('--batched-config', default=BATCHED, help='PackNativeFace, native_collate')
     parser.add_argument('--data-root', type=Path, help='folder (default: that of the config)')
     parser.add_argument('--rounds', type=int, default=7)
@@ -78,22 +78,22 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def make_pack(folder: Path, pack: Path) -> int:
-    """Pack all pictures and .mat files of a folder; return the number of pictures."""
+    """Pack all images and .mat files of a folder; return the number of images."""
     if not folder.is_dir():
         raise FileNotFoundError(
-            f'data root {folder} is no folder; name one of pictures with --data-root'
+            f'data root {folder} is no folder; name one of images with --data-root'
         )
     paths = sorted(
         path
         for path in folder.rglob('*')
         if not any(part.startswith('.') for part in path.relative_to(folder).parts)
     )
-    pictures = [path for path in paths if path.suffix.lower() in PICTURE_SUFFIXES]
+    images = [path for path in paths if path.suffix.lower() in IMAGE_SUFFIXES]
     labels = [path for path in paths if path.suffix == '.mat']
-    items = [(path, read_picture(str(path))) for path in pictures]
+    items = [(path, read_image(str(path))) for path in images]
     items += [(path, path.read_bytes()) for path in labels]
     write_pack(pack, ((path.relative_to(folder).as_posix(), content) for path, content in items))
-    return len(pictures)
+    return len(images)
 
 
 def processor_seconds(pids: list[int]) -> float:
@@ -139,7 +139,7 @@ class Way:
         return [] if iterator is None else [worker.pid for worker in iterator._workers]
 
     def epoch(self, number: int, keep: bool = True) -> None:
-        """Load an epoch, then preprocess its first batches; keep the seconds a picture."""
+        """Load an epoch, then preprocess its first batches; keep the seconds an image."""
         set_epoch(self.loader.dataset, number)
         start, wall = processor_seconds(self.pids), time.perf_counter()
         batches = []
@@ -210,7 +210,7 @@ class Trainer:
         self._fixed = Fixed(way.preprocessor(next(iter(way.loader))))
 
     def rate(self, name: str, steps: int) -> float:
-        """Train for ``steps`` steps; return pictures a second."""
+        """Train for ``steps`` steps; return images a second."""
         real = self.ways.get(name)
         self.model.data_preprocessor = self._fixed if real is None else real.preprocessor
         # The first batch is not timed: starting an epoch is no part of a step.
@@ -261,7 +261,7 @@ def measure(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     configs = dict(folder=load_config(args.config), batched=load_config(args.batched_config))
     root = args.data_root or Path(configs['folder'].train_dataloader.dataset.data_root)
     pack = folder / 'faces.pack'
-    print(f'{make_pack(root, pack):,} pictures packed: {pack.stat().st_size / 2**20:.1f} MiB')
+    print(f'{make_pack(root, pack):,} images packed: {pack.stat().st_size / 2**20:.1f} MiB')
     roots = dict(folder=root, batched=pack)
     ways = {name: Way(config, roots[name], args) for name, config in configs.items()}
     for turn in range(args.rounds + 1):
@@ -270,8 +270,8 @@ def measure(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     loader = ways['batched'].loader
     batch_size, workers = loader.batch_size, loader.num_workers
     print(
-        f'{len(loader) * batch_size:,} pictures a round, batches of {batch_size}, {workers} '
-        f'workers, {args.device}; microseconds a picture, median (range) of {args.rounds} rounds'
+        f'{len(loader) * batch_size:,} images a round, batches of {batch_size}, {workers} '
+        f'workers, {args.device}; microseconds an image, median (range) of {args.rounds} rounds'
     )
     print(f'{"":8} {"folder":>28} {"batched":>28}  batched / folder')
     result: dict[str, Any] = dict(device=args.device, workers=workers, batch_size=batch_size)
@@ -304,7 +304,7 @@ def train(trainer: Trainer, args: argparse.Namespace) -> dict[str, float]:
             rate = trainer.rate(name, args.steps)
             if turn:
                 rates[name].append(rate)
-    print(f'pictures a second in training steps, {args.steps} a round')
+    print(f'images a second in training steps, {args.steps} a round')
     result = {}
     for name, values in rates.items():
         print(f'{name:9} {told(values)}')

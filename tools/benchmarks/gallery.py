@@ -1,7 +1,7 @@
 """Time a gallery of a million people: enroll, save, load, search exactly and with faiss.
 
 ``python tools/benchmarks/gallery.py --people 1000000 --dims 192`` enrolls random unit embeddings,
-one picture a person, and searches probes that are noisy pictures of some of them. Each step runs in
+one image a person, and searches probes that are noisy images of some of them. Each step runs in
 a process of its own and reports its time and its peak memory. ``ivf16`` and ``ivf4`` search a
 sixteenth and a quarter of the cells; ``found`` is the share of probes for which the person that the
 exact search puts first is put first. Random embeddings have no clusters; where there are some, an
@@ -44,7 +44,7 @@ def embeddings(num: int, dims: int) -> np.ndarray:
 
 
 def probes_of(gallery: Gallery, num: int, cosine: float) -> tuple[np.ndarray, np.ndarray]:
-    """Return noisy pictures of people of the gallery (num, D), and which people, (num,)."""
+    """Return noisy images of people of the gallery (num, D), and which people, (num,)."""
     templates, _ = gallery.templates()
     rng = np.random.default_rng(1)
     people = rng.choice(len(gallery), min(num, len(gallery)), replace=False)
@@ -54,7 +54,7 @@ def probes_of(gallery: Gallery, num: int, cosine: float) -> tuple[np.ndarray, np
 
 
 def enroll(folder: Path, args: argparse.Namespace) -> dict[str, float]:
-    """Enrol everybody and save."""
+    """Enroll everybody and save."""
     made = embeddings(args.people, args.dims)
     people = [f'person {i}' for i in range(args.people)]
     names = [f'{i}.png' for i in range(args.people)]

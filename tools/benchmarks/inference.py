@@ -1,4 +1,4 @@
-"""Time inference: pictures a second of a model as it is, folded, and exported to ONNX.
+"""Time inference: images a second of a model as it is, folded, and exported to ONNX.
 
 ``python tools/benchmarks/inference.py CHECKPOINT`` takes the model of a checkpoint, or with
 ``--backbone`` one of random weights, and runs it from uint8 faces to embedding and qualities:
@@ -131,7 +131,7 @@ def faces_of(model: FaceRecognizer, number: int) -> np.ndarray:
 
 
 def rates(ways: dict[str, Way], faces: np.ndarray, rounds: int, seconds: float) -> dict[str, list]:
-    """Return pictures a second of every way for every round, the ways in turns."""
+    """Return images a second of every way for every round, the ways in turns."""
     found: dict[str, list[float]] = {name: [] for name in ways}
     start = time.perf_counter()
     ways['eager'](faces)
@@ -195,13 +195,13 @@ def main(argv: list[str] | None = None) -> int:
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / 'model.onnx'
-        made = export_onnx(model, file, licence='LicenseRef-unknown')
+        made = export_onnx(model, file, license='LicenseRef-unknown')
         print(f'exported, largest differences: {made.differences}')
         ways, left_out = make_ways(model, file, args.device, args.threads)
         for name, reason in left_out.items():
             print(f'{name} is not measured: {reason}')
         print(
-            f'{"batch":>5} {"way":9} {"pictures/s":>10} {"lowest":>8} {"highest":>8} '
+            f'{"batch":>5} {"way":9} {"images/s":>10} {"lowest":>8} {"highest":>8} '
             f'{"to eager":>8} {"1 - cosine":>10} {"peak MiB":>8}'
         )
         known = [f'--backbone={args.backbone}'] if args.backbone else [args.checkpoint]

@@ -1,9 +1,9 @@
-"""Search galleries of up to ten million pictures that nobody holds in memory.
+"""Search galleries of up to ten million images that nobody holds in memory.
 
 ``python tools/benchmarks/large_gallery.py`` generates the gallery block by block while the engine
 asks for it, and prints time, processor time and peak memory for each size. Time should grow with
 the gallery, memory hardly: what grows are the identities and the order of the rows, a few integers
-a picture. The last line is one JSON object.
+an image. The last line is one JSON object.
 """
 
 import argparse
@@ -71,7 +71,7 @@ class GeneratedRows:
 
 
 def measure(num: int, num_probes: int, dim: int) -> dict[str, float]:
-    """Search ``num_probes`` probes, each with one mate, in ``num`` pictures."""
+    """Search ``num_probes`` probes, each with one mate, in ``num`` images."""
     probe = unit_rows(num_probes, dim, 1, 'cpu')
     # A mate is its probe with noise: near enough to be found, not so near that all are.
     noise = unit_rows(num_probes, dim, 2, 'cpu')

@@ -105,7 +105,7 @@ class PairedLoop(EpochBasedTrainLoop):
         # Twice: the first time also builds the loader.
         self.ui_time = timed(lambda: self.runner.call_hook('before_train_epoch'), 1)
         self.runner.model.train()
-        # The UI centre and its statistics switch losses on: in both ways or in none.
+        # The UI center and its statistics switch losses on: in both ways or in none.
         self.bare.model.load_state_dict(self.runner.model.state_dict())
         batches = [batch for batch, _ in zip(self.dataloader, range(self.iters), strict=False)]
         self._turn('runner', batches[:WARM_UP])
@@ -324,7 +324,7 @@ def parse_args(argv: list[str]) -> argparse.Namespace:
     parser.add_argument('--iters', type=int, default=10, help='iterations a turn')
     parser.add_argument('--rounds', type=int, default=5, help='turns of each way')
     parser.add_argument('--epoch-length', type=int, default=121, help='iterations of an epoch')
-    parser.add_argument('--ui-faces', type=int, default=1000, help='pictures of the UI set')
+    parser.add_argument('--ui-faces', type=int, default=1000, help='images of the UI set')
     parser.add_argument('--amp', choices=sorted(AMP_TYPES), help='mixed precision')
     parser.add_argument('--with-cp', action='store_true', help='gradient checkpointing')
     parser.add_argument('--compile', action='store_true', help='torch.compile of the backbone')

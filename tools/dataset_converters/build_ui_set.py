@@ -6,7 +6,7 @@ what was left out and why. A killed run goes on where it stopped; with other lim
 confidence or correlation no face is sought again. Look at the contact sheet before you train.
 
 With ``--config`` and ``--checkpoint`` only the largest cluster of the embeddings is kept. Exit code
-1 if a picture cannot be read or no face is left.
+1 if an image cannot be read or no face is left.
 """
 
 import argparse
@@ -122,7 +122,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--jobs', type=int, default=1, help='number of processes')
     group = parser.add_argument_group('where faces are sought (a change starts from the beginning)')
     group.add_argument(
-        '--upper', type=float, default=search.upper, help="share of the person's picture, from top"
+        '--upper', type=float, default=search.upper, help="share of the person's image, from top"
     )
     group.add_argument(
         '--side', type=int, default=search.side, help='the part is scaled to a square of this side'
@@ -131,7 +131,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         '--min-face', type=float, default=search.min_face, help='smallest face, of the square'
     )
     parser.add_argument(
-        '--every', type=int, default=keep.every, help='search every n-th picture of a track'
+        '--every', type=int, default=keep.every, help='search every n-th image of a track'
     )
     group = parser.add_argument_group('which faces are kept')
     group.add_argument(
@@ -189,9 +189,9 @@ def main(argv: list[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 2
     seconds = time.perf_counter() - start
-    new = result.pictures - result.resumed
-    print(f'{result.pictures:,} pictures, {result.resumed:,} of them searched before')
-    print(f'{new:,} pictures in {seconds:.1f} s, {new / seconds:.1f} a second')
+    new = result.images - result.resumed
+    print(f'{result.images:,} images, {result.resumed:,} of them searched before')
+    print(f'{new:,} images in {seconds:.1f} s, {new / seconds:.1f} a second')
     print(f'{result.found:,} faces found, {len(result.faces):,} kept in {out / FACES_FOLDER}')
     for reason, names in result.left_out.items():
         if not names:
@@ -208,7 +208,7 @@ def main(argv: list[str] | None = None) -> int:
         print('no face is left: widen the limits', file=sys.stderr)
         code = 1
     if result.unreadable:
-        print(f'{len(result.unreadable):,} pictures cannot be read:', file=sys.stderr)
+        print(f'{len(result.unreadable):,} images cannot be read:', file=sys.stderr)
         print(*(f'  {line}' for line in result.unreadable), sep='\n', file=sys.stderr)
         code = 1
     return code

@@ -2,8 +2,8 @@
 
     python tools/dataset_converters/degrade.py SRC OUT --preset tinyface
 
-Folders and names are kept. A picture depends on (preset, seed, its name below SRC, copy) alone, not
-on the others or their order. A run that was stopped goes on where it was: finished pictures are
+Folders and names are kept. An image depends on (preset, seed, its name below SRC, copy) alone, not
+on the others or their order. A run that was stopped goes on where it was: finished images are
 kept. ``OUT/degradation.json`` records the settings, and a run with others is refused.
 """
 
@@ -20,8 +20,8 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import track
 
-from mmvlr.datasets.degradation_statistics import find_pictures
-from mmvlr.datasets.transforms import PictureError, VLRDegradation, read_picture
+from mmvlr.datasets.degradation_statistics import find_images
+from mmvlr.datasets.transforms import ImageError, VLRDegradation, read_image
 from mmvlr.datasets.transforms.degradation import PRESETS
 from mmvlr.utils.io import write_atomic
 from mmvlr.utils.outputs import OutputFolder
@@ -61,7 +61,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def rng_of(seed: int, name: str, copy: int) -> np.random.Generator:
-    """Return the generator of one picture.
+    """Return the generator of one image.
 
     Args:
         seed: Seed of the run.
@@ -72,14 +72,14 @@ def rng_of(seed: int, name: str, copy: int) -> np.random.Generator:
     return np.random.default_rng((seed, copy, int.from_bytes(digest, 'big')))
 
 
-def plan(src: Path, pictures: list[Path], copies: int, suffix: str) -> dict[str, tuple[str, int]]:
+def plan(src: Path, images: list[Path], copies: int, suffix: str) -> dict[str, tuple[str, int]]:
     """Return output name -> (source name, copy), all below their folders.
 
     Raises:
         ValueError: Two sources would be written to one file.
     """
     outputs: dict[str, tuple[str, int]] = {}
-    for path in pictures:
+    for path in images:
         source = path.relative_to(src)
         for copy in range(1, copies + 1):
             name = source.stem + (f'-{copy}' if copy > 1 else '') + f'.{suffix}'
@@ -120,11 +120,11 @@ def record_settings(output: OutputFolder, settings: dict[str, Any]) -> None:
 
 
 def degrade_folder(args: argparse.Namespace) -> None:
-    """Degrade all pictures of a folder; print what was done and left out.
+    """Degrade all images of a folder; print what was done and left out.
 
     Raises:
         FileNotFoundError: Source folder or preset is missing.
-        ValueError: Preset, folders or recorded settings do not fit; or no picture is readable.
+        ValueError: Preset, folders or recorded settings do not fit; or no image is readable.
         OSError: ``OUT`` cannot be written, another run writes to it, or it holds a foreign file
             under the name of a result.
     """
@@ -132,8 +132,8 @@ def degrade_folder(args: argparse.Namespace) -> None:
     if src == out or src in out.parents or out in src.parents:
         raise ValueError(f'SRC {src} and OUT {out} must not lie in one another')
     degrade = VLRDegradation(args.preset)
-    pictures, others = find_pictures(src)
-    outputs = plan(src, pictures, args.copies, args.suffix)
+    images, others = find_images(src)
+    outputs = plan(src, images, args.copies, args.suffix)
     settings = dict(
         source=str(src),
         parameters=degrade.parameters,
@@ -166,8 +166,8 @@ def _degrade(
         if source in damaged:
             continue
         try:
-            image = read_picture(str(src / source))
-        except PictureError as error:
+            image = read_image(str(src / source))
+        except ImageError as error:
             damaged[source] = str(error)
             continue
         results = degrade(dict(img=image, rng=rng_of(args.seed, source, copy)))
@@ -176,21 +176,19 @@ def _degrade(
         counts['written'] += 1
         sides = zip(image.shape[:2], results['img'].shape[:2], strict=True)
         counts['not smaller'] += any(before <= after for before, after in sides)
-    print(
-        f'{out}: {counts["written"]:,} pictures written, {counts["kept"]:,} kept of an earlier run'
-    )
+    print(f'{out}: {counts["written"]:,} images written, {counts["kept"]:,} kept of an earlier run')
     if counts['not smaller']:
         print(
             f'  noticed: {counts["not smaller"]:,} not smaller than their source, which has the '
             'drawn native size or less: give larger faces'
         )
     if others:
-        print(f'  left out: {len(others):,} files that are no pictures ({names(others)})')
+        print(f'  left out: {len(others):,} files that are no images ({names(others)})')
     if damaged:
-        print(f'  left out: {len(damaged):,} damaged pictures')
+        print(f'  left out: {len(damaged):,} damaged images')
         print('\n'.join(f'    {message}' for message in damaged.values()))
     if not counts['written'] + counts['kept']:
-        raise ValueError(f'{src}: all pictures are damaged')
+        raise ValueError(f'{src}: all images are damaged')
 
 
 def names(paths: list[Path]) -> str:

@@ -1,13 +1,13 @@
-"""Pack the pictures of a data set into one file.
+"""Pack the images of a data set into one file.
 
 Usage::
 
     python tools/dataset_converters/pack.py SRC OUT.pack [--skip-broken]
     python tools/dataset_converters/pack.py --verify PACK
 
-SRC is a folder, of which all pictures, label files and folders are packed, or a .rec file of
-insightface with its .idx beside it, whose pictures become ``<label>/<record>.jpg``, the layout of
-``FaceFolder``. Pictures are decoded once and stored as raw pixels in native size. Pictures that
+SRC is a folder, of which all images, label files and folders are packed, or a .rec file of
+insightface with its .idx beside it, whose images become ``<label>/<record>.jpg``, the layout of
+``FaceFolder``. Images are decoded once and stored as raw pixels in native size. Images that
 cannot be read are named and counted, and nothing is written unless ``--skip-broken`` leaves them
 out. ``--verify`` compares the checksum of everything in a pack. The exit code is 1 where something
 is broken.
@@ -24,28 +24,28 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
-from mmvlr.datasets.base import PICTURE_SUFFIXES
-from mmvlr.datasets.storage import PackReader, PictureError, RecordIOReader, write_pack
-from mmvlr.datasets.transforms import read_picture
+from mmvlr.datasets.base import IMAGE_SUFFIXES
+from mmvlr.datasets.storage import ImageError, PackReader, RecordIOReader, write_pack
+from mmvlr.datasets.transforms import read_image
 from mmvlr.utils.io import output_file
 from mmvlr.utils.locks import locked
 
-#: Files that are no pictures are packed up to this size: label files, not archives.
+#: Files that are no images are packed up to this size: label files, not archives.
 MAX_FILE_BYTES = 64 * 2**20
 
 
-class BrokenPicturesError(ValueError):
-    """Pictures cannot be read, and leaving them out was not asked for."""
+class BrokenImagesError(ValueError):
+    """Images cannot be read, and leaving them out was not asked for."""
 
 
 class Source:
     """What is to be packed.
 
     Args:
-        skip_broken: Leave out pictures that cannot be read.
+        skip_broken: Leave out images that cannot be read.
 
     Attributes:
-        broken: What is wrong with each picture that cannot be read.
+        broken: What is wrong with each image that cannot be read.
         left_out: Why something is not packed -> names.
     """
 
@@ -67,16 +67,16 @@ class Source:
         """Read all, with progress.
 
         Raises:
-            BrokenPicturesError: At the end, if pictures are broken and may not be skipped.
+            BrokenImagesError: At the end, if images are broken and may not be skipped.
         """
         console = Console(stderr=True)
         yield from track(self.contents(), 'Packing', total=len(self), console=console)
         if self.broken and not self.skip_broken:
-            raise BrokenPicturesError
+            raise BrokenImagesError
 
 
 class FolderSource(Source):
-    """All pictures, label files and folders of a tree; hidden ones are left out."""
+    """All images, label files and folders of a tree; hidden ones are left out."""
 
     def __init__(self, root: Path, out: Path, skip_broken: bool):
         super().__init__(skip_broken)
@@ -91,9 +91,9 @@ class FolderSource(Source):
                 path = Path(where, name)
                 if path.resolve() == out.resolve():
                     continue
-                picture = path.suffix.lower() in PICTURE_SUFFIXES
-                if not picture and path.stat().st_size > MAX_FILE_BYTES:
-                    self.left_out['large files that are no pictures'].append(str(path))
+                image = path.suffix.lower() in IMAGE_SUFFIXES
+                if not image and path.stat().st_size > MAX_FILE_BYTES:
+                    self.left_out['large files that are no images'].append(str(path))
                 else:
                     self.files.append(self._name(where, name))
         self.folders = tuple(folders)
@@ -118,24 +118,24 @@ class FolderSource(Source):
         """See :class:`Source`."""
         for name in self.files:
             path = self.root / name
-            if path.suffix.lower() not in PICTURE_SUFFIXES:
+            if path.suffix.lower() not in IMAGE_SUFFIXES:
                 yield name, path.read_bytes()
                 continue
             try:
-                picture = read_picture(str(path))
-            except (PictureError, OSError) as error:
+                image = read_image(str(path))
+            except (ImageError, OSError) as error:
                 self.broken.append(str(error))
             else:
-                yield name, picture
+                yield name, image
 
 
 class RecordIOSource(Source):
-    """The pictures of a RecordIO file in one folder a label."""
+    """The images of a RecordIO file in one folder a label."""
 
     def __init__(self, rec: Path, skip_broken: bool):
         super().__init__(skip_broken)
         self.reader = RecordIOReader(rec)
-        self.keys = self.reader.picture_keys().tolist()
+        self.keys = self.reader.image_keys().tolist()
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -146,20 +146,20 @@ class RecordIOSource(Source):
         for key in self.keys:
             try:
                 label = self.reader[key].labels[0]
-                picture = self.reader.picture(str(key))
-            except PictureError as error:
+                image = self.reader.image(str(key))
+            except ImageError as error:
                 self.broken.append(str(error))
                 continue
             if label < 0 or label != int(label):
                 self.broken.append(f'{self.reader.path}: record {key} has the label {label}')
                 continue
-            yield f'{int(label)}/{key:0{digits}d}.jpg', picture
+            yield f'{int(label)}/{key:0{digits}d}.jpg', image
 
 
 def show(pack: PackReader) -> None:
     """Print counts and size of a pack."""
     print(
-        f'{pack.path}: {len(pack):,} pictures, {len(pack.files):,} other files, '
+        f'{pack.path}: {len(pack):,} images, {len(pack.files):,} other files, '
         f'{pack.path.stat().st_size / 2**20:,.2f} MiB'
     )
 
@@ -187,7 +187,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument('src', nargs='?', type=Path, help='folder, or .rec file')
     parser.add_argument('out', nargs='?', type=output_file, help='file to write, NAME.pack')
     parser.add_argument(
-        '--skip-broken', action='store_true', help='leave out pictures that cannot be read'
+        '--skip-broken', action='store_true', help='leave out images that cannot be read'
     )
     parser.add_argument('--verify', type=Path, metavar='PACK', help='check a pack')
     args = parser.parse_args(argv)
@@ -214,8 +214,8 @@ def main(argv: list[str] | None = None) -> int:
     except OSError as error:
         print(f'pack.py: {error}', file=sys.stderr)
         return 1
-    except BrokenPicturesError:
-        print(f'{args.out} is not written; --skip-broken leaves such pictures out')
+    except BrokenImagesError:
+        print(f'{args.out} is not written; --skip-broken leaves such images out')
     else:
         show(pack)
     for reason, names in source.left_out.items():
@@ -224,7 +224,7 @@ def main(argv: list[str] | None = None) -> int:
     if source.broken:
         for problem in source.broken:
             print(f'broken: {problem}', file=sys.stderr)
-        print(f'{len(source.broken):,} broken pictures{"" if pack is None else " left out"}')
+        print(f'{len(source.broken):,} broken images{"" if pack is None else " left out"}')
     return int(pack is None)
 
 

@@ -1,11 +1,11 @@
-"""Check an unpacked archive and list its pictures.
+"""Check an unpacked archive and list its images.
 
 Usage::
 
     python tools/dataset_converters/prepare.py {tinyface,scface,survface} ROOT
 
-Names, folders and label files are compared with the layout of the data set, every picture is
-decoded, and all problems are printed. The manifest has a line for every readable picture: its size
+Names, folders and label files are compared with the layout of the data set, every image is
+decoded, and all problems are printed. The manifest has a line for every readable image: its size
 and SHA-256. Exit code 0 if all is right, 1 with problems, 2 for a wrong call.
 """
 
@@ -48,10 +48,10 @@ def main(argv: list[str] | None = None) -> int:
         print(f'{manifest} is not written: {error}', file=sys.stderr)
         return 1
     unreadable = sum(report.found.values()) - len(report.rows)
-    print(f'\n{manifest}: {len(report.rows):,} pictures', end='')
+    print(f'\n{manifest}: {len(report.rows):,} images', end='')
     if report.num_problems:
         print(
-            f'; the archive has {report.num_problems:,} problems, and {unreadable:,} pictures that '
+            f'; the archive has {report.num_problems:,} problems, and {unreadable:,} images that '
             'cannot be read are not in the manifest'
         )
         return 1

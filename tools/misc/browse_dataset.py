@@ -4,8 +4,8 @@ Usage::
 
     python tools/misc/browse_dataset.py CONFIG [--split train] [--repeat 3] [--out sheet.png]
 
-One row a face: the native picture, the face after each transform, and what the data preprocessor
-feeds to the network, mapped back to grey levels. With --repeat a face is drawn several times, each
+One row a face: the native image, the face after each transform, and what the data preprocessor
+feeds to the network, mapped back to gray levels. With --repeat a face is drawn several times, each
 time as in another epoch.
 """
 
@@ -108,7 +108,7 @@ class Recorder:
 
 
 def network_input(preprocessor: torch.nn.Module, inputs: Any) -> np.ndarray:
-    """Return what the preprocessor feeds to the network, mapped back to grey levels.
+    """Return what the preprocessor feeds to the network, mapped back to gray levels.
 
     Args:
         preprocessor: A ``FaceDataPreprocessor``.
@@ -118,10 +118,10 @@ def network_input(preprocessor: torch.nn.Module, inputs: Any) -> np.ndarray:
         (H, W, 3) uint8, RGB also for a network that takes BGR.
     """
     fed = preprocessor(dict(inputs=inputs, data_samples=None))['inputs'][0]
-    grey = fed * preprocessor.std + preprocessor.mean
-    if preprocessor.colour_order == 'BGR':
-        grey = grey.flip(0)
-    return grey.round().clamp(0, 255).byte().numpy().transpose(1, 2, 0)
+    gray = fed * preprocessor.std + preprocessor.mean
+    if preprocessor.color_order == 'BGR':
+        gray = gray.flip(0)
+    return gray.round().clamp(0, 255).byte().numpy().transpose(1, 2, 0)
 
 
 def build_dataset(config: Config, split: str) -> Any:
@@ -146,7 +146,7 @@ def draw(config: Config, args: argparse.Namespace) -> np.ndarray:
     Raises:
         FileNotFoundError: The data are not there.
         ValueError: See :func:`build_dataset`; or the pipeline does not end with ``PackFace``, or a
-            picture is damaged or of another size than the preprocessor takes.
+            image is damaged or of another size than the preprocessor takes.
     """
     stated = (config.get('model') or {}).get('data_preprocessor')
     if stated is None:

@@ -119,14 +119,14 @@ FAMILIES = {
         architecture=dict(type='IResNet'),
         names=same_names,
         anchor='layer1.0.bn1.weight',
-        preprocessing=dict(colour_order='RGB', mean=127.5, std=127.5),
+        preprocessing=dict(color_order='RGB', mean=127.5, std=127.5),
     ),
     'insightface-mbf': Family(
         url='https://github.com/deepinsight/insightface/tree/master/recognition/arcface_torch',
         architecture=dict(type='MobileFaceNet', variant='insightface'),
         names=mbf_names,
         anchor='conv_sep.layers.0.weight',
-        preprocessing=dict(colour_order='RGB', mean=127.5, std=127.5),
+        preprocessing=dict(color_order='RGB', mean=127.5, std=127.5),
     ),
     'adaface': Family(
         url='https://github.com/mk-minchul/AdaFace',
@@ -136,23 +136,23 @@ FAMILIES = {
         anchor='body.0.res_layer.5.running_mean',
         prefixes=('model.', 'module.model.', ''),
         heads=('head.',),
-        preprocessing=dict(colour_order='BGR', mean=127.5, std=127.5),
+        preprocessing=dict(color_order='BGR', mean=127.5, std=127.5),
     ),
     'faceevolve': Family(
         url='https://github.com/ZhaoJ9014/face.evoLVe',
         architecture=dict(type='IResNet', variant='faceevolve'),
         names=ir_names,
         anchor='body.0.res_layer.4.running_mean',
-        preprocessing=dict(colour_order='RGB', mean=127.5, std=127.5),
+        preprocessing=dict(color_order='RGB', mean=127.5, std=127.5),
     ),
     'magface': Family(
         url='https://github.com/IrvingMeng/MagFace',
         architecture=dict(type='IResNet', bn_eps=2e-5),
         names=same_names,
         anchor='layer1.0.bn1.weight',
-        # Never bare: that would be an insightface file, whose colours are the other way round.
+        # Never bare: that would be an insightface file, whose colors are the other way round.
         prefixes=('module.features.', 'features.module.', 'features.'),
-        preprocessing=dict(colour_order='BGR', mean=0.0, std=255.0),
+        preprocessing=dict(color_order='BGR', mean=0.0, std=255.0),
     ),
     'facenet': Family(
         url='https://github.com/timesler/facenet-pytorch',
@@ -160,7 +160,7 @@ FAMILIES = {
         names=same_names,
         anchor='conv2d_1a.conv.weight',
         heads=('logits.',),
-        preprocessing=dict(size=(160, 160), colour_order='RGB', mean=127.5, std=128.0),
+        preprocessing=dict(size=(160, 160), color_order='RGB', mean=127.5, std=128.0),
     ),
 }
 BACKBONES = {cls.__name__: cls for cls in (IResNet, MobileFaceNet, InceptionResnetV1)}
@@ -333,14 +333,14 @@ def convert(source: Path, out: Path, name: str, depth: int | None = None) -> str
         preprocessor.contract,
         architecture=architecture,
         source=f'{family.url}, {source.name}, sha256 {sha256_of(source)}',
-        licence=f'as stated at {family.url}',
+        license=f'as stated at {family.url}',
     )
     height, width = preprocessor.size
     count = sum(parameter.numel() for parameter in backbone.parameters())
     described = ' '.join(f'{key}={value}' for key, value in arguments.items())
     line = (
         f'{out}: {architecture["type"]}{f" {described}" if described else ""}, {count:,} '
-        f'parameters, {backbone.embed_dims}-d, faces {width}x{height} {preprocessor.colour_order} '
+        f'parameters, {backbone.embed_dims}-d, faces {width}x{height} {preprocessor.color_order} '
         f'(x - {preprocessor.mean_values[0]:g}) / {preprocessor.std_values[0]:g}, '
         f'sha256 {digest[:16]}'
     )

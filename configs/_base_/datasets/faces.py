@@ -43,7 +43,7 @@ ui_dataloader = dict(
     dataset=dict(type='UIFaces', data_root=ui_root, pipeline=test_pipeline), **plain
 )
 
-# Nothing of ArcFace is trained with the UI centre; ERS, the quality measure to compare with, needs
+# Nothing of ArcFace is trained with the UI center; ERS, the quality measure to compare with, needs
 # it.
 custom_hooks = [
     dict(type='PrototypeInitHook', dataloader='prototype_dataloader'),

@@ -5,7 +5,7 @@ network = dict(
         type='FaceDataPreprocessor',
         size=(112, 112),
         interpolation='bicubic',
-        colour_order='RGB',
+        color_order='RGB',
         mean=127.5,
         std=128.0,
     ),

@@ -37,7 +37,7 @@ class RecordIOFaces(FaceDataset):
         super().__init__(data_root=data_root, **kwargs)
 
     def load_data_list(self) -> list[dict]:
-        """Return one record a picture."""
+        """Return one record an image."""
         file = Path(self.data_root) / self.rec
         if file.suffix != '.rec' or not file.is_file():
             raise FileNotFoundError(
@@ -45,7 +45,7 @@ class RecordIOFaces(FaceDataset):
                 'insightface makes them'
             )
         reader = open_stored(file)
-        keys = reader.picture_keys()
+        keys = reader.image_keys()
         found = reader.first_labels(keys)
         # float32 holds whole numbers up to 2^24.
         wrong = np.flatnonzero(~((found >= 0) & (found < 2**24) & (found == np.floor(found))))
@@ -75,7 +75,7 @@ class LFWBin(FaceDataset):
     """Verification pairs of insightface's .bin files (LFW, AgeDB-30, CFP-FP, ...): role ``pair``.
 
     The pairs are in ``metainfo``: ``pairs``, (P, 2) sample indices, and ``same``, (P,) bool. The
-    files do not say who is on a picture: every identity is -100.
+    files do not say who is on an image: every identity is -100.
 
     Args:
         data_root: The .bin file.
@@ -93,7 +93,7 @@ class LFWBin(FaceDataset):
         super().__init__(data_root=data_root, **kwargs)
 
     def load_data_list(self) -> list[dict]:
-        """Return one record a picture; put the pairs into metainfo."""
+        """Return one record an image; put the pairs into metainfo."""
         file = Path(self.data_root)
         if file.suffix != '.bin' or not file.is_file():
             raise FileNotFoundError(

@@ -1,6 +1,6 @@
 """insightface's verification sets: ``lfw.bin``, ``agedb_30.bin``, ``cfp_fp.bin`` and their like.
 
-Such a file is a pickle of two lists: encoded pictures, and whether pictures 2i and 2i + 1 show the
+Such a file is a pickle of two lists: encoded images, and whether images 2i and 2i + 1 show the
 same person. A pickle can run any code when it is read. Here it may make lists, bytes, numbers and
 NumPy arrays of these; whatever else it asks for is refused by name.
 """
@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from .decoding import PictureError, decode_picture
+from .decoding import ImageError, decode_image
 
 SUFFIX = '.bin'
 
@@ -53,14 +53,14 @@ class _RestrictedUnpickler(pickle.Unpickler):
 
 
 class BinReader:
-    """Pictures and pairs of a verification file. A pickled reader reads the file again.
+    """Images and pairs of a verification file. A pickled reader reads the file again.
 
     Args:
         path: The file.
 
     Attributes:
-        encoded: The 2P encoded pictures.
-        same: (P,) bool: do pictures 2i and 2i + 1 show the same person?
+        encoded: The 2P encoded images.
+        same: (P,) bool: do images 2i and 2i + 1 show the same person?
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -71,7 +71,7 @@ class BinReader:
         self.path = Path(path)
         with self.path.open('rb') as file:
             try:
-                # Files of Python 2 hold pictures as text.
+                # Files of Python 2 hold images as text.
                 content = _RestrictedUnpickler(file, encoding='bytes').load()
             except _RefusedError as error:
                 raise ValueError(f'{self.path} is refused: {error}; do not trust it') from error
@@ -79,19 +79,16 @@ class BinReader:
                 kind = 'is truncated' if isinstance(error, EOFError) else 'cannot be read'
                 raise ValueError(f'{self.path} {kind}: {error}; get the file again') from error
         if not isinstance(content, tuple | list) or len(content) != 2:
-            raise ValueError(
-                f'{self.path} holds {type(content).__name__}; expected (pictures, same)'
-            )
-        pictures, same = (list(part) if np.iterable(part) else [part] for part in content)
+            raise ValueError(f'{self.path} holds {type(content).__name__}; expected (images, same)')
+        images, same = (list(part) if np.iterable(part) else [part] for part in content)
         for number, flag in enumerate(same):
             if not isinstance(flag, bool | np.bool_ | int | np.integer) or flag not in (0, 1):
                 raise ValueError(f'{self.path}: same[{number}] is {flag!r}, not true or false')
-        if not same or len(pictures) != 2 * len(same):
+        if not same or len(images) != 2 * len(same):
             raise ValueError(
-                f'{self.path}: {len(pictures):,} pictures for {len(same):,} pairs; expected two '
-                'a pair'
+                f'{self.path}: {len(images):,} images for {len(same):,} pairs; expected two a pair'
             )
-        self.encoded = [self._bytes(number, item) for number, item in enumerate(pictures)]
+        self.encoded = [self._bytes(number, item) for number, item in enumerate(images)]
         self.same = np.array(same, bool)
 
     def _bytes(self, number: int, item: Any) -> bytes:
@@ -104,8 +101,8 @@ class BinReader:
             if isinstance(item, np.ndarray)
             else type(item).__name__
         )
-        raise PictureError(
-            f'{self.path}: picture {number} is {kind}; expected the bytes of an encoded picture'
+        raise ImageError(
+            f'{self.path}: image {number} is {kind}; expected the bytes of an encoded image'
         )
 
     def __reduce__(self) -> tuple:
@@ -114,13 +111,13 @@ class BinReader:
     def __len__(self) -> int:
         return len(self.encoded)
 
-    def picture(self, name: str) -> np.ndarray:
-        """Return picture number ``name``, RGB uint8 (h, w, 3).
+    def image(self, name: str) -> np.ndarray:
+        """Return image number ``name``, RGB uint8 (h, w, 3).
 
         Raises:
-            KeyError: There is no such picture.
-            PictureError: It is damaged.
+            KeyError: There is no such image.
+            ImageError: It is damaged.
         """
         if not (name.isdigit() and int(name) < len(self)):
-            raise KeyError(f'{self.path} has no picture {name}')
-        return decode_picture(self.encoded[int(name)], f'{self.path}: picture {name}')
+            raise KeyError(f'{self.path} has no image {name}')
+        return decode_image(self.encoded[int(name)], f'{self.path}: image {name}')

@@ -11,10 +11,10 @@ offset bytes content
 20     8     length of the index, which ends the file
 28     4     CRC32 of the index
 32     4     CRC32 of bytes 0 to 31
-36           contents, one behind the other: of a picture its RGB uint8 pixels (height, width, 3)
+36           contents, one behind the other: of an image its RGB uint8 pixels (height, width, 3)
              in native size, of any other file its bytes
-index        JSON with columns, one entry a picture or file:
-             ``pictures``: ``name``, ``height``, ``width``, ``offset``, ``crc32``;
+index        JSON with columns, one entry an image or file:
+             ``images``: ``name``, ``height``, ``width``, ``offset``, ``crc32``;
              ``files``: ``name``, ``size``, ``offset``, ``crc32``;
              and ``folders``, a list that holds the empty ones too
 ====== ===== ==============================================================================
@@ -35,7 +35,7 @@ import numpy as np
 
 from mmvlr.utils.io import write_atomic
 
-from .decoding import PictureError
+from .decoding import ImageError
 
 SUFFIX = '.pack'
 MAGIC = b'MMVLRPAK'
@@ -52,14 +52,14 @@ def write_pack(
 
     Args:
         out: The file, ``NAME.pack``. It appears when all of it is written.
-        items: Name and content: a picture, RGB uint8 (h, w, 3), or the bytes of another file.
+        items: Name and content: an image, RGB uint8 (h, w, 3), or the bytes of another file.
         folders: Names of folders; those that hold something need not be named.
 
     Returns:
         PackReader: The pack.
 
     Raises:
-        ValueError: A name comes twice or is no relative path, or a picture has another type or
+        ValueError: A name comes twice or is no relative path, or an image has another type or
             shape.
     """
     out = Path(out)
@@ -67,7 +67,7 @@ def write_pack(
         raise ValueError(f'{out}: the name of a pack must end in {SUFFIX}')
 
     def write(temporary: Path) -> None:
-        pictures: dict[str, list] = dict(name=[], height=[], width=[], offset=[], crc32=[])
+        images: dict[str, list] = dict(name=[], height=[], width=[], offset=[], crc32=[])
         files: dict[str, list] = dict(name=[], size=[], offset=[], crc32=[])
         seen: set[str] = set()
         with temporary.open('wb') as file:
@@ -78,7 +78,7 @@ def write_pack(
                     column, sizes = files, dict(size=len(content))
                 else:
                     content = _checked(name, content)
-                    column = pictures
+                    column = images
                     sizes = dict(height=content.shape[0], width=content.shape[1])
                 facts = dict(name=name, offset=file.tell(), crc32=zlib.crc32(content), **sizes)
                 for key, value in facts.items():
@@ -89,7 +89,7 @@ def write_pack(
             if inside:
                 raise ValueError(f'{out}: {min(inside)} is both a file and a folder')
             index = json.dumps(
-                dict(pictures=pictures, files=files, folders=names), separators=(',', ':')
+                dict(images=images, files=files, folders=names), separators=(',', ':')
             ).encode('ascii')
             facts = _FACTS.pack(MAGIC, VERSION, file.tell(), len(index), zlib.crc32(index))
             file.write(index)
@@ -108,19 +108,19 @@ def _check_name(name: str, seen: set[str]) -> None:
     seen.add(name)
 
 
-def _checked(name: str, picture: Any) -> np.ndarray:
-    picture = np.asarray(picture)
-    if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3 or not picture.size:
+def _checked(name: str, image: Any) -> np.ndarray:
+    image = np.asarray(image)
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
         raise ValueError(
-            f'{name}: a picture must be RGB uint8 (h, w, 3), not {picture.dtype} {picture.shape}'
+            f'{name}: an image must be RGB uint8 (h, w, 3), not {image.dtype} {image.shape}'
         )
-    return np.ascontiguousarray(picture)
+    return np.ascontiguousarray(image)
 
 
 class PackReader:
-    """The pictures of a pack: ``reader[name]`` is RGB uint8 (h, w, 3), read-only, not copied.
+    """The images of a pack: ``reader[name]`` is RGB uint8 (h, w, 3), read-only, not copied.
 
-    The file is mapped into memory, so all processes share what the system keeps of it. A picture's
+    The file is mapped into memory, so all processes share what the system keeps of it. An image's
     checksum is compared when it is first read. A pickled reader opens the file again.
 
     Args:
@@ -128,7 +128,7 @@ class PackReader:
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: It is no pack, truncated, damaged outside its pictures, or of a later version.
+        ValueError: It is no pack, truncated, damaged outside its images, or of a later version.
     """
 
     def __init__(self, path: str | Path):
@@ -178,29 +178,29 @@ class PackReader:
         return index
 
     def _fill(self, index: dict) -> None:
-        pictures, files = index['pictures'], index['files']
-        self._names: list[str] = pictures['name']
-        height, width = (_numbers(pictures, key) for key in ('height', 'width'))
+        images, files = index['images'], index['files']
+        self._names: list[str] = images['name']
+        height, width = (_numbers(images, key) for key in ('height', 'width'))
         if (height < 1).any():
-            raise ValueError('a picture without a height')
+            raise ValueError('an image without a height')
         self._shape = [(h, w, 3) for h, w in zip(height.tolist(), width.tolist(), strict=True)]
         self._row = {name: row for row, name in enumerate(self._names)}
         self._file_row = {name: row for row, name in enumerate(files['name'])}
         self._folders: list[str] = index['folders']
-        self._span = _spans(_numbers(pictures, 'offset'), 3 * height * width, self._end)
+        self._span = _spans(_numbers(images, 'offset'), 3 * height * width, self._end)
         self._file_span = _spans(
             _numbers(files, 'offset'), _numbers(files, 'size'), self._end, least=0
         )
-        self._crc = _numbers(pictures, 'crc32').tolist()
+        self._crc = _numbers(images, 'crc32').tolist()
         self._file_crc = _numbers(files, 'crc32').tolist()
-        #: Has the picture's checksum been compared?
+        #: Has the image's checksum been compared?
         self._compared = bytearray(len(self._names))
 
     def __reduce__(self) -> tuple:
         return type(self), (str(self.path),)
 
     def __repr__(self) -> str:
-        return f'PackReader({str(self.path)!r}, {len(self):,} pictures)'
+        return f'PackReader({str(self.path)!r}, {len(self):,} images)'
 
     def __len__(self) -> int:
         return len(self._names)
@@ -213,7 +213,7 @@ class PackReader:
 
     @property
     def names(self) -> list[str]:
-        """Names of the pictures, in the order in which they were packed."""
+        """Names of the images, in the order in which they were packed."""
         return list(self._names)
 
     @property
@@ -224,23 +224,23 @@ class PackReader:
     def __getitem__(self, name: str) -> np.ndarray:
         row = self._row.get(name)
         if row is None:
-            raise KeyError(f'{self.path} holds no picture {name}')
+            raise KeyError(f'{self.path} holds no image {name}')
         start, stop = self._span[row]
         pixels = self._bytes[start:stop]
         if not self._compared[row]:
             if zlib.crc32(pixels) != self._crc[row]:
-                raise PictureError(
-                    f'{self.path}: picture {name} is damaged (CRC32); copy the pack or pack the '
+                raise ImageError(
+                    f'{self.path}: image {name} is damaged (CRC32); copy the pack or pack the '
                     'folder again'
                 )
             self._compared[row] = True
         return pixels.reshape(self._shape[row])
 
-    #: All readers of stored pictures have this method.
-    picture = __getitem__
+    #: All readers of stored images have this method.
+    image = __getitem__
 
     def read_file(self, name: str) -> bytes:
-        """Return the bytes of another file than a picture.
+        """Return the bytes of another file than an image.
 
         Raises:
             KeyError: There is no such file.
@@ -259,7 +259,7 @@ class PackReader:
         return content
 
     def intact(self, name: str) -> bool:
-        """Say whether the checksum of a picture or file is right, now."""
+        """Say whether the checksum of an image or file is right, now."""
         if name in self._row:
             row, spans, crc = self._row[name], self._span, self._crc
         else:
@@ -268,11 +268,11 @@ class PackReader:
         return zlib.crc32(self._bytes[start:stop]) == crc[row]
 
     def verify(self) -> list[str]:
-        """Return the names of all damaged pictures and files; none if the pack is whole."""
+        """Return the names of all damaged images and files; none if the pack is whole."""
         return [name for name in (*self._names, *self._file_row) if not self.intact(name)]
 
     def is_file(self, name: str) -> bool:
-        """Say whether there is a picture or another file of this name."""
+        """Say whether there is an image or another file of this name."""
         return name in self._row or name in self._file_row
 
     @cached_property

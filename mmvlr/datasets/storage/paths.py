@@ -1,6 +1,6 @@
-"""Pictures by path, wherever they are: ``faces.pack/1/a.jpg``, ``train.rec/17``, ``lfw.bin/3``.
+"""Images by path, wherever they are: ``faces.pack/1/a.jpg``, ``train.rec/17``, ``lfw.bin/3``.
 
-Records carry such a path as ``img_path`` like that of a picture file, and every process opens the
+Records carry such a path as ``img_path`` like that of an image file, and every process opens the
 file in front of it once. A folder that has one of the endings stays a folder.
 """
 
@@ -25,8 +25,8 @@ _INSIDE = re.compile(rf'\.(?:pack|rec|bin)[/{re.escape(os.sep)}]')
 class Reader(Protocol):
     """What the readers of all kinds of files have."""
 
-    def picture(self, name: str) -> np.ndarray:
-        """Return a picture, RGB uint8 (h, w, 3); KeyError if there is none of this name."""
+    def image(self, name: str) -> np.ndarray:
+        """Return an image, RGB uint8 (h, w, 3); KeyError if there is none of this name."""
 
 
 _readers: dict[str, Reader] = {}
@@ -59,7 +59,7 @@ def locate(path: str | PurePath) -> tuple[Reader, str] | None:
 
 
 def file_status(path: str | PurePath) -> os.stat_result | None:
-    """Return the status of a picture's file, or of the file that it is stored in; None if none."""
+    """Return the status of an image's file, or of the file that it is stored in; None if none."""
     path = os.fspath(path)
     ends = [found.end() - 1 for found in _INSIDE.finditer(path)] + [len(path)]
     files = (path[:end] for end in ends)
@@ -76,7 +76,7 @@ class PackPath(type(PurePath())):
         return found[0], found[1].rstrip('/')
 
     def is_file(self) -> bool:
-        """Say whether the pack holds a picture or file of this name."""
+        """Say whether the pack holds an image or file of this name."""
         reader, name = self._entry()
         return reader.is_file(name)
 
@@ -100,7 +100,7 @@ class PackPath(type(PurePath())):
                 yield from entry.rglob(pattern)
 
     def read_bytes(self) -> bytes:
-        """Return the content of a file that is no picture."""
+        """Return the content of a file that is no image."""
         reader, name = self._entry()
         return reader.read_file(name)
 

@@ -7,12 +7,12 @@ magic at a multiple of 4, the writer cuts it there and leaves the magic out; fla
 part is a whole record (0), the first (1), one between (2) or the last (3).
 
 Content begins with an ``IRHeader``: flag, label (float32), two numbers. A flag above 0 says that so
-many float32 labels follow, which take the place of the one. Behind them is the encoded picture.
+many float32 labels follow, which take the place of the one. Behind them is the encoded image.
 
 An .idx file has one line a record: number, tabulator, offset in the .rec file.
 
-In insightface's files record 0 is a header of two labels: the pictures are records from 1 to below
-the first, and from there to below the second come records of the people, without a picture.
+In insightface's files record 0 is a header of two labels: the images are records from 1 to below
+the first, and from there to below the second come records of the people, without an image.
 """
 
 import mmap
@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .decoding import PictureError, decode_picture
+from .decoding import ImageError, decode_image
 
 SUFFIX = '.rec'
 MAGIC = 0xCED7230A
@@ -41,7 +41,7 @@ class Record(NamedTuple):
         labels: float32 (L,).
         id: First number of the header; mostly 0.
         id2: Second one.
-        content: What follows, in most records an encoded picture.
+        content: What follows, in most records an encoded image.
     """
 
     labels: np.ndarray
@@ -124,7 +124,7 @@ class RecordIOReader:
 
         Raises:
             KeyError: There is no such record.
-            PictureError: It is damaged or truncated.
+            ImageError: It is damaged or truncated.
         """
         place = self._place(key)
         if place is None:
@@ -159,22 +159,22 @@ class RecordIOReader:
         labels = np.frombuffer(data, '<f4', flag, _HEADER.size) if flag else [label]
         return Record(np.array(labels, np.float32), first, second, data[start:])
 
-    def _damaged(self, key: int, how: str) -> PictureError:
-        return PictureError(f'{self.path}: record {key} is damaged ({how}); get the file again')
+    def _damaged(self, key: int, how: str) -> ImageError:
+        return ImageError(f'{self.path}: record {key} is damaged ({how}); get the file again')
 
-    def picture(self, name: str) -> np.ndarray:
-        """Return the picture of the record with number ``name``, RGB uint8 (h, w, 3).
+    def image(self, name: str) -> np.ndarray:
+        """Return the image of the record with number ``name``, RGB uint8 (h, w, 3).
 
         Raises:
             KeyError: There is no such record.
-            PictureError: The record or its picture is damaged.
+            ImageError: The record or its image is damaged.
         """
         if not name.isdecimal():
             raise KeyError(f'{self.path} has no record {name}')
-        return decode_picture(self[int(name)].content, f'{self.path}: record {name}')
+        return decode_image(self[int(name)].content, f'{self.path}: record {name}')
 
-    def picture_keys(self) -> np.ndarray:
-        """Return the numbers of the records that hold pictures, ascending.
+    def image_keys(self) -> np.ndarray:
+        """Return the numbers of the records that hold images, ascending.
 
         Raises:
             ValueError: Record 0 is a header, and the index lacks records that it tells of.
@@ -185,13 +185,13 @@ class RecordIOReader:
         if len(labels) < 2 or not 1 < labels[0] <= labels[1]:
             raise ValueError(
                 f'{self.path}: record 0 is a header with {labels.tolist()}; expected the first '
-                'record behind the pictures and the first behind the people'
+                'record behind the images and the first behind the people'
             )
         wanted = np.arange(1, int(labels[0]))
         missing = np.setdiff1d(wanted, self.keys, assume_unique=True)
         if len(missing):
             raise ValueError(
-                f'{self.idx} lacks {len(missing):,} of the {len(wanted):,} pictures that record 0 '
+                f'{self.idx} lacks {len(missing):,} of the {len(wanted):,} images that record 0 '
                 f'of {self.path} tells of, such as record {missing[0]}; get both files again'
             )
         return wanted
@@ -201,14 +201,14 @@ class RecordIOReader:
         return len(data) >= _HEADER.size and _HEADER.unpack_from(data)[0] > 0
 
     def first_labels(self, keys: np.ndarray) -> np.ndarray:
-        """Return the first label of records, float32 (N,), without reading their pictures.
+        """Return the first label of records, float32 (N,), without reading their images.
 
         Args:
             keys: Numbers of the records, (N,).
 
         Raises:
             KeyError: There is no such record.
-            PictureError: A record is damaged.
+            ImageError: A record is damaged.
         """
         content = np.frombuffer(self._map, np.uint8)
         labels = np.empty(len(keys), np.float32)

@@ -14,7 +14,7 @@ from .degradation import (
 )
 from .formatting import PackFace, PackNativeFace, native_collate
 from .geometric import DownsampleFace, FlipFace, RescaleFace, ResizeFace, RotateFace, resize
-from .loading import LoadFace, PictureError, read_picture
+from .loading import ImageError, LoadFace, read_image
 
 __all__ = [
     'BlurFace',
@@ -22,6 +22,7 @@ __all__ = [
     'DownUpFace',
     'DownsampleFace',
     'FlipFace',
+    'ImageError',
     'JPEGFace',
     'LoadFace',
     'MisalignFace',
@@ -29,7 +30,6 @@ __all__ = [
     'NoiseFace',
     'PackFace',
     'PackNativeFace',
-    'PictureError',
     'RescaleFace',
     'ResizeFace',
     'RotateFace',
@@ -37,6 +37,6 @@ __all__ = [
     'ToneFace',
     'VLRDegradation',
     'native_collate',
-    'read_picture',
+    'read_image',
     'resize',
 ]

@@ -44,7 +44,7 @@ class DegradeFace(BaseTransform):
         blur_prob: Probability of blurring.
         shrink: Range of the factor on the side's length.
         min_size: Smallest side in pixels.
-        noise: Range of the Gaussian noise's sigma in grey levels.
+        noise: Range of the Gaussian noise's sigma in gray levels.
     """
 
     def __init__(
@@ -104,7 +104,7 @@ def check_kernels(kernels: Sequence[str]) -> tuple[str, ...]:
 
 
 def to_uint8(image: np.ndarray) -> np.ndarray:
-    """Round grey levels to uint8, clipped to 0 to 255."""
+    """Round gray levels to uint8, clipped to 0 to 255."""
     return np.clip(np.rint(image), 0, 255).astype(np.uint8)
 
 
@@ -145,7 +145,7 @@ def line_kernel(length: float, angle: float) -> np.ndarray:
 
 
 def convolve(image: np.ndarray, kernel: np.ndarray) -> np.ndarray:
-    """Convolve (H, W, 3) float32 with a kernel symmetric about its centre; the border mirrors."""
+    """Convolve (H, W, 3) float32 with a kernel symmetric about its center; the border mirrors."""
     return cv2.filter2D(image, -1, kernel, borderType=cv2.BORDER_REFLECT_101)
 
 
@@ -174,7 +174,7 @@ def crop_to_shape(image: np.ndarray, size: Sequence[int]) -> np.ndarray:
 
 
 class FaceDegradation(BaseTransform):
-    """Base of the steps: ``degrade`` maps float32 RGB (H, W, 3) in grey levels to the same.
+    """Base of the steps: ``degrade`` maps float32 RGB (H, W, 3) in gray levels to the same.
 
     On its own a step rounds to uint8; chained by :class:`VLRDegradation` only the last one does.
 
@@ -190,17 +190,17 @@ class FaceDegradation(BaseTransform):
     def degrade(
         self, image: np.ndarray, rng: np.random.Generator, pixel: float = 1.0
     ) -> np.ndarray:
-        """Return the degraded picture.
+        """Return the degraded image.
 
         Args:
-            image: (H, W, 3) float32, RGB in grey levels.
+            image: (H, W, 3) float32, RGB in gray levels.
             rng: Generator of all that is random.
             pixel: Side of a native pixel in pixels of ``image``: lengths are scaled by it.
         """
         raise NotImplementedError
 
     def apply(self, image: np.ndarray, rng: np.random.Generator, pixel: float = 1.0) -> np.ndarray:
-        """Return :meth:`degrade` with probability ``prob``, else the picture itself."""
+        """Return :meth:`degrade` with probability ``prob``, else the image itself."""
         return self.degrade(image, rng, pixel) if rng.random() < self.prob else image
 
     def transform(self, results: dict) -> dict:
@@ -212,7 +212,7 @@ class FaceDegradation(BaseTransform):
 
 @TRANSFORMS.register_module()
 class MisalignFace(FaceDegradation):
-    """Move ``img`` as a face detector's error does: shift, scale and rotation about the centre.
+    """Move ``img`` as a face detector's error does: shift, scale and rotation about the center.
 
     The border is mirrored, as in ``RotateFace``.
 
@@ -315,7 +315,7 @@ class ShrinkFace(FaceDegradation):
     """Shrink ``img`` to a native size drawn from a distribution.
 
     The face is first cropped centrally to the drawn size's aspect ratio: the pixels of a camera
-    are square. A picture smaller than the drawn size is never enlarged.
+    are square. An image smaller than the drawn size is never enlarged.
 
     Args:
         sizes: (height, width, weight) in pixels; a size is drawn with probability weight over the
@@ -350,7 +350,7 @@ class ShrinkFace(FaceDegradation):
     def shrink(
         self, image: np.ndarray, size: tuple[int, int], rng: np.random.Generator
     ) -> np.ndarray:
-        """Shrink a cropped picture to ``size`` with a random kernel."""
+        """Shrink a cropped image to ``size`` with a random kernel."""
         kernel = self.kernels[int(rng.integers(len(self.kernels)))]
         size = (min(size[0], image.shape[0]), min(size[1], image.shape[1]))
         return image if size == image.shape[:2] else downsample(image, size, kernel)
@@ -367,13 +367,13 @@ class ShrinkFace(FaceDegradation):
 class NoiseFace(FaceDegradation):
     """Add the noise of a sensor: photons (Poisson) and read-out (Gaussian).
 
-    ``y = shot * Poisson(x / shot) + Normal(0, read)`` for a grey level x, of variance
+    ``y = shot * Poisson(x / shot) + Normal(0, read)`` for a gray level x, of variance
     ``shot * x + read ** 2`` (Foi et al., "Practical Poissonian-Gaussian noise modeling and fitting
     for single-image raw-data", IEEE TIP 2008). Channels are independent.
 
     Args:
-        shot: Range of the grey levels that one photon is worth.
-        read: Range of the read-out's standard deviation in grey levels.
+        shot: Range of the gray levels that one photon is worth.
+        read: Range of the read-out's standard deviation in gray levels.
         prob: Probability of the step.
     """
 
@@ -401,11 +401,11 @@ class NoiseFace(FaceDegradation):
 
 @TRANSFORMS.register_module()
 class ToneFace(FaceDegradation):
-    """Bend the grey levels of ``img``: ``255 * (1/2 + contrast * ((x / 255) ** gamma - 1/2))``.
+    """Bend the gray levels of ``img``: ``255 * (1/2 + contrast * ((x / 255) ** gamma - 1/2))``.
 
     Args:
         gamma: Range, drawn evenly on a logarithmic scale; above 1 darkens.
-        contrast: Range of the factor about mid-grey.
+        contrast: Range of the factor about mid-gray.
         prob: Probability of the step.
     """
 
@@ -433,9 +433,9 @@ class ToneFace(FaceDegradation):
 
 @TRANSFORMS.register_module()
 class DownUpFace(FaceDegradation):
-    """Shrink ``img`` and enlarge it back: a picture with fewer details than pixels.
+    """Shrink ``img`` and enlarge it back: an image with fewer details than pixels.
 
-    Unlike ``RescaleFace`` the way leads over a share of the picture's own size.
+    Unlike ``RescaleFace`` the way leads over a share of the image's own size.
 
     Args:
         factor: Range of the factor on the sides, at most 1.
@@ -513,15 +513,15 @@ def even_sizes(low: int, high: int, aspect: float = 0.8) -> list[tuple[int, int,
 
 
 # All numbers are our choice: they span faces of 8 to 40 pixels and are fitted to no data set. None
-# of the three sets states blur, noise or compression. To match given pictures, fit a preset to them
-# with tools/analysis/measure_degradation.py. Lengths are in native pixels, noise in grey levels.
+# of the three sets states blur, noise or compression. To match given images, fit a preset to them
+# with tools/analysis/measure_degradation.py. Lengths are in native pixels, noise in gray levels.
 _DETECTOR = dict(shift=0.05, scale=(1.0, 1.2), rotation=6.0)
 _TONE = dict(gamma=(0.7, 1.4), contrast=(0.7, 1.1))
 _KERNELS = ('area', 'bilinear', 'bicubic', 'lanczos', 'nearest')
 
 #: Name -> step -> arguments of its class in ``STEPS``.
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {
-    # Faces of web pictures: many cameras, scaled by software of all kinds, good light.
+    # Faces of web images: many cameras, scaled by software of all kinds, good light.
     'tinyface': dict(
         misalign=_DETECTOR,
         blur=dict(sigma=(0.2, 0.8), defocus=0.3),

@@ -50,7 +50,7 @@ class PackNativeFace(BaseTransform):
 
     For training where ``FaceDataPreprocessor`` resizes and augments whole batches on the device.
     The draws are those that the transforms themselves would make, so both ways give the same
-    pictures. Goes with ``native_collate``; comes right after ``LoadFace``. Instead of::
+    images. Goes with ``native_collate``; comes right after ``LoadFace``. Instead of::
 
         [LoadFace, ResizeFace, FlipFace, RotateFace, RescaleFace, PackFace]
 
@@ -72,14 +72,14 @@ class PackNativeFace(BaseTransform):
             if type(transform) not in (FlipFace, RotateFace, RescaleFace):
                 raise ValueError(
                     'PackNativeFace knows FlipFace, RotateFace and RescaleFace, not '
-                    f'{type(transform).__name__}; transform pictures one by one (ResizeFace, ..., '
+                    f'{type(transform).__name__}; transform images one by one (ResizeFace, ..., '
                     'PackFace) to use it'
                 )
             if getattr(transform, 'interpolation', 'bicubic') != 'bicubic':
                 raise ValueError(
                     f'PackNativeFace: {type(transform).__name__} has interpolation '
                     f"{transform.interpolation!r}, batches are resampled 'bicubic' only; leave it "
-                    'out, or transform pictures one by one (ResizeFace, ..., PackFace)'
+                    'out, or transform images one by one (ResizeFace, ..., PackFace)'
                 )
         self.steps = tuple(type(transform).__name__ for transform in self.transforms)
 

@@ -2,7 +2,7 @@
 
 Every random transform draws from ``results['rng']``, the generator that the data set derives from
 (seed, epoch, index), so that augmentation repeats whatever the number of workers or ranks. ``draw``
-does that alone; ``PackNativeFace`` calls it where the pictures are made on the device.
+does that alone; ``PackNativeFace`` calls it where the images are made on the device.
 """
 
 from collections.abc import Sequence
@@ -75,7 +75,7 @@ class FlipFace(BaseTransform):
 
 @TRANSFORMS.register_module()
 class RotateFace(BaseTransform):
-    """Rotate ``img`` about its centre by a uniformly random angle.
+    """Rotate ``img`` about its center by a uniformly random angle.
 
     The border is mirrored: black corners would be a cue that no camera gives.
 

@@ -6,9 +6,9 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 
 from mmvlr.registry import TRANSFORMS
 
-from ..storage import PictureError, locate
+from ..storage import ImageError, locate
 
-#: EXIF orientation -> what makes the picture upright.
+#: EXIF orientation -> what makes the image upright.
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -20,66 +20,66 @@ _TURNS = {
 }
 
 
-def read_picture(path: str, upright: bool = False) -> np.ndarray:
-    """Read a picture as RGB uint8 (H, W, 3), from a file or out of a .pack, .rec or .bin file.
+def read_image(path: str, upright: bool = False) -> np.ndarray:
+    """Read an image as RGB uint8 (H, W, 3), from a file or out of a .pack, .rec or .bin file.
 
-    Pillow rather than OpenCV decodes: OpenCV fills the missing part of a truncated JPEG with grey
-    and says nothing. 16-bit grey is scaled to 8 bits, and what is transparent becomes grey.
+    Pillow rather than OpenCV decodes: OpenCV fills the missing part of a truncated JPEG with gray
+    and says nothing. 16-bit gray is scaled to 8 bits, and what is transparent becomes gray.
 
     Args:
         path: The file, or a name in a pack.
-        upright: Turn the picture as its orientation tag says, for pictures right from a camera. The
+        upright: Turn the image as its orientation tag says, for images right from a camera. The
             tools that made data sets ignore the tag.
 
     Raises:
         FileNotFoundError: There is no such file.
-        PictureError: It is damaged, truncated or no picture.
+        ImageError: It is damaged, truncated or no image.
     """
     stored = locate(path)
     if stored is not None:
         reader, name = stored
         try:
-            return reader.picture(name)
+            return reader.image(name)
         except KeyError as error:
             raise FileNotFoundError(error.args[0]) from None
     try:
-        with Image.open(path) as picture:
-            return _as_rgb(_upright(picture) if upright else picture)
+        with Image.open(path) as image:
+            return _as_rgb(_upright(image) if upright else image)
     except FileNotFoundError:
         raise
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        kind = 'no picture' if isinstance(error, UnidentifiedImageError) else str(error)
-        raise PictureError(
+        kind = 'no image' if isinstance(error, UnidentifiedImageError) else str(error)
+        raise ImageError(
             f'{path} cannot be read ({kind}); replace the file or remove it from the data set'
         ) from error
 
 
-def _upright(picture: Image.Image) -> Image.Image:
-    # Not ImageOps.exif_transpose: it copies upright pictures too, 150 MB for 50 megapixels, and
-    # fails for whole pictures whose EXIF data are damaged. Loaded first, a TIFF is turned already.
-    picture.load()
+def _upright(image: Image.Image) -> Image.Image:
+    # Not ImageOps.exif_transpose: it copies upright images too, 150 MB for 50 megapixels, and
+    # fails for whole images whose EXIF data are damaged. Loaded first, a TIFF is turned already.
+    image.load()
     try:
-        turn = _TURNS.get(picture.getexif().get(ExifTags.Base.Orientation))
+        turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation))
     except Exception:  # Pillow raises half a dozen types for damaged EXIF data
         turn = None
-    return picture if turn is None else picture.transpose(turn)
+    return image if turn is None else image.transpose(turn)
 
 
-def _as_rgb(picture: Image.Image) -> np.ndarray:
-    if picture.mode == 'F':
+def _as_rgb(image: Image.Image) -> np.ndarray:
+    if image.mode == 'F':
         raise ValueError('its pixels are floating-point numbers; save it with 8 or 16 bits')
-    if picture.mode.startswith('I'):
-        # Pillow's own conversion cuts off at 255: a 16-bit picture would be all white.
-        levels = np.asarray(picture, np.float64)
-        if picture.mode.startswith('I;16') or levels.max(initial=0) > 255:
+    if image.mode.startswith('I'):
+        # Pillow's own conversion cuts off at 255: a 16-bit image would be all white.
+        levels = np.asarray(image, np.float64)
+        if image.mode.startswith('I;16') or levels.max(initial=0) > 255:
             levels = levels / 257
-        grey = np.clip(np.rint(levels), 0, 255).astype(np.uint8)
-        return np.repeat(grey[..., None], 3, axis=2)
-    if picture.has_transparency_data:
-        # Nobody sees the colours of transparent pixels, so the network should not either.
-        grey = Image.new('RGBA', picture.size, (127, 127, 127, 255))
-        picture = Image.alpha_composite(grey, picture.convert('RGBA'))
-    return np.asarray(picture if picture.mode == 'RGB' else picture.convert('RGB'))
+        gray = np.clip(np.rint(levels), 0, 255).astype(np.uint8)
+        return np.repeat(gray[..., None], 3, axis=2)
+    if image.has_transparency_data:
+        # Nobody sees the colors of transparent pixels, so the network should not either.
+        gray = Image.new('RGBA', image.size, (127, 127, 127, 255))
+        image = Image.alpha_composite(gray, image.convert('RGBA'))
+    return np.asarray(image if image.mode == 'RGB' else image.convert('RGB'))
 
 
 @TRANSFORMS.register_module()
@@ -94,6 +94,6 @@ class LoadFace(BaseTransform):
     def transform(self, results: dict) -> dict:
         """Load one face."""
         if 'img' not in results:
-            results['img'] = read_picture(results['img_path'])
+            results['img'] = read_image(results['img_path'])
         results['ori_shape'] = tuple(results['img'].shape[:2])
         return results

@@ -12,7 +12,7 @@ class FaceEMAHook(EMAHook):
     """mmengine's ``EMAHook``, in step with what other hooks measure.
 
     Validated, saved and tested are the averaged weights. Averaging is for weights that were
-    trained. What was measured is taken over as it is: buffers (the UI centre, mu_UI and sigma_UI,
+    trained. What was measured is taken over as it is: buffers (the UI center, mu_UI and sigma_UI,
     statistics of BN), and parameters that a hook sets between two epochs (prototypes, the
     read-out).
 
@@ -31,7 +31,7 @@ class FaceEMAHook(EMAHook):
     def __init__(self, **kwargs):
         if kwargs.get('update_buffers'):
             raise ValueError(
-                'FaceEMAHook: update_buffers=True would average the UI centre with zeros and mu_UI '
+                'FaceEMAHook: update_buffers=True would average the UI center with zeros and mu_UI '
                 'with nan, their values before they are measured; leave it out'
             )
         super().__init__(**kwargs)

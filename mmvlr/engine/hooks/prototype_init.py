@@ -45,7 +45,7 @@ class PrototypeInitHook(Hook):
         missing = int((sums.abs().sum(1) == 0).sum())
         if missing:
             raise ValueError(
-                f'PrototypeInitHook: {missing} of {model.head.num_classes} classes have no picture '
+                f'PrototypeInitHook: {missing} of {model.head.num_classes} classes have no image '
                 'in its loader; it must run over the training set'
             )
         value = sums.to(model.head.weight.device, torch.float32)
@@ -53,6 +53,6 @@ class PrototypeInitHook(Hook):
         model.head.set_prototypes(value)
         print_log(
             f'prototypes of {model.head.num_classes} classes set to the class means of '
-            f'{len(labels)} pictures',
+            f'{len(labels)} images',
             logger='current',
         )

@@ -24,21 +24,21 @@ class RegressionFitHook(Hook):
     """Fit PRM's linear read-out by ridge regression at chosen epochs.
 
     Behind a dropout of 0.9 and at a rate of 1e-4 the read-out hardly moves in a short fine-tuning,
-    and what it learns is how well the network *remembers* a training face: its own picture is part
+    and what it learns is how well the network *remembers* a training face: its own image is part
     of its prototype. Here the target of a face is the index measured against class means **without
     that face**, and every face is also seen in degraded copies, which nobody trained on. The
     strength of the ridge is chosen by cross-validation over people.
 
     Runs in ``before_train_epoch`` of chosen epochs and in ``after_train_epoch`` of the last one, in
-    front of the checkpoint. Its place in the config is behind :class:`UICenterHook`, whose centre
+    front of the checkpoint. Its place in the config is behind :class:`UICenterHook`, whose center
     the targets need.
 
     Args:
         dataloader: Config of a loader over the training set without augmentation, or the name of
             that entry of the config.
-        degraded_dataloader: Config of a loader over the same pictures with ``DegradeFace``, or
+        degraded_dataloader: Config of a loader over the same images with ``DegradeFace``, or
             its name.
-        copies: Degraded copies of every picture.
+        copies: Degraded copies of every image.
         before_epochs: Epochs in front of which the read-out is fitted.
         after_last: Fit after the last epoch.
         alphas: Strengths of the ridge to choose from.
@@ -98,8 +98,8 @@ class RegressionFitHook(Hook):
         num_people = len(np.unique(people))
         if num_people < 2:
             raise ValueError(
-                f'RegressionFitHook: {num_people} people have two or more pictures; a face can '
-                'only be measured against other pictures of its person. Remove the hook here.'
+                f'RegressionFitHook: {num_people} people have two or more images; a face can '
+                'only be measured against other images of its person. Remove the hook here.'
             )
         folds = GroupKFold(min(5, num_people))
         standard = (x - shift) / scale
@@ -113,7 +113,7 @@ class RegressionFitHook(Hook):
         print_log(
             f'read-out of the recognizability index fitted to {len(y):,} faces of '
             f'{num_people:,} people: ridge {ridge.alpha_:g}, R^2 {explained:.3f}; '
-            f'{int((~has_others).sum())} faces of people with one picture left out',
+            f'{int((~has_others).sum())} faces of people with one image left out',
             logger='current',
         )
 
@@ -128,17 +128,17 @@ class RegressionFitHook(Hook):
 def leave_one_out_proximities(
     unit: torch.Tensor, clean: torch.Tensor, labels: torch.Tensor, ui_center: torch.Tensor
 ) -> Proximities:
-    """Return proximities with class means as prototypes, the face's own picture left out.
+    """Return proximities with class means as prototypes, the face's own image left out.
 
     Args:
         unit: (N, D) unit embeddings of the faces, or of degraded copies of them.
-        clean: (N, D) unit embeddings of the same pictures as they are; they make the means.
+        clean: (N, D) unit embeddings of the same images as they are; they make the means.
         labels: (N,) int64.
         ui_center: (D,) unit vector.
 
     Returns:
-        d^P, d^N and d^UI, (N,) each. d^P of the only picture of a person is 1: the mean of its
-        other pictures is a zero vector.
+        d^P, d^N and d^UI, (N,) each. d^P of the only image of a person is 1: the mean of its
+        other images is a zero vector.
     """
     sums = torch.zeros(int(labels.max()) + 1, unit.shape[1], dtype=unit.dtype)
     sums.index_add_(0, labels, clean)

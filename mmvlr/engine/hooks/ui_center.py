@@ -14,26 +14,26 @@ from ..extraction import build_loader, extract_predictions, unwrap
 
 @HOOKS.register_module()
 class UICenterHook(Hook):
-    """Measure the UI set before an epoch: its centre u, and mu_UI and sigma_UI of xi_hat.
+    """Measure the UI set before an epoch: its center u, and mu_UI and sigma_UI of xi_hat.
 
     Everything is computed in eval mode with the current weights, sharded over the ranks, merged in
     index order in float64 and broadcast from rank 0, so it is identical on every rank. The values
     are buffers of the model: a checkpoint carries them, a resumed run goes on with them.
 
     Runs in ``before_train_epoch``, after hooks of normal priority (``PrototypeInitHook``) and
-    before ``EpochSeedHook``. With a model that has no centre yet it also runs before a test, for
+    before ``EpochSeedHook``. With a model that has no center yet it also runs before a test, for
     models trained without it: their ERS needs one.
 
     Args:
         dataloader: Config of the loader of :class:`UIFaces`, or the name of that entry of the
             config.
-        interval: Refresh the centre every so many epochs.
+        interval: Refresh the center every so many epochs.
         diversion_begin: Epoch at which mu_UI and sigma_UI are first measured, which switches the
             index diversion loss on. Before it, xi_hat is only regressed.
         freeze_statistics: Measure mu_UI and sigma_UI once and keep them. Statistics that follow the
             model chase their own tail: the loss raises xi_hat, that of the UI set too, and with it
             the mark it has to reach. False is the paper's literal reading.
-        freeze_center: Measure the centre once and keep it.
+        freeze_center: Measure the center once and keep it.
     """
 
     priority = 'BELOW_NORMAL'
@@ -67,7 +67,7 @@ class UICenterHook(Hook):
             self.measure(runner, center, statistics)
 
     def before_test(self, runner: Runner) -> None:
-        """Set the centre of a model that carries none."""
+        """Set the center of a model that carries none."""
         if not unwrap(runner.model).has_ui_center:
             self.measure(runner, center=True, statistics=False)
 

@@ -12,7 +12,7 @@ Array: TypeAlias = np.ndarray | torch.Tensor
 ArrayLike: TypeAlias = np.ndarray | torch.Tensor | Sequence
 
 DISTRACTOR_ID = -100
-"""Identity of pictures that belong to nobody: they are never anybody's mate."""
+"""Identity of images that belong to nobody: they are never anybody's mate."""
 
 BLOCK_SIZE = 2048
 """Rows of either side in one tile of scores: 16 MB of float32."""
@@ -143,7 +143,7 @@ def compute_device(*matrices: Array) -> torch.device:
 
 
 class Tile(NamedTuple):
-    """One block of the score matrix: its probes, its gallery pictures and their scores."""
+    """One block of the score matrix: its probes, its gallery images and their scores."""
 
     rows: slice
     cols: slice

@@ -1,8 +1,8 @@
 """Intervals and comparisons by resampling identities.
 
-Pictures of one person succeed and fail together, so they are no independent observations, and
+Images of one person succeed and fail together, so they are no independent observations, and
 intervals that treat them as such are too narrow. What is resampled is therefore the person, with
-all the pictures (Bolle, Ratha and Pankanti, "Error analysis of pattern recognition systems: the
+all the images (Bolle, Ratha and Pankanti, "Error analysis of pattern recognition systems: the
 subsets bootstrap", CVIU 2004). A comparison of two people counts as often as the product of how
 often each of them was drawn (Owen, "The pigeonhole bootstrap", Annals of Applied Statistics 2007).
 """

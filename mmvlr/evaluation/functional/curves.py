@@ -42,7 +42,7 @@ def cmc_curve(
     """Cumulative match characteristic over the ranks 1, ..., ``max_rank``.
 
     Args:
-        ranks: Rank of the first correct picture of every probe, counted from 1, (P,).
+        ranks: Rank of the first correct image of every probe, counted from 1, (P,).
         max_rank: Length of the curve.
         groups: Identity of every probe, (P,), for the band.
         num_resamples: Number of resamples of the band.
@@ -139,7 +139,7 @@ def discard_curve(
 
     Args:
         quality: Quality of each probe, higher is better, (P,).
-        correct: Whether the first picture found is right, (P,).
+        correct: Whether the first image found is right, (P,).
         groups: Identity of every probe, (P,), for the band.
         num_resamples: Number of resamples of the band.
 

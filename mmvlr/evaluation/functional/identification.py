@@ -32,14 +32,14 @@ class ClosedSetRanks:
     """What a closed-set search says of every single probe.
 
     P is the number of probes that were searched for (those without mate are left out if that was
-    asked for), K the number of best pictures kept.
+    asked for), K the number of best images kept.
 
     Attributes:
-        rank: Rank of the first correct picture, counted from 1, int64 (P,).
+        rank: Rank of the first correct image, counted from 1, int64 (P,).
         average_precision: float64 (P,); empty if it was not asked for.
-        mate_score: Score of the first correct picture, float32 (P,).
-        top_index: Gallery rows of the best pictures, best first, int64 (P, K). Among equal scores
-            the lower row stands first; which of several equal pictures still makes it into the
+        mate_score: Score of the first correct image, float32 (P,).
+        top_index: Gallery rows of the best images, best first, int64 (P, K). Among equal scores
+            the lower row stands first; which of several equal images still makes it into the
             last place is left open.
         top_score: Their scores, float32 (P, K).
         probe_index: Row of each probe in the given ``probe``, int64 (P,), increasing.
@@ -69,13 +69,13 @@ def closed_set_ranks(
     """Search every probe in the gallery and say where its mates stand.
 
     The score is the inner product, which for unit vectors orders like the Euclidean distance.
-    The gallery is per picture: a person may have several. Gallery pictures of identity -100 are
+    The gallery is per image: a person may have several. Gallery images of identity -100 are
     distractors and mates of nobody.
 
     Ties count against the probe. Its rank is one plus the number of impostors that score at or
     above its best mate; in the average precision every impostor that ties with a mate comes before
     it. (Among mates that tie with *each other* the order is immaterial: exchanging two correct
-    pictures leaves the list of hits as it was.)
+    images leaves the list of hits as it was.)
 
     The average precision is the trapezoidal one of the TinyFace evaluation, which it has from the
     Oxford buildings benchmark (Philbin et al., CVPR 2007): with the k-th of m mates at place r_k,
@@ -94,7 +94,7 @@ def closed_set_ranks(
         probe: Unit embeddings (P, D).
         probe_ids: Identities, integers (P,).
         with_map: Whether to compute the average precisions.
-        top_k: How many of the best gallery pictures to keep per probe.
+        top_k: How many of the best gallery images to keep per probe.
         on_missing_mate: What to do with probes that have no mate in the gallery: ``'error'``
             refuses them, ``'drop'`` leaves them out.
         block_size: Rows of gallery and probes that are scored at a time.
@@ -201,10 +201,10 @@ def closed_set_identification(
 
 
 def cmc(ranks: ArrayLike, max_rank: int) -> np.ndarray:
-    """Cumulative match characteristic: share of probes found within the first k pictures.
+    """Cumulative match characteristic: share of probes found within the first k images.
 
     Args:
-        ranks: Rank of the first correct picture of every probe, counted from 1, (P,).
+        ranks: Rank of the first correct image of every probe, counted from 1, (P,).
         max_rank: Length of the curve.
 
     Returns:
@@ -257,7 +257,7 @@ def open_set_identification(
 
     Args:
         gallery: Embeddings (G, D), numpy or torch.
-        gallery_ids: Identities, integers (G,). Pictures of identity -100 are distractors: each
+        gallery_ids: Identities, integers (G,). Images of identity -100 are distractors: each
             is a template of its own, whose person nobody is.
         mated: Embeddings of probes whose person is in the gallery, (M, D).
         mated_ids: Their identities, integers (M,).
@@ -265,9 +265,9 @@ def open_set_identification(
         fpirs: Target false positive identification rates.
         rank: The own template must be among the first ``rank`` templates.
         template: ``'mean_unit'``: one template per person, the mean of its unit embeddings,
-            normalised again. ``'mean_raw'``: the mean of the embeddings as they are, normalised;
-            embeddings of any length are accepted and the probes are normalised. ``'none'``: every
-            picture is its own template, ranks count pictures, and the best own picture counts.
+            normalized again. ``'mean_raw'``: the mean of the embeddings as they are, normalized;
+            embeddings of any length are accepted and the probes are normalized. ``'none'``: every
+            image is its own template, ranks count images, and the best own image counts.
         threshold_rule: ``'exact'`` or ``'grid'``.
         block_size: Rows of gallery and probes that are scored at a time.
 
@@ -276,7 +276,7 @@ def open_set_identification(
         TPIR over FPIR.
 
     Raises:
-        ValueError: If an input is malformed, a mated probe has no mate, or the pictures of a
+        ValueError: If an input is malformed, a mated probe has no mate, or the images of a
             person cancel out, so that its template has no direction.
 
     Example:
@@ -335,14 +335,14 @@ def open_set_scores(
         mated_ids: Their identities, integers (M,).
         unmated: Embeddings of the unmated probes, (U, D).
         rank: The own template must be among the first ``rank`` templates.
-        template: How the pictures of a person become templates.
+        template: How the images of a person become templates.
         block_size: Rows of gallery and probes that are scored at a time.
 
     Returns:
         The scores that decide at every threshold.
 
     Raises:
-        ValueError: If an input is malformed, a mated probe has no mate, or the pictures of a
+        ValueError: If an input is malformed, a mated probe has no mate, or the images of a
             person cancel out.
 
     Example:
@@ -497,7 +497,7 @@ class _MatePairs:
 
     Both sides are sorted by person, the rest of the gallery comes last. So the mates of a probe are
     consecutive rows, and all pairs lie in a few tiles near the diagonal of the score matrix.
-    Persons with few gallery pictures come first, so that the probes with more than j mates are
+    Persons with few gallery images come first, so that the probes with more than j mates are
     the last ones of every block.
 
     Attributes:
@@ -514,14 +514,14 @@ class _MatePairs:
         people, probe_person = np.unique(probe_ids, return_inverse=True)
         person = np.minimum(np.searchsorted(people, gallery_ids), len(people) - 1)
         is_mate = (people[person] == gallery_ids) & (gallery_ids != DISTRACTOR_ID)
-        pictures = np.bincount(person[is_mate], minlength=len(people))
+        images = np.bincount(person[is_mate], minlength=len(people))
         number = np.empty(len(people), dtype=np.int64)
-        number[np.argsort(pictures, kind='stable')] = np.arange(len(people))
+        number[np.argsort(images, kind='stable')] = np.arange(len(people))
         gallery_number = np.where(is_mate, number[person], len(people))
 
         self.gallery_order = np.argsort(gallery_number, kind='stable')
         probe_order = np.argsort(number[probe_person], kind='stable')
-        num_mates = pictures[probe_person[probe_order]]
+        num_mates = images[probe_person[probe_order]]
         self.missing = np.sort(probe_order[num_mates == 0])
         self.probe_order = probe_order[num_mates > 0]
         self.num_mates = num_mates[num_mates > 0]
@@ -573,7 +573,7 @@ class _ImpostorCounter:
             self.count[which] += by_64.sum(dim=1)
 
 
-class _TopPictures:
+class _TopImages:
     """The best columns seen so far, for every row."""
 
     def __init__(self, num_rows: int, k: int, device: torch.device) -> None:
@@ -642,7 +642,7 @@ def _rank_mates(
     device = compute_device(gallery, probe)
     counter = _ImpostorCounter(threshold, first, device)
     top_k = min(top_k, len(gallery))
-    top = _TopPictures(len(best_score), top_k, device)
+    top = _TopImages(len(best_score), top_k, device)
     for tile in score_tiles(*matrices, **tiling):
         if top_k:
             top.add(tile)

@@ -30,7 +30,7 @@ def error_versus_discard(
     """False non-match rate against the share of discarded pairs, for verification.
 
     The error-versus-discard characteristic (Grother and Tabassi, TPAMI 2007; ISO/IEC 29794-1).
-    The quality of a pair is the lower one of its two pictures. At the shares r = 0, 0.05, ..., 0.95
+    The quality of a pair is the lower one of its two images. At the shares r = 0, 0.05, ..., 0.95
     the pairs of lowest quality, of one person and of two alike, are discarded. FNMR is the share
     of the remaining pairs of one person that are not accepted, at the threshold that accepts most
     while the share of accepted pairs of two persons, FMR, does not exceed ``fmr``.
@@ -39,7 +39,7 @@ def error_versus_discard(
     threshold as well as in the rate.
 
     Args:
-        quality1: Quality of the first picture of each pair, higher is better, (N,).
+        quality1: Quality of the first image of each pair, higher is better, (N,).
         quality2: Quality of the second, (N,).
         similarity: Score of each pair, (N,).
         same: Whether the pair shows one person, (N,), bool or 0 and 1.
@@ -110,7 +110,7 @@ def rank1_error_versus_discard(
 
     Args:
         quality: Quality of each probe, higher is better, (N,).
-        correct: Whether the first picture found is right, (N,), bool or 0 and 1.
+        correct: Whether the first image found is right, (N,), bool or 0 and 1.
         shares: Shares to discard, increasing, each in [0, 1). Default: 0, 0.05, ..., 0.95.
 
     Returns:
@@ -147,7 +147,7 @@ def discard_auc_bounds(
     """Areas of :func:`rank1_error_versus_discard` between which a useful quality measure lies.
 
     Args:
-        correct: Whether the first picture found is right, (N,), bool or 0 and 1.
+        correct: Whether the first image found is right, (N,), bool or 0 and 1.
         shares: Shares to discard. Default: 0, 0.05, ..., 0.95.
 
     Returns:

@@ -35,7 +35,7 @@ def verification(
       target; with fewer pairs of two persons than 1 / FAR none of them may be accepted. The
       reported threshold is the lowest score that is accepted then, or the next float64 above the
       highest if none is. The area is the exact one, ties half. For the accuracy the thresholds
-      lie midway between neighbouring scores.
+      lie midway between neighboring scores.
     - ``'grid'``: the rule of a public port of the official evaluation. Thresholds on the Euclidean
       distance, 0.2, 0.201, ..., 2.0; TAR and threshold are interpolated linearly over FAR, the
       area is the trapezoidal one over the grid, and the accuracy uses the same thresholds.

@@ -106,7 +106,7 @@ class FaceMetric(BaseMetric):
         self.results.clear()
         if len(merged) != size:
             raise ValueError(
-                f'{type(self).__name__}: {len(merged)} of {size} pictures were predicted'
+                f'{type(self).__name__}: {len(merged)} of {size} images were predicted'
             )
         metrics: list[dict | None] = [None]
         if is_main_process():
@@ -212,7 +212,7 @@ class FaceMetric(BaseMetric):
         names = [table.columns.get('name') for table in (faces, other)]
         if names[0] is not None and names[1] is not None and (names[0] != names[1]).any():
             raise ValueError(
-                f'{type(self).__name__}: the two files name their pictures in another order'
+                f'{type(self).__name__}: the two files name their images in another order'
             )
         if not np.array_equal(faces.pairs, other.pairs):
             raise ValueError(f'{type(self).__name__}: the two models were tested on other pairs')

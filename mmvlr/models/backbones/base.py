@@ -94,7 +94,7 @@ def conv_bn(conv: nn.Conv2d, bn: nn.BatchNorm2d, x: torch.Tensor) -> torch.Tenso
 
 @contextmanager
 def statistics_kept(layers: list[_BatchNorm]) -> Iterator[None]:
-    """Leave the running statistics of BN alone; batches are normalised as before."""
+    """Leave the running statistics of BN alone; batches are normalized as before."""
     before = [(layer.momentum, layer.num_batches_tracked.clone()) for layer in layers]
     for layer in layers:
         layer.momentum = 0.0

@@ -146,7 +146,7 @@ class IResNet(FaceBackbone):
         self._init_parameters()
 
     def _init_parameters(self) -> None:
-        """Initialise as insightface does: small Gaussian convolutions, BN as identity."""
+        """Initialize as insightface does: small Gaussian convolutions, BN as identity."""
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.normal_(module.weight, 0, 0.1)

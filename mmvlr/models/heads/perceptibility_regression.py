@@ -31,7 +31,7 @@ class PerceptibilityRegression(BaseModule):
         init_cfg: See :class:`mmengine.model.BaseModule`.
 
     Attributes:
-        shift, scale: (F,) buffers; inputs are standardised as (x - shift) / scale. 0 and 1 unless
+        shift, scale: (F,) buffers; inputs are standardized as (x - shift) / scale. 0 and 1 unless
             :meth:`set_read_out` changes them.
     """
 
@@ -93,7 +93,7 @@ class PerceptibilityRegression(BaseModule):
         self.layers[0].bias.copy_(bias.view(1))
 
     def inputs(self, feature_map: torch.Tensor, embeddings: torch.Tensor) -> torch.Tensor:
-        """Return what is regressed on, (B, F), before standardisation and dropout."""
+        """Return what is regressed on, (B, F), before standardization and dropout."""
         parts = [embeddings] if self.source != 'pooled' else []
         if self.with_norm:
             norm = embeddings.norm(dim=1, keepdim=True)

@@ -9,7 +9,7 @@ from .margin import MarginSoftmaxLoss
 class NormFaceLoss(MarginSoftmaxLoss):
     """Cross entropy of the scaled cosines, without a margin.
 
-    Wang et al., *NormFace*, ACM MM 2017 (arXiv 1704.06369), the softmax loss on normalised
+    Wang et al., *NormFace*, ACM MM 2017 (arXiv 1704.06369), the softmax loss on normalized
     features and weights. The paper also learns the scale; here it is fixed, as in the margin losses
     that followed: CosFace and ArcFace with margin 0 are this loss.
 

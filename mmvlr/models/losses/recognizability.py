@@ -1,7 +1,7 @@
 """Proximities of an embedding and the recognizability index made of them.
 
 RI-Face (arXiv 2304.10066), section 3: an embedding is recognizable when it lies near its own
-prototype, far from the nearest other prototype and far from the centre of the unrecognizable
+prototype, far from the nearest other prototype and far from the center of the unrecognizable
 identities (UI).
 """
 

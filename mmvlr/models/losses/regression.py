@@ -33,7 +33,7 @@ def attention_target(embeddings: torch.Tensor, ui_center: torch.Tensor) -> torch
 
     Args:
         embeddings: (B, D), any length.
-        ui_center: (D,) unit vector u; zeros (no UI centre yet) leave the direction as it is.
+        ui_center: (D,) unit vector u; zeros (no UI center yet) leave the direction as it is.
 
     Returns:
         (B, D) unit vectors, without gradient.

@@ -78,10 +78,10 @@ class FaceRecognizer(BaseModel):
         init_cfg: See :class:`mmengine.model.BaseModule`.
 
     Attributes:
-        ui_center: (D,) unit centre of the unrecognizable identities, or zeros as long as no
+        ui_center: (D,) unit center of the unrecognizable identities, or zeros as long as no
             :class:`UICenterHook` has set it. A checkpoint carries it.
         has_ui_center: Whether it has been set. A plain flag, because asking the buffer would make a
-            GPU wait in every step: set the centre with :meth:`set_ui_center` or from a checkpoint.
+            GPU wait in every step: set the center with :meth:`set_ui_center` or from a checkpoint.
         needs_all_prototypes: Whether training compares faces with all of the head's prototypes.
     """
 
@@ -128,7 +128,7 @@ class FaceRecognizer(BaseModel):
     # What hooks use -----------------------------------------------------------------------------
 
     def set_ui_center(self, center: torch.Tensor) -> None:
-        """Set the UI centre u (D,); it is made a unit vector. Zeros take it away."""
+        """Set the UI center u (D,); it is made a unit vector. Zeros take it away."""
         self.ui_center.copy_(F.normalize(center.to(self.ui_center), dim=0))
         self._read_flags()
 
@@ -192,7 +192,7 @@ class FaceRecognizer(BaseModel):
         """Return what is predicted of each face: tensors with a leading dimension B.
 
         ``backbone_embedding`` and ``embedding`` (B, D), ``embedding_norm`` (B,) and, once a UI
-        centre is set, ``ers`` (B,). Flip fusion changes ``embedding`` only: qualities are of the
+        center is set, ``ers`` (B,). Flip fusion changes ``embedding`` only: qualities are of the
         face as it is.
         """
         result = self.plain_predictions(inputs)

@@ -1,4 +1,4 @@
-"""The batched path gives the pictures of the per-picture path, from the data set to the network."""
+"""The batched path gives the images of the per-image path, from the data set to the network."""
 
 import cv2
 import numpy as np
@@ -16,7 +16,7 @@ from mmvlr.datasets.transforms import (
     ResizeFace,
     RotateFace,
     native_collate,
-    read_picture,
+    read_image,
 )
 from mmvlr.models import FaceDataPreprocessor
 
@@ -53,7 +53,7 @@ class Fixed:
 
 
 def far_off(found, expected):
-    """Share of the pixels that differ by more than 2 grey levels."""
+    """Share of the pixels that differ by more than 2 gray levels."""
     return (np.abs(found.astype(np.float64) - expected) > 2).mean()
 
 
@@ -112,7 +112,7 @@ def loaded(root, pipeline, collate, workers, epoch, seed=5):
 
 def packed_root(folder, pack):
     names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob('*.jpg'))
-    write_pack(pack, ((name, read_picture(str(folder / name))) for name in names))
+    write_pack(pack, ((name, read_image(str(folder / name))) for name in names))
     return pack
 
 

@@ -15,7 +15,7 @@ from mmvlr.datasets.transforms import (
     RescaleFace,
     ResizeFace,
     RotateFace,
-    read_picture,
+    read_image,
     resize,
 )
 
@@ -59,7 +59,7 @@ def test_resize(name, flag):
     assert np.array_equal(found, cv2.resize(image, (40, 32), interpolation=flag))
 
 
-def test_resize_to_the_same_size_keeps_the_picture():
+def test_resize_to_the_same_size_keeps_the_image():
     image = noise(32, 32)
     assert resize(image, (32, 32)) is image
 
@@ -109,11 +109,11 @@ def test_rotation_of_a_point(size, share):
     image[y - 1 : y + 2, x - 1 : x + 2] = 200
     found = RotateFace(degrees=10)(dict(img=image, rng=Draws(uniform=[share])))['img']
     angle = np.deg2rad(-10 + share * 20)
-    centre_y, centre_x = (height - 1) / 2, (width - 1) / 2
+    center_y, center_x = (height - 1) / 2, (width - 1) / 2
     # Counter-clockwise on the screen, where y points down.
-    dx, dy = x - centre_x, y - centre_y
-    expected_x = centre_x + np.cos(angle) * dx + np.sin(angle) * dy
-    expected_y = centre_y - np.sin(angle) * dx + np.cos(angle) * dy
+    dx, dy = x - center_x, y - center_y
+    expected_x = center_x + np.cos(angle) * dx + np.sin(angle) * dy
+    expected_y = center_y - np.sin(angle) * dx + np.cos(angle) * dy
     weight = found[..., 0].astype(float)
     rows, columns = np.mgrid[:height, :width]
     assert (weight * rows).sum() / weight.sum() == pytest.approx(expected_y, abs=0.1)
@@ -146,7 +146,7 @@ def test_rescale(side):
     assert np.array_equal(found, cv2.resize(small, (112, 112), interpolation=cv2.INTER_CUBIC))
 
 
-def test_rescale_keeps_the_size_of_an_oblong_picture():
+def test_rescale_keeps_the_size_of_an_oblong_image():
     found = RescaleFace(sizes=(8,), prob=1.0)(dict(img=noise(20, 24), rng=Draws()))['img']
     assert found.shape == (20, 24, 3)
 
@@ -208,7 +208,7 @@ def test_degrade_blurs():
 def test_degrade_adds_noise():
     image = np.full((64, 64, 3), 128, dtype=np.uint8)
     residual = degrade(image, noise=(5.0, 5.0)).astype(float) - 128
-    # Rounding to whole grey levels adds a variance of 1/12.
+    # Rounding to whole gray levels adds a variance of 1/12.
     assert residual.std() == pytest.approx((25 + 1 / 12) ** 0.5, rel=0.05)
     assert abs(residual.mean()) < 0.3
 
@@ -230,13 +230,13 @@ def test_degrade_repeats():
 @pytest.mark.parametrize('mode', ['RGB', 'L', 'RGBA', 'P'])
 def test_load(tmp_path, mode):
     pixels = noise(9, 7)
-    picture = Image.fromarray(pixels).convert(mode)
-    picture.save(tmp_path / 'face.png')
+    image = Image.fromarray(pixels).convert(mode)
+    image.save(tmp_path / 'face.png')
     found = LoadFace()(dict(img_path=str(tmp_path / 'face.png')))
     assert found['ori_shape'] == (9, 7)
     assert found['img'].shape == (9, 7, 3)
     assert found['img'].dtype == np.uint8
-    assert np.array_equal(found['img'], np.asarray(picture.convert('RGB')))
+    assert np.array_equal(found['img'], np.asarray(image.convert('RGB')))
     if mode == 'RGB':
         # Red first: the order is not OpenCV's.
         assert np.array_equal(found['img'], pixels)
@@ -249,9 +249,9 @@ def test_load_keeps_an_array():
     assert found['ori_shape'] == (20, 24)
 
 
-def test_read_picture_of_nothing(tmp_path):
+def test_read_image_of_nothing(tmp_path):
     with pytest.raises(FileNotFoundError):
-        read_picture(str(tmp_path / 'nothing.png'))
+        read_image(str(tmp_path / 'nothing.png'))
 
 
 def test_pack():
@@ -285,7 +285,7 @@ def test_pack_without_label():
     assert packed['data_samples'].metainfo_keys() == ['role']
 
 
-def test_packed_face_does_not_share_memory_with_the_picture():
+def test_packed_face_does_not_share_memory_with_the_image():
     image = noise()
     packed = PackFace()(dict(img=image))
     packed['inputs'].zero_()

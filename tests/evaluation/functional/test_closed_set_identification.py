@@ -51,12 +51,12 @@ def with_exact_products(rng, num, dim=8):
 
 
 def draw_problem(seed, make=with_exact_products, num_gallery=None, num_probes=None):
-    """A gallery with several pictures of some people, strangers and distractors; its probes."""
+    """A gallery with several images of some people, strangers and distractors; its probes."""
     rng = np.random.default_rng(seed)
     num_people = rng.integers(1, 8)
     num_gallery = num_gallery or rng.integers(num_people, 60)
     num_probes = num_probes or rng.integers(1, 20)
-    # Every person of the probes is there once; others are strangers, distractors or more pictures.
+    # Every person of the probes is there once; others are strangers, distractors or more images.
     gallery_ids = np.concatenate(
         [np.arange(num_people), rng.choice([-100, -100, 0, 1, 2, 50, 51], num_gallery)]
     )[:num_gallery]
@@ -148,11 +148,11 @@ def test_hand_made_example():
 
 
 def test_tie_with_an_impostor_counts_against_the_probe():
-    same_picture = np.array([[1.0, 0], [1.0, 0], [0, 1.0]])
-    found = closed_set_ranks(same_picture, [1, 2, 3], [[1.0, 0]], [1])
+    same_image = np.array([[1.0, 0], [1.0, 0], [0, 1.0]])
+    found = closed_set_ranks(same_image, [1, 2, 3], [[1.0, 0]], [1])
     assert found.rank.tolist() == [2]
     # Mates that tie with each other do not hurt.
-    found = closed_set_ranks(same_picture, [1, 1, 3], [[1.0, 0]], [1])
+    found = closed_set_ranks(same_image, [1, 1, 3], [[1.0, 0]], [1])
     assert found.rank.tolist() == [1]
     assert found.average_precision.tolist() == [1.0]
 
@@ -188,7 +188,7 @@ def test_many_mates_per_probe():
     np.testing.assert_allclose(found.average_precision, precisions, atol=1e-12)
 
 
-def test_top_pictures():
+def test_top_images():
     rng = np.random.default_rng(1)
     gallery, probe = unit(rng, 150, 16), unit(rng, 20, 16)
     ids = np.arange(150)
@@ -203,7 +203,7 @@ def test_top_pictures():
     assert (found.top_index[:, 0] == ids[:20]).tolist() == (found.rank == 1).tolist()
 
 
-def test_top_pictures_of_a_gallery_smaller_than_asked_for():
+def test_top_images_of_a_gallery_smaller_than_asked_for():
     found = closed_set_ranks(np.eye(3), [1, 2, 3], np.eye(3)[:2], [1, 2], top_k=9)
     # Equal scores stand in the order of the gallery.
     assert found.top_index.tolist() == [[0, 1, 2], [1, 0, 2]]
@@ -211,7 +211,7 @@ def test_top_pictures_of_a_gallery_smaller_than_asked_for():
     assert none.top_index.shape == none.top_score.shape == (2, 0)
 
 
-def test_best_picture_is_the_mate_of_mate_score():
+def test_best_image_is_the_mate_of_mate_score():
     gallery = np.array([[0.6, 0.8], [0.8, 0.6], [1.0, 0.0]], dtype=np.float32)
     found = closed_set_ranks(gallery, [4, 4, -100], [[1.0, 0.0]], [4])
     assert found.mate_score.tolist() == pytest.approx([0.8])

@@ -133,7 +133,7 @@ def test_quality_that_says_nothing_gives_a_flat_curve():
     assert curve['pauc_normalized'] == pytest.approx(1)
 
 
-def test_nothing_left_is_nan_and_no_error_at_all_has_no_normalised_area():
+def test_nothing_left_is_nan_and_no_error_at_all_has_no_normalized_area():
     # Genuine pairs have the lower quality: from r = 0.5 on none is left.
     quality, similarity, same = [1, 2, 3, 4], [0.9, 0.8, 0.2, 0.1], [1, 1, 0, 0]
     curve = error_versus_discard(quality, quality, similarity, same)

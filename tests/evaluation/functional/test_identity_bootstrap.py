@@ -19,7 +19,7 @@ from mmvlr.evaluation.functional.curves import split_kinds, stack_kinds
 
 
 def draw_people(rng, num_people=60):
-    """Outcomes of pictures of people who each have a success rate of their own, 0.6 on average."""
+    """Outcomes of images of people who each have a success rate of their own, 0.6 on average."""
     rate = rng.beta(0.9, 0.6, num_people)
     groups = np.repeat(np.arange(num_people), rng.integers(1, 10, num_people))
     return rng.random(len(groups)) < rate[groups], groups
@@ -27,18 +27,18 @@ def draw_people(rng, num_people=60):
 
 def test_interval_covers_the_truth_as_often_as_it_says():
     rng = np.random.default_rng(0)
-    covered, covered_by_pictures = [], []
+    covered, covered_by_images = [], []
     for trial in range(300):
         values, groups = draw_people(rng)
         by_people = bootstrap_interval(values, groups, num_resamples=300, seed=trial)
-        by_pictures = bootstrap_interval(
+        by_images = bootstrap_interval(
             values, np.arange(len(values)), num_resamples=300, seed=trial
         )
         covered.append(by_people.low <= 0.6 <= by_people.high)
-        covered_by_pictures.append(by_pictures.low <= 0.6 <= by_pictures.high)
+        covered_by_images.append(by_images.low <= 0.6 <= by_images.high)
     assert 0.90 <= np.mean(covered) <= 0.98
-    # The reason for all this: pictures as independent observations cover far too seldom.
-    assert np.mean(covered_by_pictures) < 0.8
+    # The reason for all this: images as independent observations cover far too seldom.
+    assert np.mean(covered_by_images) < 0.8
 
 
 def rate_at_tenth(kept):
@@ -53,12 +53,12 @@ def rate_at_tenth(kept):
 
 
 def test_interval_of_tpir_covers_the_truth_as_often_as_it_says():
-    """60 mated and 60 unmated people of 10 pictures, whose scores have variance 1 in all."""
+    """60 mated and 60 unmated people of 10 images, whose scores have variance 1 in all."""
     rng = np.random.default_rng(0)
     # Unmated scores are N(0, 1), mated ones N(1.5, 1).
     truth = norm.sf(norm.isf(0.1) - 1.5)
     person = np.repeat(np.arange(60), 10)
-    covered, covered_by_pictures = [], []
+    covered, covered_by_images = [], []
     for trial in range(300):
         scores = [
             mean + 0.8 * rng.standard_normal(60)[person] + 0.6 * rng.standard_normal(len(person))
@@ -66,16 +66,16 @@ def test_interval_of_tpir_covers_the_truth_as_often_as_it_says():
         ]
         values, kind = stack_kinds(*scores)
         people = np.concatenate([person, person + 60])
-        for groups, found in ((people, covered), (np.arange(len(values)), covered_by_pictures)):
+        for groups, found in ((people, covered), (np.arange(len(values)), covered_by_images)):
             # Few trials tell 0.95 from far less.
-            if found is covered_by_pictures and trial >= 50:
+            if found is covered_by_images and trial >= 50:
                 continue
             interval = bootstrap_interval(
                 values, groups, rate_at_tenth, num_resamples=200, seed=trial, strata=kind
             )
             found.append(interval.low <= truth <= interval.high)
     assert 0.90 <= np.mean(covered) <= 0.98
-    assert np.mean(covered_by_pictures) < 0.8
+    assert np.mean(covered_by_images) < 0.8
 
 
 def test_interval_of_tar_covers_the_truth_as_often_as_it_says():
@@ -154,7 +154,7 @@ def test_side_of_a_pair_does_not_matter():
 
 
 def test_strata_keep_their_number_of_people():
-    # Persons 0 to 5 and 20 have two pictures of kind a; 6 to 8 and 20 three of kind b.
+    # Persons 0 to 5 and 20 have two images of kind a; 6 to 8 and 20 three of kind b.
     groups = np.array([*np.repeat([0, 1, 2, 3, 4, 5, 20], 2), *np.repeat([6, 7, 8, 20], 3)])
     strata = np.repeat(['a', 'b'], [14, 12])
     order = np.random.default_rng(0).permutation(26)

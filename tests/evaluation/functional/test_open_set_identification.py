@@ -10,11 +10,11 @@ from mmvlr.evaluation.functional import open_set_identification, open_set_rates
 
 def draw(seed, num_people=12, num_mated=60, num_unmated=50, dim=12, unit=True):
     rng = np.random.default_rng(seed)
-    centre = rng.standard_normal((num_people, dim))
+    center = rng.standard_normal((num_people, dim))
     gallery_ids = np.concatenate([np.arange(num_people), rng.integers(0, num_people, 30)])
     mated_ids = rng.integers(0, num_people, num_mated)
-    gallery = centre[gallery_ids] + rng.standard_normal((len(gallery_ids), dim))
-    mated = centre[mated_ids] + 1.5 * rng.standard_normal((num_mated, dim))
+    gallery = center[gallery_ids] + rng.standard_normal((len(gallery_ids), dim))
+    mated = center[mated_ids] + 1.5 * rng.standard_normal((num_mated, dim))
     unmated = rng.standard_normal((num_unmated, dim))
     embeddings = [gallery, mated, unmated]
     if unit:
@@ -26,7 +26,7 @@ def draw(seed, num_people=12, num_mated=60, num_unmated=50, dim=12, unit=True):
 def slow_scores(gallery, gallery_ids, mated, mated_ids, unmated, rank, template):
     """Score of each mated probe, -inf if not within the rank; best score of each unmated one."""
 
-    def normalised(vector):
+    def normalized(vector):
         return vector / np.linalg.norm(vector)
 
     templates, template_ids = [], []
@@ -36,21 +36,21 @@ def slow_scores(gallery, gallery_ids, mated, mated_ids, unmated, rank, template)
         for person in sorted(set(gallery_ids.tolist()) - {-100}):
             rows = gallery[gallery_ids == person].astype(float)
             if template == 'mean_unit':
-                rows = np.stack([normalised(row) for row in rows])
-            templates.append(normalised(rows.mean(axis=0)))
+                rows = np.stack([normalized(row) for row in rows])
+            templates.append(normalized(rows.mean(axis=0)))
             template_ids.append(person)
         for row in gallery[gallery_ids == -100]:
-            templates.append(normalised(row))
+            templates.append(normalized(row))
             template_ids.append(-100)
     mated_score = []
     for probe, person in zip(mated, mated_ids, strict=True):
-        scores = [float(row @ normalised(probe)) for row in templates]
+        scores = [float(row @ normalized(probe)) for row in templates]
         own = max(s for s, other in zip(scores, template_ids, strict=True) if other == person)
         before = sum(
             s >= own for s, other in zip(scores, template_ids, strict=True) if other != person
         )
         mated_score.append(own if before + 1 <= rank else -np.inf)
-    unmated_score = [max(float(row @ normalised(probe)) for row in templates) for probe in unmated]
+    unmated_score = [max(float(row @ normalized(probe)) for row in templates) for probe in unmated]
     return np.array(mated_score), np.array(unmated_score)
 
 

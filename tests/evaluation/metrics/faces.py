@@ -9,7 +9,7 @@ from mmvlr.structures import FaceDataSample
 QUALITIES = dict(ri='recognizability', ers='ers', norm='embedding_norm')
 
 
-def make_faces(rows, centres, noise, rng):
+def make_faces(rows, centers, noise, rng):
     """Samples of rows (role, identity) or (role, identity, distance), mixed, as dicts."""
     samples = []
     for index, place in enumerate(rng.permutation(len(rows))):
@@ -18,8 +18,8 @@ def make_faces(rows, centres, noise, rng):
         if distance:
             info['distance'] = distance[0]
         sample = FaceDataSample(metainfo=info)
-        direction = centres[identity] if identity >= 0 else np.zeros(centres.shape[1])
-        embedding = direction + noise(*rows[place]) * rng.standard_normal(centres.shape[1])
+        direction = centers[identity] if identity >= 0 else np.zeros(centers.shape[1])
+        embedding = direction + noise(*rows[place]) * rng.standard_normal(centers.shape[1])
         sample.embedding = torch.tensor(embedding, dtype=torch.float32)
         sample.embedding_norm = sample.embedding.norm()
         sample.recognizability = torch.tensor(rng.standard_normal(), dtype=torch.float32)

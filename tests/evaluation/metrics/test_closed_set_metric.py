@@ -23,7 +23,7 @@ def face(index, role, identity, **values):
 
 @pytest.fixture
 def faces():
-    """5 people with 2 gallery pictures, 12 distractors, 20 probes and 8 UI faces, mixed."""
+    """5 people with 2 gallery images, 12 distractors, 20 probes and 8 UI faces, mixed."""
     people = 3 * torch.randn(5, DIMS)
     rows = []
     for identity in range(5):
@@ -32,8 +32,8 @@ def faces():
     order = torch.randperm(len(rows)).tolist()
     result = []
     for index, (role, identity) in enumerate(rows[i] for i in order):
-        centre = people[identity] if identity >= 0 else torch.zeros(DIMS)
-        embedding = centre + 2.5 * torch.randn(DIMS)
+        center = people[identity] if identity >= 0 else torch.zeros(DIMS)
+        embedding = center + 2.5 * torch.randn(DIMS)
         result.append(
             face(
                 index,
@@ -155,10 +155,10 @@ def test_duplicates_of_a_padding_sampler_count_once(faces, monkeypatch):
     assert not metric.results
 
 
-def test_missing_pictures(faces):
+def test_missing_images(faces):
     metric = ClosedSetMetric()
     metric.process(None, faces[:-1])
-    with pytest.raises(ValueError, match=f'{len(faces) - 1} of {len(faces)} pictures'):
+    with pytest.raises(ValueError, match=f'{len(faces) - 1} of {len(faces)} images'):
         metric.evaluate(len(faces))
     # The next evaluation starts afresh.
     assert not metric.results

@@ -15,12 +15,12 @@ FPIRS = (0.3, 0.2, 0.1, 0.01)
 
 @pytest.fixture
 def faces():
-    """9 people of 3 gallery pictures, 6 distractors, mated and unmated probes, other roles."""
+    """9 people of 3 gallery images, 6 distractors, mated and unmated probes, other roles."""
     rng = np.random.default_rng(1)
     rows = [('gallery', person) for person in range(9) for _ in range(3)]
     rows += [('distractor', -100)] * 6 + [('pair', 2)] * 5 + [('ui', -100)] * 3
     rows += [('probe', person) for person in range(9) for _ in range(6)]
-    # Some unmated people have several pictures, some pictures belong to nobody.
+    # Some unmated people have several images, some images belong to nobody.
     rows += [('unmated', 20 + person) for person in range(15) for _ in range(3)]
     rows += [('unmated', -100)] * 8
     return make_faces(rows, rng.standard_normal((35, 12)), lambda *_: 1.2, rng)
@@ -105,7 +105,7 @@ def test_intervals(faces):
     _, scores, best = search(faces, 3)
     values, kind = stack_kinds(scores, best)
     people = [face['identity'] for role in ('probe', 'unmated') for face in of(faces, role)]
-    # Each picture of nobody is a person of its own.
+    # Each image of nobody is a person of its own.
     people = [1000 + i if person == -100 else person for i, person in enumerate(people)]
 
     def rate(kept):

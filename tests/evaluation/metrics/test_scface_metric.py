@@ -29,8 +29,8 @@ def faces():
     for person in range(8):
         rows += [('probe', person, d) for d, num in ((1, 5), (2, 4), (3, 2)) for _ in range(num)]
     rows += [('unmated', 20 + i, 1) for i in range(5)] + [('pair', 3, 0)] * 4
-    centres = rng.standard_normal((25, 8))
-    return make_faces(rows, centres, lambda role, person, d: {1: 1.6, 2: 1.1}.get(d, 0.6), rng)
+    centers = rng.standard_normal((25, 8))
+    return make_faces(rows, centers, lambda role, person, d: {1: 1.6, 2: 1.1}.get(d, 0.6), rng)
 
 
 def expected_rates(faces, ranks):

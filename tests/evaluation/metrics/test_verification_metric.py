@@ -14,16 +14,16 @@ from .faces import check_intervals, evaluate, make_faces, of, saved, unit
 FARS = (0.3, 0.1, 0.01, 0.001)
 
 
-def draw(num_pictures, num_pairs, disjoint, seed=2):
+def draw(num_images, num_pairs, disjoint, seed=2):
     """Faces of 15 people and others, pairs of sample indices, 5 of 12 of one person."""
     rng = np.random.default_rng(seed)
-    rows = [('pair', person) for person in range(15) for _ in range(num_pictures)]
+    rows = [('pair', person) for person in range(15) for _ in range(num_images)]
     rows += [('gallery', 3)] * 20 + [('unmated', -100)] * 7
     faces = make_faces(rows, rng.standard_normal((15, 8)), lambda *_: 1.1, rng)
-    pictures = of(faces, 'pair')
+    images = of(faces, 'pair')
     pairs, same, used = [], [], set()
     while len(pairs) < num_pairs:
-        first, second = rng.choice(pictures, 2, replace=False)
+        first, second = rng.choice(images, 2, replace=False)
         rows = {first['sample_idx'], second['sample_idx']}
         of_one = first['identity'] == second['identity']
         if of_one == (12 * len(pairs) < 5 * num_pairs) and not (disjoint and rows & used):
@@ -35,7 +35,7 @@ def draw(num_pictures, num_pairs, disjoint, seed=2):
 
 @pytest.fixture
 def problem():
-    """120 pairs in which pictures and people come again and again."""
+    """120 pairs in which images and people come again and again."""
     return draw(6, 120, disjoint=False)
 
 

@@ -41,7 +41,7 @@ def test_same_gradients_and_statistics(make, frozen_bn):
 
 
 @each_backbone
-def test_synchronised_bn_counts_a_batch_once(make):
+def test_synchronized_bn_counts_a_batch_once(make):
     """``sync_bn`` turns BN into another class."""
     counts = []
     for with_cp in (False, True):

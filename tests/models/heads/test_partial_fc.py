@@ -1,4 +1,4 @@
-"""PartialFC against RecognitionModule: the same losses, gradients and centres on any ranks."""
+"""PartialFC against RecognitionModule: the same losses, gradients and centers on any ranks."""
 
 import re
 from unittest import mock

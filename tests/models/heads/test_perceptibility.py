@@ -129,7 +129,7 @@ def test_set_read_out(feature_map):
     expected = ((x - shift) / scale) @ weight + 0.7
     torch.testing.assert_close(prm(feature_map, embeddings), expected)
     assert prm.layers[0].weight is parameter
-    # The standardisation belongs to the read-out: a checkpoint carries both.
+    # The standardization belongs to the read-out: a checkpoint carries both.
     other = PerceptibilityRegression(6, 32).eval()
     other.load_state_dict(prm.state_dict())
     torch.testing.assert_close(other(feature_map, embeddings), expected)

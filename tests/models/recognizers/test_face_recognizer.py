@@ -35,7 +35,7 @@ def test_loss_mode(make, batch):
     embeddings = model.extract_feat(batch[0])[1]
     expected = model.head.loss(embeddings, torch.tensor([0, 1, 2, 0, 1, 2]))['loss_cls']
     torch.testing.assert_close(losses['loss_cls'], expected)
-    # What is only logged must not enter the sum that is minimised.
+    # What is only logged must not enter the sum that is minimized.
     total, _ = model.parse_losses(losses)
     torch.testing.assert_close(total, losses['loss_cls'])
 
@@ -62,7 +62,7 @@ def test_predict_without_samples(make, batch):
 def test_ers_formula(make, batch):
     model = make().eval()
     embeddings = model(batch[0])[1]
-    # One face in the direction of the centre, one opposite to it.
+    # One face in the direction of the center, one opposite to it.
     center = F.normalize(embeddings[0], dim=0)
     model.set_ui_center(3 * center)
     predictions = model(batch[0], mode='predict')

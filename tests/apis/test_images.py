@@ -5,8 +5,8 @@ import pytest
 import torch
 from PIL import Image
 
-from mmvlr.apis.pictures import VideoError, count_pictures, find_pictures, pictures_of
-from mmvlr.datasets.transforms import PictureError, read_picture
+from mmvlr.apis.images import VideoError, count_images, find_images, images_of
+from mmvlr.datasets.transforms import ImageError, read_image
 
 
 def face(level=90, height=8, width=9):
@@ -20,8 +20,8 @@ def save(path, level=90):
 
 
 def levels(faces):
-    """First grey level of each picture; of one that cannot be used its error."""
-    return [p.error if p.pixels is None else int(p.pixels[0, 0, 0]) for p in pictures_of(faces)]
+    """First gray level of each image; of one that cannot be used its error."""
+    return [p.error if p.pixels is None else int(p.pixels[0, 0, 0]) for p in images_of(faces)]
 
 
 def the_error(faces):
@@ -35,7 +35,7 @@ def the_error(faces):
 
 @pytest.fixture
 def tree(tmp_path):
-    """Three pictures, and all sorts of other things."""
+    """Three images, and all sorts of other things."""
     save(tmp_path / 'b.png', 2)
     save(tmp_path / 'a.PNG', 1)
     save(tmp_path / 'sub' / 'c.bmp', 3)
@@ -48,10 +48,10 @@ def tree(tmp_path):
 
 
 def test_folder(tree):
-    """Pictures below it by name; hidden ones (a Mac's, a cache's) and other files are none."""
-    assert [path.name for path in find_pictures(tree)] == ['a.PNG', 'b.png', 'c.bmp']
+    """Images below it by name; hidden ones (a Mac's, a cache's) and other files are none."""
+    assert [path.name for path in find_images(tree)] == ['a.PNG', 'b.png', 'c.bmp']
     assert levels(str(tree)) == [1, 2, 3]
-    assert count_pictures(tree) == 3
+    assert count_images(tree) == 3
 
 
 def test_hidden_folder_that_is_named(tmp_path):
@@ -61,21 +61,21 @@ def test_hidden_folder_that_is_named(tmp_path):
 
 def test_empty_folder(tmp_path):
     (tmp_path / 'movie.mp4').write_bytes(b'')
-    with pytest.raises(ValueError, match=r'holds no picture \(\.bmp, \.jpeg, \.jpg'):
-        list(pictures_of(tmp_path))
+    with pytest.raises(ValueError, match=r'holds no image \(\.bmp, \.jpeg, \.jpg'):
+        list(images_of(tmp_path))
 
 
 def test_nothing_of_that_name(tmp_path):
     with pytest.raises(FileNotFoundError, match=r'nobody\.png does not exist'):
-        list(pictures_of(tmp_path / 'nobody.png'))
+        list(images_of(tmp_path / 'nobody.png'))
     with pytest.raises(FileNotFoundError, match=r'no file matches .*\*\.jpeg'):
-        list(pictures_of(str(tmp_path / '*.jpeg')))
+        list(images_of(str(tmp_path / '*.jpeg')))
 
 
 def test_glob(tree):
     assert levels(str(tree / '*.png')) == [2]
     assert levels(str(tree / '**' / '*.bmp')) == [3]
-    assert count_pictures(f'{tree}/*.[pP][nN][gG]') == 2
+    assert count_images(f'{tree}/*.[pP][nN][gG]') == 2
 
 
 def test_name_that_looks_like_a_glob(tmp_path):
@@ -84,9 +84,9 @@ def test_name_that_looks_like_a_glob(tmp_path):
 
 def test_spaces_and_other_alphabets(tmp_path):
     path = save(tmp_path / 'Zoë Müller' / 'лицо 顔 01.png', 9)
-    (picture,) = pictures_of(str(path.parent))
-    assert picture.name == str(path)
-    assert picture.pixels[0, 0, 0] == 9
+    (image,) = images_of(str(path.parent))
+    assert image.name == str(path)
+    assert image.pixels[0, 0, 0] == 9
 
 
 def test_home(tmp_path, monkeypatch):
@@ -94,7 +94,7 @@ def test_home(tmp_path, monkeypatch):
     save(tmp_path / 'crops' / 'a.png', 5)
     for named in ('~/crops', '~/crops/a.png', '~/crops/*.png'):
         assert levels(named) == [5]
-        assert count_pictures(named) == 1
+        assert count_images(named) == 1
 
 
 def test_file_named_like_a_home(tmp_path, monkeypatch):
@@ -104,7 +104,7 @@ def test_file_named_like_a_home(tmp_path, monkeypatch):
     assert levels('~nobody-here.png') == [6]
 
 
-# What is no picture -----------------------------------------------------------------------------
+# What is no image -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize('name', ['clip.mp4', 'CLIP.MOV', 'clip.webm'])
@@ -130,8 +130,8 @@ def test_video_by_content(tmp_path, head):
 
 
 @pytest.mark.parametrize('suffix', ['webp', 'avif'])
-def test_pictures_in_the_containers_of_videos(tmp_path, suffix):
-    """RIFF and ISO media hold pictures too."""
+def test_images_in_the_containers_of_videos(tmp_path, suffix):
+    """RIFF and ISO media hold images too."""
     path = tmp_path / f'face.{suffix}'
     try:
         Image.fromarray(face(80)).save(path)
@@ -141,20 +141,20 @@ def test_pictures_in_the_containers_of_videos(tmp_path, suffix):
 
 
 @pytest.mark.parametrize('content', [b'', b'hello\n', b'\xff\xd8\xff\xe0 no jpeg'])
-def test_no_picture(tmp_path, content):
+def test_no_image(tmp_path, content):
     (tmp_path / 'face.jpg').write_bytes(content)
     error = the_error(tmp_path / 'face.jpg')
-    assert isinstance(error, PictureError)
+    assert isinstance(error, ImageError)
     assert 'face.jpg cannot be read' in str(error)
 
 
 @pytest.mark.parametrize(('size', 'good'), [((1, 1), 0), ((100, 3), 0), ((4, 4), 1)])
-def test_smallest_picture(tmp_path, size, good):
+def test_smallest_image(tmp_path, size, good):
     Image.fromarray(face(50, *size)).save(tmp_path / 'tiny.png')
-    (picture,) = pictures_of(tmp_path / 'tiny.png')
-    assert (picture.pixels is not None) == good
+    (image,) = images_of(tmp_path / 'tiny.png')
+    assert (image.pixels is not None) == good
     if not good:
-        assert f'tiny.png has {size[0]} x {size[1]} pixels' in str(picture.error)
+        assert f'tiny.png has {size[0]} x {size[1]} pixels' in str(image.error)
 
 
 def test_file_that_may_not_be_read(tmp_path, monkeypatch):
@@ -163,7 +163,7 @@ def test_file_that_may_not_be_read(tmp_path, monkeypatch):
     def refuse(*args, **kwargs):
         raise PermissionError(13, 'Permission denied', str(path))
 
-    monkeypatch.setattr('mmvlr.apis.pictures.read_picture', refuse)
+    monkeypatch.setattr('mmvlr.apis.images.read_image', refuse)
     assert isinstance(the_error(path), PermissionError)
 
 
@@ -171,43 +171,43 @@ def test_file_that_may_not_be_read(tmp_path, monkeypatch):
 
 
 def pixels_of(array):
-    (picture,) = pictures_of(array)
-    assert picture.error is None, picture.error
-    return picture.pixels
+    (image,) = images_of(array)
+    assert image.error is None, image.error
+    return image.pixels
 
 
 def test_arrays():
     draws = np.random.default_rng(0)
-    colours = draws.integers(0, 256, (8, 9, 3), np.uint8)
-    assert np.array_equal(pixels_of(colours), colours)
-    for grey in (colours[..., 0], colours[..., :1]):
-        assert np.array_equal(pixels_of(grey), np.stack([colours[..., 0]] * 3, axis=2))
+    colors = draws.integers(0, 256, (8, 9, 3), np.uint8)
+    assert np.array_equal(pixels_of(colors), colors)
+    for gray in (colors[..., 0], colors[..., :1]):
+        assert np.array_equal(pixels_of(gray), np.stack([colors[..., 0]] * 3, axis=2))
     alpha = draws.integers(0, 256, (8, 9, 1), np.uint8)
-    blended = pixels_of(np.concatenate([colours, alpha], axis=2))
+    blended = pixels_of(np.concatenate([colors, alpha], axis=2))
     expected = np.zeros((8, 9, 3))
     for y in range(8):
         for x in range(9):
             a = float(alpha[y, x, 0]) / 255
-            expected[y, x] = [a * float(c) + (1 - a) * 127 for c in colours[y, x]]
+            expected[y, x] = [a * float(c) + (1 - a) * 127 for c in colors[y, x]]
     assert blended.dtype == np.uint8
     assert np.abs(blended - expected).max() <= 0.5 + 1e-4
-    assert np.array_equal(pixels_of(colours.astype(np.uint16) * 257), colours)
+    assert np.array_equal(pixels_of(colors.astype(np.uint16) * 257), colors)
 
 
 def test_batch():
     batch = np.stack([face(level) for level in (1, 2, 3)])
     assert levels(batch) == [1, 2, 3]
-    assert count_pictures(batch) == 3
-    assert [p.name for p in pictures_of([batch, face(4)])] == [f'array {i}' for i in range(4)]
+    assert count_images(batch) == 3
+    assert [p.name for p in images_of([batch, face(4)])] == [f'array {i}' for i in range(4)]
 
 
 def test_tensors():
     batch = torch.from_numpy(np.stack([face(4), face(5)]))
     assert levels(batch) == [4, 5]
     assert levels([batch[1], batch[0]]) == [5, 4]
-    assert count_pictures(batch) == 2
-    assert count_pictures(batch[0]) == 1
-    assert count_pictures([batch, batch[0]]) == 3
+    assert count_images(batch) == 2
+    assert count_images(batch[0]) == 1
+    assert count_images([batch, batch[0]]) == 3
 
 
 @pytest.mark.parametrize(
@@ -225,10 +225,10 @@ def test_tensors():
         (np.zeros((0, 9, 3), np.uint8), '0 x 9 pixels'),
     ],
 )
-def test_arrays_that_are_no_pictures(array, told):
+def test_arrays_that_are_no_images(array, told):
     error = the_error(array)
-    assert isinstance(error, PictureError)
-    with pytest.raises(PictureError, match=told):
+    assert isinstance(error, ImageError)
+    with pytest.raises(ImageError, match=told):
         raise error
 
 
@@ -236,7 +236,7 @@ def test_arrays_that_are_no_pictures(array, told):
 def test_what_is_nothing_of_this_kind(nothing):
     for faces in (nothing, [face(), nothing]):
         with pytest.raises(TypeError, match=f'not {type(nothing).__name__}'):
-            list(pictures_of(faces))
+            list(images_of(faces))
 
 
 # Many -------------------------------------------------------------------------------------------
@@ -250,8 +250,8 @@ def test_nested_lists_and_generators(tree):
         tree / 'sub',
         np.stack([face(23), face(24)]),
     ]
-    assert count_pictures(given[:2]) == 3
-    assert count_pictures(given) is None
+    assert count_images(given[:2]) == 3
+    assert count_images(given) is None
     assert levels(given) == [2, 20, 1, 21, 22, 3, 23, 24]
     assert levels([]) == []
 
@@ -264,21 +264,21 @@ def test_nothing_is_taken_before_it_is_asked_for():
             taken.append(level)
             yield face(level)
 
-    pictures = pictures_of(camera())
+    images = images_of(camera())
     assert taken == []
-    next(pictures)
-    next(pictures)
+    next(images)
+    next(images)
     assert taken == [0, 1]
 
 
 def test_one_of_many_that_cannot_be_used(tree):
     (tree / 'empty').mkdir()
     given = [tree / 'a.PNG', tree / 'absent.png', [tree / 'empty', f'{tree}/*.gif'], tree / 'b.png']
-    assert count_pictures(given) == 5
+    assert count_images(given) == 5
     first, absent, empty, unmatched, last = levels(given)
     assert (first, last) == (1, 2)
     assert isinstance(absent, FileNotFoundError) and 'absent.png' in str(absent)
-    assert type(empty) is ValueError and 'holds no picture' in str(empty)
+    assert type(empty) is ValueError and 'holds no image' in str(empty)
     assert isinstance(unmatched, FileNotFoundError) and '*.gif' in str(unmatched)
 
 
@@ -288,17 +288,17 @@ def test_errors_of_the_callers_own_generator_are_raised():
         raise FileNotFoundError('the cable')
 
     for faces in (camera(), [camera()]):
-        pictures = pictures_of(faces)
-        next(pictures)
+        images = images_of(faces)
+        next(images)
         with pytest.raises(FileNotFoundError, match='the cable'):
-            next(pictures)
+            next(images)
 
 
-def test_pictures_of_a_camera_stand_upright(tmp_path):
+def test_images_of_a_camera_stand_upright(tmp_path):
     """As its tag says; data sets are read as their makers read them, without."""
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.fromarray(face(height=8, width=20)).save(tmp_path / 'a.jpg', exif=exif)
-    (picture,) = pictures_of(tmp_path / 'a.jpg')
-    assert picture.pixels.shape == (20, 8, 3)
-    assert read_picture(str(tmp_path / 'a.jpg')).shape == (8, 20, 3)
+    (image,) = images_of(tmp_path / 'a.jpg')
+    assert image.pixels.shape == (20, 8, 3)
+    assert read_image(str(tmp_path / 'a.jpg')).shape == (8, 20, 3)
