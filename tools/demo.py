@@ -14,10 +14,12 @@ import torch
 from mmvlr.apis import build_trainer, load_config
 from mmvlr.apis.report import build_report
 from mmvlr.apis.runner import hold_work_dir
+from mmvlr.utils.command import tell_write_errors
 
 CONFIG = Path(__file__).resolve().parents[1] / 'configs' / 'demo' / 'riface_synthetic.py'
 
 
+@tell_write_errors
 def main(argv: list[str] | None = None) -> int:
     """Run the demo; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.split('\n\n')[0])
@@ -32,16 +34,11 @@ def main(argv: list[str] | None = None) -> int:
     config.work_dir = str(args.work_dir)
     config.randomness = dict(seed=args.seed)
     # The demo starts afresh each time: curves of an older run would mix with the new ones.
-    try:
-        with hold_work_dir(config, 'demo', fresh=True) as folder:
-            folder.claim(['report.html'])
-            runner = build_trainer(config)
-            folder.adopt([f'{Path(runner.log_dir).name}/vis_data/scalars.json'])
-            runner.train()
-            page, figures = build_report(args.work_dir, config=args.work_dir / CONFIG.name)
-    except OSError as error:
-        print(f'demo.py: {error}', file=sys.stderr)
-        return 1
+    with hold_work_dir(config, 'demo', fresh=True, more=['report.html']) as folder:
+        runner = build_trainer(config)
+        folder.adopt([f'{Path(runner.log_dir).name}/vis_data/scalars.json'])
+        runner.train()
+        page, figures = build_report(args.work_dir, config=args.work_dir / CONFIG.name)
     minutes = (time.perf_counter() - begin) / 60
     print(
         f'\nRI-Face on synthetic faces of people it has never seen, after {minutes:.1f} minutes:\n'

@@ -22,6 +22,7 @@ from rich.table import Table
 
 from mmvlr.apis.comparison import write_comparison
 from mmvlr.apis.reproduction import PRETRAINED, Executor, Failure, Run, expected_seconds, plan
+from mmvlr.utils.command import tell_write_errors
 from mmvlr.utils.outputs import OutputFolder
 
 TOOLS = Path(__file__).resolve().parent
@@ -81,6 +82,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+@tell_write_errors
 def main(argv: list[str] | None = None) -> int:
     """Compare; return the exit code."""
     args = parse_args(argv)

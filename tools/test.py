@@ -9,7 +9,8 @@ from mmengine.dist import is_main_process
 from torch.distributed.elastic.multiprocessing.errors import record
 
 from mmvlr.apis import evaluate_checkpoint, load_config
-from mmvlr.utils.io import output_file, output_folder, write_atomic
+from mmvlr.utils.command import output_file, output_folder, tell_write_errors
+from mmvlr.utils.io import write_atomic
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -55,6 +56,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+@tell_write_errors
 def main(argv: list[str] | None = None) -> int:
     """Test; return the exit code."""
     args = parse_args(argv)

@@ -1,6 +1,7 @@
 """Train a model: ``python tools/train.py configs/riface/r50_tinyface.py``."""
 
 import argparse
+import logging
 import os
 import resource
 import sys
@@ -13,7 +14,7 @@ from torch.distributed.elastic.multiprocessing.errors import record
 
 from mmvlr.apis import build_trainer, load_config
 from mmvlr.apis.runner import hold_work_dir
-from mmvlr.utils.locks import LockedError
+from mmvlr.utils.command import tell_write_errors
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -85,6 +86,7 @@ def prepare_ranks(config: Config) -> None:
     hooks.setdefault('sync_buffers', dict(type='SyncBuffersHook'))
 
 
+@tell_write_errors
 def main(argv: list[str] | None = None) -> int:
     """Train; return the exit code."""
     args = parse_args(argv)
@@ -112,20 +114,15 @@ def main(argv: list[str] | None = None) -> int:
         config.default_hooks.checkpoint.update(by_epoch=False, interval=args.max_iters)
         config.default_hooks.checkpoint.pop('save_best', None)
         config.log_processor.by_epoch = False
-    try:
-        with hold_work_dir(config, resume=bool(args.resume)):
-            runner = build_trainer(config)
-            if args.resume == 'auto':
-                resume_from_last(runner)
-            elif not args.resume and int(os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)):
-                runner.logger.warning('restarted without --resume: training begins from its start')
-            runner.train()
-    except OSError as error:
-        # Of a file: a full disk, another training, a folder without the right to write.
-        if error.filename is None and not isinstance(error, (LockedError, FileExistsError)):
-            raise
-        print(f'train.py: {error}', file=sys.stderr)
-        return 1
+    # A full disk is told once, and not by a traceback for every line of the log.
+    logging.raiseExceptions = False
+    with hold_work_dir(config, resume=bool(args.resume)):
+        runner = build_trainer(config)
+        if args.resume == 'auto':
+            resume_from_last(runner)
+        elif not args.resume and int(os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)):
+            runner.logger.warning('restarted without --resume: training begins from its start')
+        runner.train()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     runner.logger.info(f'peak memory of this process: {peak:,.0f} MiB')
     return 0

@@ -1,9 +1,10 @@
 """From a config file to a Runner that is ready to train or test."""
 
 import contextlib
+import errno
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +87,11 @@ class _Runner(Runner):
 
 @contextlib.contextmanager
 def hold_work_dir(
-    config: Config, tool: str = 'train', resume: bool = False, fresh: bool = False
+    config: Config,
+    tool: str = 'train',
+    resume: bool = False,
+    fresh: bool = False,
+    more: Iterable[str] = (),
 ) -> Iterator[OutputFolder | None]:
     """Be the only training in ``config.work_dir``, and keep what others have put there.
 
@@ -98,6 +103,7 @@ def hold_work_dir(
         resume: Checkpoints in the folder may be gone on from and replaced, also those of mmvlr's
             older versions, which noted nothing.
         fresh: Remove what the tool is noted to have written before.
+        more: Files that the tool will write beside those of the training.
 
     Yields:
         The folder; None on the other ranks.
@@ -116,13 +122,19 @@ def hold_work_dir(
         if fresh:
             folder.remove()
         there = set(os.listdir(folder.folder))
-        wanted = {'last_checkpoint', *filter(_CHECKPOINT.fullmatch, there)}
+        wanted = {'last_checkpoint', *more, *filter(_CHECKPOINT.fullmatch, there)}
         if resume and not folder.names:
             folder.adopt(wanted & there)
         # A resumed run leaves the config that is there.
         wanted |= {Path(config.filename or '').name} - ({''} | (there if resume else set()))
         folder.claim(wanted)
-        yield folder
+        try:
+            yield folder
+        except OSError as error:
+            # mmengine's logs do not say where the disk is full.
+            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) and not error.filename:
+                error.filename = str(folder.folder)
+            raise
 
 
 def build_trainer(config: Config) -> Runner:

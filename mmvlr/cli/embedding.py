@@ -2,7 +2,7 @@
 
 import argparse
 
-from mmvlr.utils.io import output_file
+from mmvlr.utils.command import output_file
 
 from .common import (
     DONE,

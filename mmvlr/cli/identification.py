@@ -6,7 +6,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from mmvlr.utils.io import output_file, output_folder
+from mmvlr.utils.command import output_file, output_folder
 from mmvlr.utils.text import printable
 
 from .common import (

@@ -1,6 +1,5 @@
 """Writing without half-written files."""
 
-import argparse
 import contextlib
 import csv
 import errno
@@ -64,7 +63,7 @@ def write_atomic(
             old = None
         if old is not None and stat.S_ISDIR(old):
             raise IsADirectoryError(errno.EISDIR, 'Is a folder, not a file', str(path))
-        if _is_written_through(path):
+        if is_written_through(path):
             with tempfile.TemporaryDirectory() as folder:
                 temporary = Path(folder, f'output{path.suffix}')
                 _call(write, temporary)
@@ -81,47 +80,14 @@ def write_atomic(
                 temporary.chmod(old & 0o777 if keep_mode else new & old)
             os.replace(temporary, real)
     except OSError as error:
-        if error.filename in (None, temporary, str(temporary)):
-            error.filename, error.filename2 = str(path), None
-        raise
+        if error.errno is None or error.filename not in (None, temporary, str(temporary)):
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
     return path
 
 
-def output_file(text: str) -> Path:
-    """Return the path of a file that is to be written; ``type=`` of an option of argparse.
-
-    Raises:
-        argparse.ArgumentTypeError: It is a folder, or nothing can be written there.
-    """
-    path = Path(os.path.expanduser(text))
-    if path.is_dir():
-        raise argparse.ArgumentTypeError(f'{path} is a folder; name a file')
-    # What is renamed needs the right to its folder.
-    _check_writable(path if _is_written_through(path) else Path(os.path.realpath(path)).parent)
-    return path
-
-
-def output_folder(text: str) -> Path:
-    """Return the path of a folder that is to be filled; ``type=`` of an option of argparse.
-
-    Raises:
-        argparse.ArgumentTypeError: It is a file, or nothing can be written there.
-    """
-    path = Path(os.path.expanduser(text))
-    _check_writable(path / 'file' if path.is_file() else path)
-    return path
-
-
-def _check_writable(place: Path) -> None:
-    while not os.path.lexists(place):
-        place = place.parent
-    if place.is_file():
-        raise argparse.ArgumentTypeError(f'{place} is a file, not a folder')
-    if not os.access(place, os.W_OK):
-        raise argparse.ArgumentTypeError(f'there is no right to write to {place}')
-
-
-def _is_written_through(path: Path) -> bool:
+def is_written_through(path: Path) -> bool:
+    """Say whether a path is a device or pipe, that bytes go into and nothing is renamed over."""
     # A redirected output is a regular file that others have open.
     if str(path.absolute()).startswith(('/dev/std', '/dev/fd/', '/proc/')):
         return True

@@ -54,14 +54,16 @@ def _take(path: Path, mark: bytes, wait: float | None) -> int:
             # Whoever had the lock before may have removed the file.
             with contextlib.suppress(FileNotFoundError):
                 if os.path.samestat(os.fstat(handle), os.stat(path, follow_symlinks=False)):
-                    if made:
-                        os.pwrite(handle, mark, 0)
+                    if made and os.pwrite(handle, mark, 0) < len(mark):
+                        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
                     _held.add(handle)
                     return handle
         except BaseException as error:
-            if made and isinstance(error, OSError) and error.errno in _NO_LOCKS:
+            if made and not isinstance(error, BlockingIOError):
                 path.unlink(missing_ok=True)
             os.close(handle)
+            if isinstance(error, OSError) and error.filename is None:
+                error.filename = str(path)
             raise
         os.close(handle)
 
@@ -134,11 +136,12 @@ def locked(folder: str | Path, file: str = '', wait: float = 0.0) -> Iterator[No
             )
         else:
             if own:
-                os.ftruncate(handle, len(_MARK))
-                os.pwrite(
-                    handle, f'process {os.getpid()} on {socket.gethostname()}'.encode(), len(_MARK)
-                )
                 stack.callback(os.ftruncate, handle, len(_MARK))
+                # A full disk takes nothing but the name of the holder.
+                with contextlib.suppress(OSError):
+                    os.ftruncate(handle, len(_MARK))
+                    holder = f'process {os.getpid()} on {socket.gethostname()}'
+                    os.pwrite(handle, holder.encode(), len(_MARK))
         yield
 
 

@@ -75,7 +75,7 @@ class OutputFolder:
     def names(self) -> set[str]:
         """Names below the folder, with slashes, of what the tool wrote or is about to write."""
         noted = {} if self._journal is None else self._journal.found
-        return {name for name, entry in noted.items() if entry['tool'] == self.tool}
+        return {name for name, entry in noted.items() if entry.get('tool') == self.tool}
 
     def claim(self, names: Iterable[str]) -> None:
         """Note files that are about to be written.

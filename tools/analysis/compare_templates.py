@@ -21,7 +21,8 @@ from mmvlr.evaluation import FaceTable
 from mmvlr.evaluation.functional import Resampled, open_set_rates, resample
 from mmvlr.identification.templates import TemplateRule, template_config
 from mmvlr.registry import TEMPLATES
-from mmvlr.utils.io import output_file, write_csv
+from mmvlr.utils.command import output_file, tell_write_errors
+from mmvlr.utils.io import write_csv
 
 #: Name in the tables -> rule; the others are compared with the first.
 RULES = {
@@ -207,6 +208,7 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
     return '\n'.join(lines)
 
 
+@tell_write_errors
 def main(argv: list[str] | None = None) -> int:
     """Compare; return the exit code."""
     parser = argparse.ArgumentParser(

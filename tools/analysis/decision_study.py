@@ -35,7 +35,7 @@ from mmvlr.identification.conformal import (
     conformal_threshold,
     quality_edges,
 )
-from mmvlr.utils.io import output_file
+from mmvlr.utils.command import output_file, tell_write_errors
 
 RULES = ('plain', 'grouped', 'per RI bin')
 COVERAGES = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5)
@@ -377,6 +377,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+@tell_write_errors
 def main(argv: list[str] | None = None) -> int:
     """Run the study; return the exit code."""
     args = parse_args(argv)

@@ -19,7 +19,8 @@ from mmengine.registry import DefaultScope
 
 from mmvlr.apis import build_metrics, compare_faces, evaluate_faces, load_config, load_faces
 from mmvlr.registry import DATASETS
-from mmvlr.utils.io import output_file, output_folder, write_atomic
+from mmvlr.utils.command import output_file, output_folder, tell_write_errors
+from mmvlr.utils.io import write_atomic
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -53,6 +54,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+@tell_write_errors
 def main(argv: list[str] | None = None) -> int:
     """Evaluate; return the exit code."""
     args = parse_args(argv)

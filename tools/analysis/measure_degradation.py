@@ -30,7 +30,8 @@ from mmvlr.datasets.degradation_statistics import (
 )
 from mmvlr.datasets.transforms import ImageError, read_image, resize
 from mmvlr.datasets.transforms.degradation import read_preset
-from mmvlr.utils.io import output_file, write_atomic
+from mmvlr.utils.command import output_file, tell_write_errors
+from mmvlr.utils.io import write_atomic
 from mmvlr.version import __version__
 
 SHOWN = 10
@@ -258,6 +259,7 @@ def run(args: argparse.Namespace) -> None:
         draw({'measured': (shown, statistics), **fitted}, args.figure)
 
 
+@tell_write_errors
 def main(argv: list[str] | None = None) -> int:
     """Measure a folder; return the exit code."""
     args = parse_args(argv)

@@ -6,7 +6,7 @@ import sys
 from mmengine.config import DictAction
 
 from mmvlr.apis.report import build_report
-from mmvlr.utils.io import output_file
+from mmvlr.utils.command import output_file, tell_write_errors
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -26,6 +26,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+@tell_write_errors
 def main(argv: list[str] | None = None) -> int:
     """Write the page; return the exit code."""
     args = parse_args(argv)

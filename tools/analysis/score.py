@@ -12,7 +12,7 @@ from mmengine.config import DictAction
 
 from mmvlr.apis import load_config
 from mmvlr.apis.scoring import score_faces
-from mmvlr.utils.io import output_file
+from mmvlr.utils.command import output_file, tell_write_errors
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -32,6 +32,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+@tell_write_errors
 def main(argv: list[str] | None = None) -> int:
     """Score; return the exit code."""
     args = parse_args(argv)

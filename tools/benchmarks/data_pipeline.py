@@ -49,7 +49,7 @@ from mmvlr.datasets.base import IMAGE_SUFFIXES
 from mmvlr.datasets.storage import write_pack
 from mmvlr.datasets.transforms import read_image
 from mmvlr.registry import MODELS
-from mmvlr.utils.io import output_file
+from mmvlr.utils.command import output_file
 
 CONFIG = 'configs/riface/mobilefacenet_tinyface.py'
 BATCHED = 'configs/riface/mobilefacenet_tinyface_batched.py'

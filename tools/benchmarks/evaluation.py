@@ -28,7 +28,8 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from mmvlr.evaluation.functional import closed_set_identification, open_set_identification
-from mmvlr.utils.io import output_file, write_atomic
+from mmvlr.utils.command import output_file
+from mmvlr.utils.io import write_atomic
 
 SIZES = {
     'tinyface': dict(gallery=157_871, mates=4_443, probes=3_728, people=2_569),

@@ -27,7 +27,7 @@ from rich.progress import track
 from mmvlr.datasets.base import IMAGE_SUFFIXES
 from mmvlr.datasets.storage import ImageError, PackReader, RecordIOReader, write_pack
 from mmvlr.datasets.transforms import read_image
-from mmvlr.utils.io import output_file
+from mmvlr.utils.command import output_file, tell_write_errors
 from mmvlr.utils.locks import locked
 
 #: Files that are no images are packed up to this size: label files, not archives.
@@ -181,6 +181,7 @@ def verify(path: Path) -> int:
     return int(bool(damaged))
 
 
+@tell_write_errors
 def main(argv: list[str] | None = None) -> int:
     """Pack or verify; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.split('\n\n')[0])
@@ -211,9 +212,6 @@ def main(argv: list[str] | None = None) -> int:
     try:
         with locked(args.out.parent, args.out.name):
             pack = write_pack(args.out, source.items(), source.folders)
-    except OSError as error:
-        print(f'pack.py: {error}', file=sys.stderr)
-        return 1
     except BrokenImagesError:
         print(f'{args.out} is not written; --skip-broken leaves such images out')
     else:

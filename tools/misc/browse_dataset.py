@@ -26,7 +26,8 @@ from mmvlr.apis import load_config
 from mmvlr.datasets.base import set_epoch
 from mmvlr.datasets.transforms import native_collate
 from mmvlr.registry import DATASETS, MODELS
-from mmvlr.utils.io import output_file, write_atomic
+from mmvlr.utils.command import output_file, tell_write_errors
+from mmvlr.utils.io import write_atomic
 from mmvlr.visualization import FaceCard, contact_sheet
 
 
@@ -192,6 +193,7 @@ def _about(sample: Any, index: int, epoch: int | None) -> tuple[str, ...]:
     return name, role if epoch is None else f'{role}, draw {epoch + 1}'
 
 
+@tell_write_errors
 def main(argv: list[str] | None = None) -> int:
     """Draw the sheet; return the exit code."""
     args = parse_args(argv)

@@ -29,8 +29,9 @@ import torch
 from mmvlr.models.backbones import FaceBackbone, InceptionResnetV1, IResNet, MobileFaceNet
 from mmvlr.models.data_preprocessor import FaceDataPreprocessor
 from mmvlr.utils.checkpoint import save_pretrained
+from mmvlr.utils.command import output_file, tell_write_errors
 from mmvlr.utils.compat import UntrustedCheckpointError, load_checkpoint_file
-from mmvlr.utils.io import output_file, sha256_of
+from mmvlr.utils.io import sha256_of
 
 #: Where training checkpoints keep the weights; a bare state dict has none of these.
 WRAPPERS = ('state_dict', 'state_dict_backbone')
@@ -349,6 +350,7 @@ def convert(source: Path, out: Path, name: str, depth: int | None = None) -> str
     return line
 
 
+@tell_write_errors
 def main(argv: list[str] | None = None) -> int:
     """Run the converter; return the exit code."""
     parser = argparse.ArgumentParser(

@@ -18,7 +18,7 @@ from mmvlr.models.backbones import MobileFaceNet
 from mmvlr.models.backbones.mobilefacenet import ConvBN
 from mmvlr.models.data_preprocessor import FaceDataPreprocessor
 from mmvlr.utils.checkpoint import save_pretrained
-from mmvlr.utils.io import output_file
+from mmvlr.utils.command import output_file, tell_write_errors
 
 BODY = 'MobileFaceNet/MobileFaceNet'
 
@@ -108,6 +108,7 @@ def convert(weights: dict[str, np.ndarray], backbone: MobileFaceNet) -> None:
         raise ValueError(f'{len(left)} weights were not used: {sorted(left)[:3]} ...')
 
 
+@tell_write_errors
 def main(argv: list[str] | None = None) -> int:
     """Run the converter; return the exit code."""
     parser = argparse.ArgumentParser(
