@@ -7,11 +7,13 @@ differ in the weights alone.
 """
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mmvlr.registry import TEMPLATES
+from mmvlr.registry import TEMPLATES, check_registered
+from mmvlr.utils.schema import FileFormatError
 from mmvlr.utils.vectors import unit_rows
 
 from .functional.averaging import weighted_means
@@ -287,6 +289,38 @@ def template_config(template: str | Mapping[str, Any]) -> dict[str, Any]:
             f'there is no template rule {template!r}; there are {", ".join(sorted(short))}'
         )
     return dict(type=short.get(template, template))
+
+
+def find_lacking(
+    rule: TemplateRule, qualities: Mapping[str, np.ndarray], count: int
+) -> tuple[int, str] | None:
+    """Row of the first of ``count`` images that lacks a quality the rule needs, and its name."""
+    for name in rule.needs:
+        bad = np.flatnonzero(~np.isfinite(qualities.get(name, np.full(count, np.nan))))
+        if len(bad):
+            return int(bad[0]), name
+    return None
+
+
+def build_stored_rule(
+    config: Mapping[str, Any], qualities: Mapping[str, np.ndarray], count: int, source: str | Path
+) -> TemplateRule:
+    """Build the rule that a file names, for the ``count`` images in it.
+
+    Raises:
+        FileFormatError: There is no such rule, it has no such options, or a quality that it needs
+            is missing.
+    """
+    try:
+        check_registered(config, TEMPLATES, str(source))
+        rule = TEMPLATES.build(dict(config))
+        lacking = find_lacking(rule, qualities, count)
+        if lacking:
+            raise ValueError(f'an image lacks the quality {lacking[1]!r}')
+    except (KeyError, TypeError, ValueError) as error:
+        remedy = 'update mmvlr, or import the module that registers the rule first'
+        raise FileFormatError(source, f'template: {config}: {error}', remedy) from error
+    return rule
 
 
 def as_quality(values: Any, name: str, length: int) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
@@ -10,18 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from mmvlr.evaluation.templates import template_config
-from mmvlr.registry import TEMPLATES, check_registered
+from mmvlr.evaluation.templates import build_stored_rule, template_config
+from mmvlr.registry import TEMPLATES
 from mmvlr.utils.contract import check_identity
-from mmvlr.utils.locks import locked
-from mmvlr.utils.schema import FileFormatError
 
-from .gallery_file import FILE, has_gallery, read_digest, read_gallery, write_gallery
-from .gallery_state import Enrolled, GalleryState, Matches, find_lacking
+from .gallery_file import FILE, has_gallery, read_digest, read_gallery, write_alone, write_gallery
+from .gallery_state import Enrolled, GalleryState, Matches
 from .search import search_config
-
-#: Seconds that a writer waits for the others.
-WAIT = 600.0
 
 
 class GalleryChangedError(ValueError):
@@ -92,9 +87,11 @@ class Gallery:
         return len(self._state)
 
     def __contains__(self, person: str) -> bool:
-        with suppress(KeyError):
-            return bool(self._state.find(person))
-        return False
+        try:
+            self._state.find(person)
+        except KeyError:
+            return False
+        return True
 
     def find(self, person: str) -> str:
         """Return a person's name as the gallery spells it.
@@ -248,9 +245,7 @@ class Gallery:
         Raises:
             KeyError: The person is not in the gallery.
         """
-        state = self._state
-        templates, owner = state.templates
-        return templates[owner == state.people.index(state.find(person))]
+        return self._state.find_templates(person)
 
     @property
     def counts(self) -> dict[str, int]:
@@ -308,7 +303,7 @@ class Gallery:
             FileFormatError: The folder holds a file of that name that is no gallery.
         """
         folder = Path(folder)
-        with _only_writer(folder):
+        with write_alone(folder):
             self._write(folder, keep_mode)
         return folder
 
@@ -362,7 +357,7 @@ class Gallery:
         folder = Path(folder)
         if identity is None and not has_gallery(folder):
             raise FileNotFoundError(f'{folder} holds no gallery: {FILE} is not there')
-        with _only_writer(folder):
+        with write_alone(folder):
             before = None
             if identity is None or has_gallery(folder):
                 gallery = cls.load(folder, identity, search)
@@ -398,30 +393,8 @@ class Gallery:
         path = str(Path(folder) / FILE)
         if identity is not None:
             check_identity(identity, stored.identity, path)
-        try:
-            check_registered(stored.template, TEMPLATES, path)
-            gallery = cls(stored.identity, stored.template, search)
-            lacking = find_lacking(gallery._state.rule, stored.qualities, len(stored.images))
-        except (KeyError, TypeError, ValueError) as error:
-            remedy = 'update mmvlr, or import the module that registers the rule first'
-            raise FileFormatError(path, f'template: {stored.template}: {error}', remedy) from error
-        if lacking:
-            problem = f'template: it needs the quality {lacking[1]!r} of every image'
-            raise FileFormatError(path, problem, 'take it from a backup')
+        build_stored_rule(stored.template, stored.qualities, len(stored.images), path)
+        gallery = cls(stored.identity, stored.template, search)
         gallery._state = gallery._state.restore(stored)
         gallery._source = Path(folder).resolve(), stored.digest
         return gallery
-
-
-@contextmanager
-def _only_writer(folder: Path) -> Iterator[None]:
-    made = not folder.exists()
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    try:
-        with locked(folder, FILE, wait=WAIT):
-            yield
-    except BaseException:
-        if made:
-            with suppress(OSError):
-                folder.rmdir()
-        raise

@@ -8,7 +8,8 @@ Its metadata hold format, version and the digest of all the rest. mmvlr 0.1 wrot
 import hashlib
 import json
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -17,6 +18,7 @@ import numpy as np
 from pydantic import Field
 
 from mmvlr.utils.io import sha256_of, write_atomic
+from mmvlr.utils.locks import locked
 from mmvlr.utils.schema import (
     Count,
     FileFormatError,
@@ -28,6 +30,8 @@ from mmvlr.utils.schema import (
 )
 
 FILE = 'gallery.safetensors'
+#: Seconds that a writer waits for the others.
+WAIT = 600.0
 FILE_VERSION_1 = 'gallery.json'
 _FORMAT, _VERSION = 'mmvlr gallery', 2
 _EMBEDDING, _QUALITY, _CONTENT = 'embedding', 'quality.', 'content'
@@ -134,6 +138,25 @@ def read_digest(folder: str | Path) -> str:
         return _read_json_version_1(Path(folder)).tensors
     except (FileNotFoundError, FileFormatError):
         return ''
+
+
+@contextmanager
+def write_alone(folder: Path) -> Iterator[None]:
+    """Be the only writer of the gallery in a folder, which is made if need be.
+
+    Raises:
+        LockedError: Another process writes it for more than ten minutes.
+    """
+    made = not folder.exists()
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        with locked(folder, FILE, wait=WAIT):
+            yield
+    except BaseException:
+        if made:
+            with suppress(OSError):
+                folder.rmdir()
+        raise
 
 
 def write_gallery(folder: str | Path, stored: StoredGallery, keep_mode: bool = False) -> str:

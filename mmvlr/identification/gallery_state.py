@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from mmvlr.evaluation.templates import TemplateRule, as_quality
+from mmvlr.evaluation.templates import TemplateRule, as_quality, find_lacking
 from mmvlr.utils.vectors import unit_rows
 
 from .gallery_file import StoredGallery
@@ -168,17 +168,25 @@ class GalleryState:
         names = (name for name in self.number if not unicodedata.is_normalized('NFC', name))
         return {unicodedata.normalize('NFC', name): name for name in names}
 
+    def spell(self, person: str) -> str:
+        """Return a person's name as it is spelled here, or would be if it is new.
+
+        Raises:
+            ValueError: See :func:`mmvlr.identification.names.normalize_name`.
+        """
+        if person in self.number:
+            return person
+        name = normalize_name(person)
+        return self._decomposed.get(name, name)
+
     def find(self, person: str) -> str:
         """Return a person's name as it is spelled here.
 
         Raises:
             KeyError: There is no such person.
         """
-        if person in self.number:
-            return person
         with suppress(ValueError):
-            name = normalize_name(person)
-            if (name := self._decomposed.get(name, name)) in self.number:
+            if (name := self.spell(person)) in self.number:
                 return name
         raise KeyError(f'{person!r} is not in the gallery of {len(self):,} people')
 
@@ -190,6 +198,11 @@ class GalleryState:
         """Return a copy of the images of a person."""
         number = self.number[self.find(person)]
         return self.images.take(np.flatnonzero(self.images.person == number))
+
+    def find_templates(self, person: str) -> np.ndarray:
+        """Return the unit templates of a person, (T, D)."""
+        templates, owner = self.templates
+        return templates[owner == self.people.index(self.find(person))]
 
     def search(self, embeddings: Any, k: int) -> Matches:
         """Return the k people who resemble each probe most."""
@@ -275,13 +288,7 @@ class GalleryState:
     ) -> 'Checked':
         """Return what is to be enrolled, unless it cannot be."""
         people = list(people)
-        spelled = {}
-        for person in dict.fromkeys(people):
-            try:
-                spelled[person] = self.find(person)
-            except KeyError:
-                spelled[person] = normalize_name(person)
-        people = [spelled[person] for person in people]
+        people = [self.spell(person) for person in people]
         names = [''] * len(people) if names is None else list(names)
         for name in names:
             if not isinstance(name, str):
@@ -374,17 +381,6 @@ class Checked:
             {name: values[rows] for name, values in self.qualities.items()},
             [self.names[row] for row in rows],
         )
-
-
-def find_lacking(
-    rule: TemplateRule, qualities: Mapping[str, np.ndarray], count: int
-) -> tuple[int, str] | None:
-    """Row of the first of ``count`` images that lacks a quality the rule needs, and its name."""
-    for name in rule.needs:
-        bad = np.flatnonzero(~np.isfinite(qualities.get(name, np.full(count, np.nan))))
-        if len(bad):
-            return int(bad[0]), name
-    return None
 
 
 def _label(person: str, image: str) -> str:

@@ -135,8 +135,17 @@ class Identifier:
                     owners, results.embedding, results.qualities, results.names
                 )
         self._gallery = gallery
+        if remove and self.folder is not None:
+            # By name alone nobody can tell whose they are, so they stay.
+            endings = ('safetensors', 'json')
+            left = [path for end in endings for path in self.folder.glob(f'.gallery.*.{end}')]
+            if left:
+                notes.append(
+                    f'{len(left)} files such as {left[0]} look like what a killed mmvlr 0.1 has '
+                    'left; they may hold faces of removed people: delete them'
+                )
         if results is None:
-            return Enrollment(len(gallery), removed=list(remove))
+            return Enrollment(len(gallery), removed=list(remove), notes=notes)
         owners = [gallery.find(owner) for owner in owners]
         shared = [
             (results.names[row], owners[row], image, other) for row, other, image in found.shared

@@ -24,6 +24,8 @@ def normalize_name(name: str) -> str:
     """
     if not isinstance(name, str):
         raise ValueError(f'names of people must be text, got {name!r}')
+    if name.isascii() and name.isprintable() and name.strip():
+        return name
     if all(unicodedata.category(c) in ('Cc', 'Cf', 'Zs', 'Zl', 'Zp') for c in name):
         raise ValueError(f'a person is without name, or it is blank ({name!r}): name the person')
     if not name.isprintable() and any(map(is_control, name)):

@@ -251,7 +251,7 @@ def test_two_who_loaded_the_same_do_not_overwrite_each_other(gallery, rng, tmp_p
 
 def test_a_writer_waits_for_another(gallery, tmp_path, monkeypatch):
     gallery.save(tmp_path)
-    monkeypatch.setattr('mmvlr.identification.gallery.WAIT', 0.1)
+    monkeypatch.setattr('mmvlr.identification.gallery_file.WAIT', 0.1)
     with locked(tmp_path, FILE):
         for work in (gallery.save, lambda folder: Gallery.update(folder).__enter__()):
             with pytest.raises(LockedError, match=FILE):

@@ -94,6 +94,16 @@ def test_enroll_identify_remove(inferencer, people, tmp_path):
     assert Gallery.load(tmp_path / 'gallery').people == ['Eve', 'Bob']
 
 
+def test_leftovers_of_the_first_version_are_named_at_removal(inferencer, people, tmp_path):
+    identifier = Identifier(inferencer, tmp_path / 'gallery')
+    identifier.enroll(people)
+    assert identifier.remove('Ann').notes == []
+    left = tmp_path / 'gallery' / '.gallery.safetensors.a1b2c3d4.safetensors'
+    left.write_text('cut')
+    (note,) = identifier.remove('Bob').notes
+    assert str(left) in note and left.exists()
+
+
 def test_two_enroll_at_once(inferencer, tmp_path):
     """Both embed before either saves, into a folder that is not there."""
     barrier = FORK.Barrier(2)
