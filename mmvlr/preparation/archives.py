@@ -531,9 +531,10 @@ class Archive:
                 who = '' if person is None else person
                 self.report.rows.append(dict(file=self._name(path), part=part, person=who, **facts))
         self.report.rows.sort(key=lambda row: row['file'])
+        order = list(self.report.found)
         entries = [
             Entry(row['sha256'], row['part'], row['person'], row['file'])
-            for row in sorted(self.report.rows, key=lambda row: row['part'] != 'train')
+            for row in sorted(self.report.rows, key=lambda row: order.index(row['part']))
         ]
         harm, harmless = name_copies(entries)
         self.report.problems.update(harm)

@@ -1,6 +1,7 @@
 """The command ``mmvlr`` on small files: what it prints, writes and returns."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -74,6 +75,44 @@ def test_model_from_the_environment(mmvlr, faces):
     code, document = mmvlr('quality', faces / 'people', model_used=False)
     assert code == 0
     assert len(document['faces']) == 16
+
+
+@pytest.mark.parametrize('command', ['quality', 'embed', 'enroll'])
+def test_linked_people_are_used_and_what_cannot_be_read_is_named(
+    mmvlr, faces, tmp_path, monkeypatch, command
+):
+    root = tmp_path / 'people'
+    root.mkdir()
+    people = sorted((faces / 'people').iterdir())
+    (root / 'linked').symlink_to(people[0])
+    shutil.copytree(people[1], root / 'own')
+    (root / 'own' / 'loop').symlink_to(root / 'own')
+    (root / 'own' / 'gone.png').symlink_to('nowhere.png')
+    shutil.copytree(people[2], root / 'denied')
+    scandir = os.scandir
+
+    def refuse(path='.'):
+        if os.fspath(path) == str(root / 'denied'):
+            raise PermissionError(13, 'Permission denied', str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, 'scandir', refuse)
+    arguments = dict(
+        quality=[root],
+        embed=[root, '--out', tmp_path / 'faces.npz'],
+        enroll=[tmp_path / 'gallery', root],
+    )
+    code, document = mmvlr(command, *arguments[command])
+    assert code == 3
+    reasons = {failure['name']: failure['reason'] for failure in document['failures']}
+    assert set(reasons) == {str(root / 'own' / 'gone.png'), str(root / 'denied')}
+    assert 'Permission denied' in reasons[str(root / 'denied')]
+    used = dict(
+        quality=lambda: len(document['faces']),
+        embed=lambda: document['faces'],
+        enroll=lambda: sum(document['enrolled'].values()),
+    )
+    assert used[command]() == 4
 
 
 def test_error_names_the_file(mmvlr, tmp_path, capsys):

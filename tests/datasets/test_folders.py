@@ -117,6 +117,44 @@ def test_people_without_probe_are_named(people, warned):
     assert 'noticed: 2 people in the gallery without a probe (1, 10)' in warned()
 
 
+@pytest.mark.parametrize(
+    'names', [('1', '01'), ('1', '١'), ('7', '７', '007'), ('Ren\u00e9', 'Rene\u0301')]
+)
+def test_names_that_look_alike_are_two_people(tmp_path, write_face, names, warned):
+    """In training and in the test, each folder is a person of its own; it is said."""
+    for name in (*names, '5'):
+        for n in range(2):
+            write_face(tmp_path / name / f'{name[:1]}{n}{len(name)}.png')
+    train = FaceFolder(data_root=str(tmp_path))
+    test = FaceFolder(data_root=str(tmp_path), split='test')
+    assert train.num_classes == len(names) + 1
+    for dataset in (train, test):
+        of_folder = {}
+        for info in dataset.infos():
+            of_folder.setdefault(info['img_path'].split('/')[-2], set()).add(info['identity'])
+        assert sorted(of_folder) == sorted((*names, '5'))
+        assert sorted(map(len, of_folder.values())) == [1] * len(of_folder)
+        assert len(set.union(*of_folder.values())) == len(of_folder)
+        (found,) = (v for k, v in dataset.noticed.items() if v and 'two here' in k)
+        assert sorted(found[0].split(' and ')) == sorted(names)
+    assert 'two here' in warned()
+
+
+def test_numbers_of_21_digits(tmp_path, write_face):
+    """An identity has 64 bits: longer numbers are counted anew, those of a set together."""
+    long = [f'{10**20 + n}' for n in (3, 1, 2)]
+    for name in long:
+        for n in range(2):
+            write_face(tmp_path / name / f'{name}_{n}.png')
+    for split, roles in (('train', ['train'] * 2), ('test', ['gallery', 'probe'])):
+        infos = list(FaceFolder(data_root=str(tmp_path), split=split).infos())
+        assert [info['role'] for info in infos] == roles * 3
+        assert [info['img_path'].split('/')[-2] for info in infos[::2]] == sorted(long)
+        identities = [info['identity'] for info in infos]
+        assert identities == [0, 0, 1, 1, 2, 2]
+        assert np.array(identities).dtype == np.int64
+
+
 def test_unknown_split(people):
     with pytest.raises(ValueError, match="'train' or 'test'"):
         FaceFolder(data_root=str(people), split='val')

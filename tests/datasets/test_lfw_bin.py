@@ -60,6 +60,9 @@ FORMS = {
     'python 2': python2_pickle(IMAGES, SAME),
     'list': pickle.dumps([IMAGES, SAME]),
     'arrays': pickle.dumps((arrays(), np.array(SAME))),
+    'columns': pickle.dumps(([a[:, None] for a in arrays()], [np.array([s]) for s in SAME])),
+    'rows, strided': pickle.dumps(([a.repeat(2)[None, ::2] for a in arrays()], SAME), protocol=5),
+    'array of objects': pickle.dumps((np.array(IMAGES, object), np.array(SAME)[:, None])),
     'arrays, NumPy 1': old_numpy(pickle.dumps((arrays(), list(np.array(SAME))), protocol=2)),
     'arrays, protocol 5': pickle.dumps((arrays(), list(np.array(SAME))), protocol=5),
     'bytearrays and numbers': pickle.dumps(
@@ -79,6 +82,21 @@ def test_forms(tmp_path, form):
     assert len(reader) == len(IMAGES)
     for number in (0, 7, 39):
         np.testing.assert_array_equal(reader.image(str(number)), pixels(number))
+
+
+def test_real_file(shared):
+    """insightface's own: columns (N, 1)."""
+    path = shared / 'data' / 'formats' / 'small_lfw.bin'
+    dataset = LFWBin(str(path), pipeline=[dict(type='LoadFace')])
+    assert len(dataset) == 20 and len(dataset.metainfo['same']) == 10
+    with path.open('rb') as file:
+        columns, same = pickle.load(file, encoding='bytes')
+    assert columns[0].ndim == 2
+    assert dataset.metainfo['same'].tolist() == [bool(flag) for flag in same]
+    for index in (0, 19):
+        expected = Image.open(io.BytesIO(columns[index].tobytes())).convert('RGB')
+        difference = np.abs(dataset[index]['img'].astype(int) - np.asarray(expected))
+        assert difference.mean() < 1
 
 
 def test_old_numpy_form_differs():

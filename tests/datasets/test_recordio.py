@@ -207,6 +207,26 @@ def test_another_name(tmp_path):
     assert len(RecordIOFaces(data_root=str(tmp_path), rec='other.rec')) == 2
 
 
+def test_folder_and_file_are_both_named(rec):
+    by_folder, by_file = (RecordIOFaces(str(root)) for root in (rec.parent, rec))
+    infos = [[(i['img_path'], i['gt_label']) for i in d.infos()] for d in (by_folder, by_file)]
+    assert infos[0] == infos[1] and len(infos[0]) == len(LABELS)
+    assert RecordIOReader(rec.parent).keys.tolist() == RecordIOReader(rec).keys.tolist()
+
+
+def test_real_file_without_a_header_record(shared):
+    dataset = RecordIOFaces(str(shared / 'data' / 'formats'), pipeline=[dict(type='LoadFace')])
+    assert [info['gt_label'] for info in dataset.infos()] == [0] * 4 + [1] * 4
+    assert all(dataset[index]['img'].shape[2] == 3 for index in range(8))
+
+
+def test_image_with_several_labels_is_no_header(tmp_path):
+    """Record 0 of a file without a header may have an array of labels."""
+    records = {n: header(n % 2, 7.5) + encode(pixels(n)) for n in range(4)}
+    reader = RecordIOReader(write_records(tmp_path, records))
+    assert reader.image_keys().tolist() == [0, 1, 2, 3]
+
+
 def test_without_a_header_record(tmp_path):
     """MXNet's own im2rec numbers images from 0 and has no header."""
     records = {n: header(n % 2) + encode(pixels(n)) for n in range(4)}

@@ -5,7 +5,7 @@ import pytest
 import scipy.io
 
 from mmvlr.datasets import NO_IDENTITY, TinyFace
-from mmvlr.datasets.pairs_files import prefix_identity, read_pairs
+from mmvlr.datasets.pairs_files import has_prefix, prefix_identity, read_pairs
 
 
 def rows(dataset):
@@ -109,6 +109,32 @@ def test_missing_mat_gives_the_identities_of_the_names(tinyface_root, write_pair
     for stem in ('gallery_match', 'probe'):
         said = f'{stem}_img_ID_pairs.mat is missing; identities of gallery and probe' in warned()
         assert said == (stem in missing)
+
+
+def test_numbers_in_names_that_are_too_long_or_alike(tinyface_root, write_face):
+    """Without .mat files: the partition of the names is kept, and doubts are said."""
+    test = tinyface_root / 'Testing_Set'
+    for folder, file in (('Gallery_Match', '1'), ('Probe', '2')):
+        write_face(test / folder / f'{10**20}_{file}.jpg')
+        write_face(test / folder / f'0{10 + int(file)}_9.jpg')
+    for path in test.glob('*.mat'):
+        path.unlink()
+    dataset = TinyFace(data_root=str(tinyface_root), split='test')
+    people = {}
+    for role, name, identity in rows(dataset):
+        if role != 'distractor':
+            people.setdefault(int(name.split('_')[0]), set()).add(identity)
+    assert sorted(people) == [11, 12, 10**20]
+    assert [len(identities) for identities in people.values()] == [1, 1, 1]
+    assert all(identity < 2**63 for (identity,) in people.values())
+    reason = 'numbers in file names that are one person here'
+    assert sorted(dataset.noticed[reason]) == ['011 and 11', '012 and 12']
+
+
+def test_digits_of_other_scripts_are_no_number():
+    assert not has_prefix('١_1.jpg')
+    with pytest.raises(ValueError, match='no identity'):
+        prefix_identity('１２_1.jpg')
 
 
 @pytest.mark.parametrize('folder', ['Gallery_Match', 'Probe'])

@@ -153,14 +153,9 @@ def unexpected(root, **_):
     (root / 'Training_Set/²').mkdir()
     (root / 'tinyface.zip').write_bytes(b'PK')
     (root / 'Training_Set/list.txt').write_text('')
-    (root / 'Testing_Set/Gallery_Match/Thumbs.db').write_text('')
     return {
         'unexpected folders': ['Training_Set/copies', 'Training_Set/²'],
-        'unexpected files': [
-            'Testing_Set/Gallery_Match/Thumbs.db',
-            'Training_Set/list.txt',
-            'tinyface.zip',
-        ],
+        'unexpected files': ['Training_Set/list.txt', 'tinyface.zip'],
         ASCII: [r"Training_Set/²: '\xb2'"],
     }
 
@@ -236,6 +231,31 @@ def wrong_folder(root, write_face, **_):
     }
 
 
+def same_number(root, write_face, **_):
+    write_face(root / 'Training_Set/07/7_8.jpg')
+    return {'folders of people with the same number': ['Training_Set: 07 and 7']}
+
+
+def copies(root, write_face, **_):
+    """Also in a part that is named for another person, and within a part."""
+    test = root / 'Testing_Set'
+    shutil.copy(test / 'Gallery_Match/11_1.jpg', test / 'Gallery_Distractor/b.jpg')
+    shutil.copy(root / 'Training_Set/10/10_1.jpg', test / 'Gallery_Distractor/c.jpg')
+    shutil.copy(root / 'Training_Set/2/2_3.jpg', root / 'Training_Set/10/10_2.jpg')
+    tail = 'images that are byte for byte in'
+    return {
+        f'distractor {tail} gallery too': [
+            'Testing_Set/Gallery_Distractor/b.jpg = Testing_Set/Gallery_Match/11_1.jpg'
+        ],
+        f'distractor {tail} train too': [
+            'Testing_Set/Gallery_Distractor/c.jpg = Training_Set/10/10_1.jpg'
+        ],
+        'train images that are there under two people': [
+            'Training_Set/2/2_3.jpg = Training_Set/10/10_2.jpg'
+        ],
+    }
+
+
 DAMAGES = [
     truncated,
     no_image,
@@ -248,6 +268,8 @@ DAMAGES = [
     entries,
     people_alike,
     wrong_folder,
+    same_number,
+    copies,
 ]
 
 
@@ -294,12 +316,21 @@ def test_format_hidden_and_readme_are_notes(tinyface_root):
     (image.parent / '._2_1.jpg').write_bytes(b'mac')
     (tinyface_root / 'README.txt').write_text('')
     (tinyface_root / 'manifest.csv').write_text('of an earlier run')
+    for litter in ('Thumbs.db', 'Training_Set/desktop.ini', 'Training_Set/2/THUMBS.DB'):
+        (tinyface_root / litter).write_bytes(b'')
+    shutil.copy(image.parent / '2_3.jpg', image.parent / '2_4.jpg')
     report = check_archive('tinyface', tinyface_root)
     assert not report.problems
     del report.notes[COUNTS]
     assert report.notes == {
         'hidden files and folders, which are not read': ['Training_Set/2/._2_1.jpg'],
         'files and folders that are not read': ['README.txt'],
+        'files of the operating system, which are not read': [
+            'Training_Set/2/THUMBS.DB',
+            'Training_Set/desktop.ini',
+            'Thumbs.db',
+        ],
+        'train images that are there twice': ['Training_Set/2/2_4.jpg = Training_Set/2/2_3.jpg'],
         FORMAT: ['Training_Set/2/2_1.jpg: PNG', 'Training_Set/2/2_2.jpg: GIF'],
     }
 
@@ -519,6 +550,9 @@ def test_survface_damages(survface_root, write_face, write_name_pairs):
         ],
         'positive pairs that the file names contradict': [
             f'{place}/positive_pairs_names.mat: 32_2.jpg and 33_cam1_1.jpg'
+        ],
+        'unmated_probe images that are byte for byte in train too': [
+            'Face_Identification_Test_Set/unmated_probe/7_cam1_1.jpg = training_set/7/7_cam1_1.jpg'
         ],
         'people in training and test alike': [
             'training_set/7: also in the test, '

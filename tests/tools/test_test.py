@@ -2,14 +2,18 @@
 
 import json
 import os
+import shutil
 
 import pytest
 import torch
+from PIL import Image
 
-from mmvlr.apis import FaceInferencer
+from mmvlr.apis import FaceInferencer, load_config
 from mmvlr.utils.checkpoint import CheckpointMismatchError
 from mmvlr.utils.compat import load_checkpoint_file
 from mmvlr.utils.contract import ContractMismatchError
+
+from ..people import people_folders
 
 # mmengine names its loggers by the second; several runs in one process may share a name.
 pytestmark = pytest.mark.filterwarnings('ignore:.*has been created:UserWarning')
@@ -19,11 +23,11 @@ pytestmark = pytest.mark.filterwarnings('ignore:.*has been created:UserWarning')
 def run(tool, config_file, tmp_path):
     """Return a function: checkpoint and further arguments -> metrics."""
 
-    def test(checkpoint, *arguments):
+    def test(checkpoint, *arguments, config=config_file):
         out = tmp_path / 'inner' / 'result.json'
         code = tool('test.py').main(
             [
-                config_file,
+                config,
                 str(checkpoint),
                 *('--out', str(out), '--work-dir', str(tmp_path / 'work')),
                 *arguments,
@@ -152,3 +156,30 @@ def test_failure_writes_no_result(run, trained, tmp_path):
     with pytest.raises(FileNotFoundError, match=r'gone\.pth does not exist'):
         run(tmp_path / 'gone.pth')
     assert not (tmp_path / 'inner').exists()
+
+
+@pytest.mark.parametrize('cached', [False, True])
+def test_what_is_odd_about_the_test_set_is_in_the_result(
+    run, trained, config_file, tmp_path, cached
+):
+    """Also where the embeddings come from a cache; the numbers are those without."""
+    faces = tmp_path / 'faces'
+    people_folders(faces, range(4), 3)
+    for path in faces.rglob('*.png'):
+        with Image.open(path) as image:
+            image.resize((75, 100)).save(path)
+    shutil.copy(next(faces.glob('*/0.png')), next(faces.glob('*/1.png')))
+    config = load_config(config_file)
+    pipeline = config.test_dataloader.dataset.pipeline
+    config.test_dataloader.dataset = dict(
+        type='FaceFolder', data_root=str(faces), split='test', pipeline=pipeline
+    )
+    config.test_evaluator = dict(type='ClosedSetMetric', prefix='folder', ranks=(1,))
+    config.dump(tmp_path / 'folder.py')
+    cache = ['--cache', str(tmp_path / 'cache')] if cached else []
+    first = run(trained / 'epoch_3.pth', *cache, config=str(tmp_path / 'folder.py'))
+    assert first == run(trained / 'epoch_3.pth', *cache, config=str(tmp_path / 'folder.py'))
+    warnings = first.pop('warnings')
+    assert len([line for line in warnings if 'have another shape' in line]) == 2
+    assert len([line for line in warnings if 'byte for byte in gallery' in line]) == 1
+    assert all(isinstance(value, float) for value in first.values())
