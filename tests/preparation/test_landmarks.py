@@ -9,7 +9,9 @@ import pytest
 from PIL import Image
 
 from mmvlr.datasets import alignment_of
-from mmvlr.datasets.alignment import FOUR_POINTS, TEMPLATE, align_face, align_tree
+from mmvlr.datasets.alignment import FOUR_POINTS, TEMPLATE
+from mmvlr.preparation import align_tree
+from mmvlr.preparation.alignment import align_face
 from mmvlr.preparation.landmarks import LandmarkRecipe, read_landmarks
 
 from ..tools.conftest import tool  # noqa: F401 - a fixture
