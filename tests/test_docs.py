@@ -122,7 +122,7 @@ def test_code_runs(page, tmp_path):
     pytest.importorskip('skimage')
     # Copies and not links, as a page may write below configs; a subprocess, as what the pages
     # register must not be seen by other tests.
-    for name in ('configs', 'tools'):
+    for name in ('configs', 'tools', 'projects'):
         (tmp_path / name).mkdir()
         for entry in (ROOT / name).iterdir():
             (tmp_path / name / entry.name).symlink_to(entry)

@@ -106,6 +106,21 @@ def test_wheel_has_working_tools(wheel, tool):
     assert '--launcher' in run(sys.executable, script, '--help', **outside(wheel))
 
 
+def test_wheel_knows_its_commands_and_configs_by_name(wheel):
+    mmvlr = [sys.executable, '-m', 'mmvlr']
+    assert 'fit-degradation' in run(*mmvlr, **outside(wheel))
+    assert '--launcher' in run(*mmvlr, 'train', '--help', **outside(wheel))
+    code = (
+        'from mmvlr.engine.building import load_config\n'
+        'for name in ("riface/r50_tinyface", "configs/riface/r50_tinyface.py"):\n'
+        '    print(load_config(name).filename)\n'
+    )
+    found = run(sys.executable, '-c', code, **outside(wheel)).split()
+    assert {Path(name).resolve() for name in found} == {
+        (wheel / 'mmvlr/.mim/configs/riface/r50_tinyface.py').resolve()
+    }
+
+
 def test_metadata_agrees(wheel):
     (metadata,) = wheel.glob('*.dist-info/METADATA')
     text = metadata.read_text(encoding='utf-8')

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from mmvlr.apis import FaceInferencer, FaceResults
 
 #: Exit codes. 2 is argparse's: wrong usage.
-DONE, FAILED, LEFT_OUT, NO_MATCH, NO_FACE = 0, 1, 3, 4, 5
+DONE, FAILED, LEFT_OUT, NO_MATCH, NO_FACE, INTERRUPTED = 0, 1, 3, 4, 5, 130
 MODEL_VARIABLE = 'MMVLR_MODEL'
 
 CODES = """exit codes:
@@ -21,7 +21,8 @@ CODES = """exit codes:
   2  wrong usage
   3  done, but some images could not be used; they are listed
   4  verify --threshold: the faces are less alike than that
-  5  --align mtcnn: no face was found in some of the images, which were left out as well"""
+  5  --align mtcnn: no face was found in some of the images, which were left out as well
+  130  interrupted by Ctrl-C"""
 
 
 class UsageError(ValueError):

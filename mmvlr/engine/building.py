@@ -24,21 +24,21 @@ from mmvlr.utils import compat
 from mmvlr.utils.checkpoint import state_dict_of
 from mmvlr.utils.config_keys import check_file_keys, check_options
 from mmvlr.utils.outputs import OutputFolder, is_own
+from mmvlr.utils.shipped import find_config
 
 
 def load_config(path: str | Path, options: dict[str, Any] | None = None) -> Config:
     """Read a config, set its scope to mmvlr and merge options into it.
 
     Args:
-        path: The file.
+        path: The file, or the name of a config of mmvlr; see :func:`find_config`.
         options: What ``--cfg-options`` gave.
 
     Raises:
         FileNotFoundError: There is no such file.
         ValueError: File or options hold a key that nobody reads, a misspelled one.
     """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f'config {path} does not exist; see the files under configs/')
+    path = find_config(path)
     compat.apply()
     config = Config.fromfile(path)
     check_file_keys(config, config.text, str(path))

@@ -71,16 +71,19 @@ class Executor:
     executor keeps the lock of its folder; the run then waits for it instead of training twice.
 
     Args:
-        tools: Folder of ``train.py`` and ``analysis/score.py``.
         jobs: Runs at once.
         report: Called with a run and what happens to it: ``'waits'``, ``'trains'``, ``'scores'``,
             ``'finished'`` or ``'failed'``, from several threads.
+        program: What starts mmvlr: its commands ``train`` and ``score`` follow.
     """
 
     def __init__(
-        self, tools: Path, jobs: int = 1, report: Callable[[Run, str], None] | None = None
+        self,
+        jobs: int = 1,
+        report: Callable[[Run, str], None] | None = None,
+        program: Sequence[str] = (sys.executable, '-m', 'mmvlr'),
     ):
-        self.tools = tools
+        self.program = tuple(program)
         self.jobs = jobs
         self.report = report or (lambda run, state: None)
         self._children: set[subprocess.Popen] = set()
@@ -152,8 +155,7 @@ class Executor:
             if not run.finished:
                 self.report(run, 'scores')
                 config = write_config(run.config, run.scores.with_suffix('.py'))
-                script = self.tools / 'analysis' / 'score.py'
-                command = [script, config, run.checkpoint(), '--out', run.scores]
+                command = ['score', config, run.checkpoint(), '--out', run.scores]
                 command += ['--work-dir', folder / 'test']
                 self._call(command, folder / 'score.log', lock)
         self.report(run, 'finished')
@@ -161,7 +163,7 @@ class Executor:
     def _train(self, training: Training, lock: int) -> None:
         config = write_config(training.config, training.folder / 'config' / 'run.py')
         begun = time.time()
-        command = [self.tools / 'train.py', config, '--work-dir', training.folder]
+        command = ['train', config, '--work-dir', training.folder]
         command += ['--seed', training.seed]
         if training.begun:
             command.append('--resume')
@@ -180,7 +182,8 @@ class Executor:
         write_atomic(training.record, lambda path: path.write_text(text, encoding='utf-8'))
 
     def _call(self, command: Sequence[Any], log: Path, lock: int) -> None:
-        command = [sys.executable, *map(str, command)]
+        name, *arguments = map(str, command)
+        command = [*self.program, name, *arguments]
         threads = max(count_cores()[1] // self.jobs, 1)
         stated = {name: value for name, value in os.environ.items() if name not in CHOSEN}
         environment = {'OMP_NUM_THREADS': str(threads), **stated}
@@ -200,7 +203,7 @@ class Executor:
         if code:
             lines = log.read_text(encoding='utf-8', errors='replace').splitlines()
             raise RuntimeError(
-                f'{Path(command[1]).name} ended with code {code}; {log} ends with:\n  '
+                f'mmvlr {name} ended with code {code}; {log} ends with:\n  '
                 + '\n  '.join(lines[-5:])
             )
 

@@ -26,10 +26,22 @@ def tell_write_errors(main: Callable[..., int]) -> Callable[..., int]:
             told = isinstance(error, (LockedError, FileExistsError)) or error.errno is not None
             if not told or isinstance(error, ConnectionError):
                 raise
-            print(f'{Path(main.__code__.co_filename).name}: {error}', file=sys.stderr)
+            verb = Path(main.__code__.co_filename).stem.replace('_', '-')
+            print(f'mmvlr {verb}: {error}', file=sys.stderr)
             return 1
 
     return wrapped
+
+
+def describe(doc: str | None, whole: bool = False) -> str:
+    """Return what a command's help says, of its module's docstring.
+
+    Args:
+        doc: ``__doc__``; None under ``python -OO``.
+        whole: All of it instead of its first paragraph.
+    """
+    doc = doc or ''
+    return doc if whole else doc.split('\n\n')[0].split(': ``')[0]
 
 
 def output_file(text: str) -> Path:

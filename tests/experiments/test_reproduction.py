@@ -57,7 +57,19 @@ from pathlib import Path
 from mmvlr.experiments import Executor, plan_runs
 here = Path(sys.argv[1])
 runs = plan_runs(['tinyface'], sys.argv[2].split(','), [0], here / 'out', here / 'configs')
-Executor(here / 'tools', 1).execute(runs)
+Executor(1, program=[sys.executable, str(here / 'program.py')]).execute(runs)
+"""
+
+
+#: Stands for mmvlr: the first argument names the script beside it.
+PROGRAM = """
+import runpy
+import sys
+from pathlib import Path
+
+del sys.argv[0]
+sys.argv[0] = str(Path(__file__).with_name(sys.argv[0] + '.py'))
+runpy.run_path(sys.argv[0], run_name='__main__')
 """
 
 
@@ -71,12 +83,16 @@ def here(tmp_path):
             path.write_text(
                 CONFIG.format(margin=0.4, data=data, weights=str(tmp_path / 'weights.pth'))
             )
-    (tmp_path / 'tools' / 'analysis').mkdir(parents=True)
-    (tmp_path / 'tools' / 'train.py').write_text(TRAIN)
-    (tmp_path / 'tools' / 'analysis' / 'score.py').write_text(SCORE)
+    (tmp_path / 'train.py').write_text(TRAIN)
+    (tmp_path / 'score.py').write_text(SCORE)
+    (tmp_path / 'program.py').write_text(PROGRAM)
     yield tmp_path
     # Nothing waits behind a test that failed.
     (tmp_path / 'go').write_text('')
+
+
+def executor_of(here, *arguments):
+    return Executor(*arguments, program=[sys.executable, str(here / 'program.py')])
 
 
 def plan_of(here, methods, seeds=(0,), data=('tinyface',), **options):
@@ -142,7 +158,7 @@ def test_pretrained_is_not_trained(here):
     (run,) = plan_of(here, [PRETRAINED], (0, 1))
     assert run.training is None and run.seed is None
     assert run.checkpoint() == here / 'weights.pth'
-    assert Executor(here / 'tools').execute([run]) == []
+    assert executor_of(here).execute([run]) == []
     assert run.scores.read_text() == str(here / 'weights.pth')
     (here / 'weights.pth').unlink()
     with pytest.raises(FileNotFoundError, match=r'weights.pth.*PRETRAINED'):
@@ -197,7 +213,7 @@ def test_rows_of_the_ablation_change_the_real_config(data, tmp_path):
 def test_executes_each_training_once_and_is_done(here):
     runs = plan_of(here, ['arcface', 'softmax'], (0, 1), also_test=['scface'])
     seen = []
-    executor = Executor(here / 'tools', 2, lambda run, state: seen.append((run, state)))
+    executor = executor_of(here, 2, lambda run, state: seen.append((run, state)))
     assert executor.execute(runs) == []
     assert all(run.finished for run in runs)
     assert [len(calls(run)) for run in runs] == [1] * len(runs)
@@ -217,7 +233,7 @@ def test_executes_each_training_once_and_is_done(here):
 
 def test_a_failure_is_told_and_the_others_go_on(here):
     runs = plan_of(here, ['broken', 'arcface'])
-    (failure,) = Executor(here / 'tools').execute(runs)
+    (failure,) = executor_of(here).execute(runs)
     assert failure.run is runs[0]
     assert 'train.py ended with code 3' in failure.message
     assert 'the reason of the failure' in failure.message
@@ -225,22 +241,22 @@ def test_a_failure_is_told_and_the_others_go_on(here):
     with pytest.raises(FileNotFoundError, match='no finished training'):
         runs[0].checkpoint()
     # It goes on from its checkpoint the next time.
-    Executor(here / 'tools').execute(runs)
+    executor_of(here).execute(runs)
     assert '--resume' in calls(runs[0])[1]
 
 
 def test_a_training_that_fails_is_tried_once_for_all_its_tests(here):
     runs = plan_of(here, ['broken', 'arcface'], also_test=['scface'])
-    failures = Executor(here / 'tools').execute(runs)
+    failures = executor_of(here).execute(runs)
     assert [failure.run for failure in failures] == runs[:2]
     assert len({failure.message for failure in failures}) == 1
     assert len(calls(runs[0])) == 1 and runs[2].finished and runs[3].finished
 
 
 def test_a_training_without_its_last_epoch_is_not_finished(here):
-    (here / 'tools' / 'train.py').write_text(TRAIN.replace('epoch_2.pth', 'epoch_7.pth'))
+    (here / 'train.py').write_text(TRAIN.replace('epoch_2.pth', 'epoch_7.pth'))
     runs = plan_of(here, ['arcface'])
-    (failure,) = Executor(here / 'tools').execute(runs)
+    (failure,) = executor_of(here).execute(runs)
     assert 'no epoch_2.pth' in failure.message and not runs[0].training.finished
 
 

@@ -14,7 +14,7 @@ from mmvlr.evaluation import FaceTable
 def study():
     from tests.conftest import ROOT
 
-    path = ROOT / 'tools' / 'analysis' / 'decision_study.py'
+    path = ROOT / 'projects' / 'studies' / 'decision_study.py'
     spec = importlib.util.spec_from_file_location('decision_study', path)
     module = importlib.util.module_from_spec(spec)
     sys.modules['decision_study'] = module

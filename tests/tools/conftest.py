@@ -1,9 +1,13 @@
 """A training that takes seconds: synthetic faces, a small RIFace, the default runtime."""
 
+import importlib
 import importlib.util
+import re
 import sys
 
 import pytest
+
+from mmvlr.cli.main import PROGRAMS
 
 CONFIG = """
 _base_ = '{root}/configs/_base_/default_runtime.py'
@@ -107,7 +111,7 @@ class StopAtHook(Hook):
 
 
 def load_tool(path):
-    """Import a script of ``tools`` as a module, for its ``main``."""
+    """Import a script as a module, for its ``main``."""
     spec = importlib.util.spec_from_file_location(f'tool_{path.stem}', path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -116,8 +120,16 @@ def load_tool(path):
 
 @pytest.fixture(scope='session')
 def tool(root):
-    """Return a function: path below ``tools`` -> module."""
-    return lambda name: load_tool(root / 'tools' / name)
+    """Return a function: path below ``tools`` or ``projects`` -> module with its ``main``."""
+
+    def load(name):
+        script = root / 'projects' / name
+        if script.is_file():
+            return load_tool(script)
+        verb = re.search(r"main\(\['(.+?)'", (root / 'tools' / name).read_text()).group(1)
+        return importlib.import_module(f'mmvlr.cli.programs.{PROGRAMS[verb][0]}')
+
+    return load
 
 
 @pytest.fixture(scope='session')

@@ -15,7 +15,11 @@ def bench(root, tmp_path):
     """Return a function: tool and arguments -> the object of the last line."""
 
     def run(tool, *arguments):
-        command = [sys.executable, str(root / 'tools' / 'benchmarks' / tool), *map(str, arguments)]
+        command = [
+            sys.executable,
+            str(root / 'projects' / 'benchmarks' / tool),
+            *map(str, arguments),
+        ]
         environment = {**os.environ, 'PYTHONPATH': str(root), 'OMP_NUM_THREADS': '1'}
         done = subprocess.run(
             command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False

@@ -1,4 +1,4 @@
-"""tools/analysis/compare_templates.py and tools/benchmarks/gallery.py on small sets."""
+"""projects/studies/compare_templates.py and projects/benchmarks/gallery.py on small sets."""
 
 import csv
 import json
@@ -38,7 +38,7 @@ def faces(seed=0, unmated=40, distractors=9):
 
 @pytest.fixture
 def module(tool):
-    return tool('analysis/compare_templates.py')
+    return tool('studies/compare_templates.py')
 
 
 @pytest.fixture

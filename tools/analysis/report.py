@@ -1,44 +1,8 @@
-"""Write the HTML report of a training run: ``python tools/analysis/report.py WORK_DIR``."""
+"""The same as ``mmvlr report``."""
 
-import mmvlr  # noqa: F401  # isort: skip
-import argparse
 import sys
 
-from mmengine.config import DictAction
-
-from mmvlr.reports.from_run import build_report
-from mmvlr.utils.command import output_file, tell_write_errors
-
-
-def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    """Return the command line's values."""
-    parser = argparse.ArgumentParser(description=__doc__.split(':')[0])
-    parser.add_argument('work_dir', help='folder of the run')
-    parser.add_argument('--checkpoint', help='checkpoint (default: the last one of the run)')
-    parser.add_argument('--config', help='config (default: the one in the work dir)')
-    parser.add_argument('--out', type=output_file, help='the page (default: WORK_DIR/report.html)')
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        metavar='KEY=VALUE',
-        help='override entries of the config',
-    )
-    return parser.parse_args(argv)
-
-
-@tell_write_errors
-def main(argv: list[str] | None = None) -> int:
-    """Write the page; return the exit code."""
-    args = parse_args(argv)
-    page, figures = build_report(
-        args.work_dir, args.checkpoint, args.config, args.out, args.cfg_options
-    )
-    for name, value in figures.items():
-        print(f'{name:24} {value:.4f}')
-    print(page)
-    return 0
-
+from mmvlr.cli import main
 
 if __name__ == '__main__':
-    sys.exit(main())
+    sys.exit(main(['report', *sys.argv[1:]]))

@@ -1,4 +1,4 @@
-"""Study thresholds and abstention: ``python tools/analysis/decision_study.py SCORES.npz ...``.
+"""Study thresholds and abstention: ``python projects/studies/decision_study.py SCORES.npz ...``.
 
 Each file holds the scored faces of an open-set test (roles ``gallery``, ``probe`` and ``unmated``)
 as ``tools/analysis/score.py`` writes them; several files are the same faces under networks of

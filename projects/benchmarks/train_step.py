@@ -1,6 +1,6 @@
 """Time a training step of the Runner against the same model in a bare PyTorch loop.
 
-``python tools/benchmarks/train_step.py configs/riface/mobilefacenet_tinyface.py`` needs no data:
+``python projects/benchmarks/train_step.py configs/riface/mobilefacenet_tinyface.py`` needs no data:
 both ways see the same random faces, and nothing is loaded while the clock runs. A GPU is used where
 there is one, unless ``--device cpu`` says otherwise.
 

@@ -1,6 +1,6 @@
 """Time inference: images a second of a model as it is, folded, and exported to ONNX.
 
-``python tools/benchmarks/inference.py CHECKPOINT`` takes the model of a checkpoint, or with
+``python projects/benchmarks/inference.py CHECKPOINT`` takes the model of a checkpoint, or with
 ``--backbone`` one of random weights, and runs it from uint8 faces to embedding and qualities:
 
 - ``unfolded``: ``model.eval()`` under ``no_grad``, BN applied behind each convolution;

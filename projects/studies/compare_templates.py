@@ -1,4 +1,4 @@
-"""Compare template rules: ``python tools/analysis/compare_templates.py SCORES.npz ...``.
+"""Compare template rules: ``python projects/studies/compare_templates.py SCORES.npz ...``.
 
 The files are scored test sets (``tools/analysis/score.py``) with several gallery images a person,
 one file a training seed of one method. For every rule: rank-1 of the mated probes and, where there

@@ -1,6 +1,6 @@
 """Memory and time of sharded and sampled prototypes, on ranks of this machine.
 
-``python tools/benchmarks/partial_fc.py`` trains only the head, on random embeddings: for each
+``python projects/benchmarks/partial_fc.py`` trains only the head, on random embeddings: for each
 number of ranks a step at rate 1 and at rate 0.1 with SGD and momentum. It prints what a rank holds
 of prototypes, gradients and momentum, by how much its memory really grew, and seconds a step. On a
 CPU the ranks share the cores, so time a step does not fall with their number; a GPU is

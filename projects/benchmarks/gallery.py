@@ -1,6 +1,6 @@
 """Time a gallery of a million people: enroll, save, load, search exactly and with faiss.
 
-``python tools/benchmarks/gallery.py --people 1000000 --dims 192`` enrolls random unit embeddings,
+``projects/benchmarks/gallery.py --people 1000000 --dims 192`` enrolls random unit embeddings,
 one image a person, and searches probes that are noisy images of some of them. Each step runs in
 a process of its own and reports its time and its peak memory. ``ivf16`` and ``ivf4`` search a
 sixteenth and a quarter of the cells; ``found`` is the share of probes for which the person that the

@@ -1,6 +1,6 @@
 """Time reading images out of a pack against reading them from their folder.
 
-``python tools/benchmarks/reading.py FOLDER`` packs a folder tree into a temporary file, then reads
+``projects/benchmarks/reading.py FOLDER`` packs a folder tree into a temporary file, then reads
 all images in one random order, from the folder and from the pack, in turns, as data sets do,
 without transforms. Every image is copied, so that its pixels are touched either way. All images
 are read and compared once before, so the system's caches are warm. Each round reads the pack twice:

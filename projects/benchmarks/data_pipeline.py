@@ -2,7 +2,7 @@
 
 Usage::
 
-    python tools/benchmarks/data_pipeline.py [--data-root data/tinyface] [--device cuda]
+    python projects/benchmarks/data_pipeline.py [--data-root data/tinyface] [--device cuda]
         [--steps 50] [--trace trace.json]
 
 ``folder`` is the training loader of --config: images are decoded, resized and augmented one by

@@ -1,6 +1,6 @@
 """Search galleries of up to ten million images that nobody holds in memory.
 
-``python tools/benchmarks/large_gallery.py`` generates the gallery block by block while the engine
+``projects/benchmarks/large_gallery.py`` generates the gallery block by block while the engine
 asks for it, and prints time, processor time and peak memory for each size. Time should grow with
 the gallery, memory hardly: what grows are the identities and the order of the rows, a few integers
 an image. The last line is one JSON object.

@@ -1,6 +1,6 @@
 """Time the evaluation engine against the arithmetic it cannot do without.
 
-``python tools/benchmarks/evaluation.py`` times, at the sizes of TinyFace and QMUL-SurvFace, on
+``python projects/benchmarks/evaluation.py`` times, at the sizes of TinyFace and QMUL-SurvFace, on
 random unit embeddings and in processes of their own:
 
 - ``engine``: ``closed_set_identification`` with mAP, ``open_set_identification``;

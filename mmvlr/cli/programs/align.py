@@ -1,0 +1,89 @@
+"""Align all images below a folder: ``python tools/dataset_converters/align.py SRC OUT``.
+
+Names stay the same, so that OUT can be used in the place of SRC: ``TINYFACE_ROOT=OUT``. A killed
+run goes on where it stopped. Exit code 3 if some images or folders cannot be read; they are named.
+"""
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+from mmvlr.datasets.alignment import AlignmentRecipe
+from mmvlr.datasets.finding import find_images
+from mmvlr.preparation import align_tree
+from mmvlr.preparation.landmarks import LandmarkRecipe
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """Return the command line's values."""
+    parser = argparse.ArgumentParser(
+        prog='mmvlr align',
+        description='Align all images below a folder to the ArcFace template.',
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument('src', metavar='SRC', help='folder of images, one face each')
+    parser.add_argument('out', metavar='OUT', help='new folder; the names are those of SRC')
+    parser.add_argument('--size', type=int, default=112, help='side of the result in pixels')
+    parser.add_argument(
+        '--detection-side',
+        type=int,
+        default=160,
+        help='faces are sought in the image scaled to a square of so many pixels',
+    )
+    parser.add_argument(
+        '--padding',
+        type=float,
+        default=0.25,
+        help="width of the square's gray edge, as a share of the image's longer side",
+    )
+    parser.add_argument(
+        '--min-face', type=float, default=0.2, help='smallest face, as a share of the square'
+    )
+    parser.add_argument(
+        '--landmarks',
+        metavar='FILE',
+        help='take the landmarks from this list (a name and four or five points in a line, as '
+        "SCface's) instead of seeking faces; images that it does not name are taken as a whole",
+    )
+    parser.add_argument('--jobs', type=int, default=1, help='number of processes')
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Align; return the exit code."""
+    args = parse_args(argv)
+    start = time.perf_counter()
+    try:
+        unused = []
+        if args.landmarks:
+            recipe = LandmarkRecipe.read(args.landmarks, args.size)
+            unused = recipe.find_unused(map(str, find_images(Path(args.src)).images))
+        else:
+            recipe = AlignmentRecipe(args.size, args.detection_side, args.padding, args.min_face)
+        report = align_tree(args.src, args.out, recipe, args.jobs)
+    except (OSError, ImportError, ValueError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    seconds = time.perf_counter() - start
+    total = len(report.rows)
+    print(f'recipe {recipe.name} ({recipe.detector})')
+    print(f'{total:,} images aligned in {args.out}, {report.resumed:,} of them before')
+    new = total - report.resumed
+    print(f'{new:,} images in {seconds:.1f} s, {new / seconds:.1f} a second')
+    share = report.fallbacks / max(total, 1)
+    what = 'landmarks in the list' if args.landmarks else 'a detected face'
+    print(f'{report.fallbacks:,} without {what}, cropped instead ({share:.1%})')
+    if unused:
+        shown = ', '.join(unused[:3]) + (', ...' if len(unused) > 3 else '')
+        print(f'{len(unused):,} entries of {args.landmarks} without an image ({shown})')
+    print(f'{len(report.copied):,} other files copied')
+    if report.stale:
+        print(f'{len(report.stale):,} files in {args.out} were aligned before and are not in')
+        print(f'{args.src} any more; delete them if you want:')
+        print(*(f'  {name}' for name in report.stale), sep='\n')
+    if report.unreadable:
+        print(f'{len(report.unreadable):,} images cannot be read:', file=sys.stderr)
+        print(*(f'  {line}' for line in report.unreadable), sep='\n', file=sys.stderr)
+        return 3
+    return 0

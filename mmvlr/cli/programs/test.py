@@ -1,0 +1,80 @@
+"""Test a checkpoint: ``python tools/test.py CONFIG CHECKPOINT --out result.json``."""
+
+import argparse
+import json
+
+from mmengine.config import DictAction
+from mmengine.dist import is_main_process
+
+from mmvlr.apis import add_warnings, evaluate_checkpoint, load_config, mark_unmeasurable
+from mmvlr.utils.command import describe, output_file, output_folder, tell_write_errors
+from mmvlr.utils.io import write_atomic
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """Return the command line's values."""
+    parser = argparse.ArgumentParser(prog='mmvlr test', description=describe(__doc__))
+    parser.add_argument('config', help='config file')
+    parser.add_argument('checkpoint', help='checkpoint file')
+    parser.add_argument(
+        '--out', type=output_file, metavar='result.json', help='write all metrics here'
+    )
+    parser.add_argument('--work-dir', type=output_folder, help='folder of the log')
+    parser.add_argument(
+        '--intervals',
+        action='store_true',
+        help='also give 95 %% intervals, resampling people: NAME_low and NAME_high',
+    )
+    parser.add_argument(
+        '--curves',
+        type=output_folder,
+        metavar='DIR',
+        help='write the curves with their bands here, as images and for TensorBoard',
+    )
+    parser.add_argument(
+        '--cache',
+        type=output_folder,
+        metavar='DIR',
+        help='keep the embeddings here, and reuse them where checkpoint, model, preprocessing and '
+        'images are the same',
+    )
+    parser.add_argument(
+        '--flip-fusion',
+        choices=('none', 'sum'),
+        help='embed a face as f(x), or as the unit vector of f(x) + f(flip(x))',
+    )
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        metavar='KEY=VALUE',
+        help='override entries of the config',
+    )
+    parser.add_argument('--launcher', choices=('none', 'pytorch', 'slurm', 'mpi'), default='none')
+    return parser.parse_args(argv)
+
+
+@tell_write_errors
+def main(argv: list[str] | None = None) -> int:
+    """Test; return the exit code."""
+    args = parse_args(argv)
+    config = load_config(args.config, args.cfg_options)
+    config.launcher = args.launcher
+    if args.work_dir:
+        config.work_dir = str(args.work_dir)
+    if args.flip_fusion:
+        config.model.flip_fusion = args.flip_fusion
+    options = dict(intervals=args.intervals, curves=args.curves is not None)
+    result, metrics = evaluate_checkpoint(config, args.checkpoint, args.cache, **options)
+    if is_main_process():
+        result = mark_unmeasurable(add_warnings(result, metrics), metrics)
+        text = json.dumps(result, indent=2)
+        if args.out:
+            write_atomic(args.out, lambda path: path.write_text(text + '\n', encoding='utf-8'))
+        if args.curves:
+            from mmvlr.reports.curve_files import write_curves
+
+            for path in write_curves(metrics, args.curves):
+                print(path)
+        print(text)
+    return 0

@@ -1,0 +1,135 @@
+"""Train a model: ``python tools/train.py configs/riface/r50_tinyface.py``."""
+
+import argparse
+import logging
+import os
+import resource
+from pathlib import Path
+
+from mmengine.config import Config, DictAction
+from mmengine.dist import broadcast_object_list, is_main_process
+from mmengine.runner import Runner, find_latest_checkpoint
+
+from mmvlr.apis import build_trainer, load_config
+from mmvlr.engine.building import hold_work_dir
+from mmvlr.utils.command import describe, tell_write_errors
+
+
+def positive(text: str) -> int:
+    """Return a whole number above 0."""
+    if not (text.isdecimal() and int(text)):
+        raise argparse.ArgumentTypeError(f'expected a whole number above 0, not {text!r}')
+    return int(text)
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """Return the command line's values."""
+    parser = argparse.ArgumentParser(prog='mmvlr train', description=describe(__doc__))
+    parser.add_argument('config', help='config file')
+    parser.add_argument('--work-dir', help='folder of logs and checkpoints')
+    parser.add_argument(
+        '--resume',
+        nargs='?',
+        const='auto',
+        help='go on from the last checkpoint of the work dir (the first start, without one, is as '
+        'without this option), or from the one named',
+    )
+    parser.add_argument('--seed', type=int, help='random seed (default: that of the config)')
+    parser.add_argument(
+        '--max-iters',
+        type=positive,
+        help='stop after so many iterations: a quick check of a set-up',
+    )
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        metavar='KEY=VALUE',
+        help='override entries of the config, such as load_from=None train_dataloader.batch_size=8',
+    )
+    parser.add_argument('--launcher', choices=('none', 'pytorch', 'slurm', 'mpi'), default='none')
+    return parser.parse_args(argv)
+
+
+def resume_from_last(runner: Runner) -> None:
+    """Go on from the last checkpoint of the work dir; where there is none, start as configured.
+
+    The main rank looks and all others follow: a file system may show a new file to one machine
+    sooner than to another, and ranks that start from different weights would train on in silence.
+
+    Raises:
+        FileNotFoundError: The work dir names a checkpoint that this rank does not see.
+    """
+    last = [find_latest_checkpoint(runner.work_dir) if is_main_process() else None]
+    broadcast_object_list(last)
+    if not last[0]:
+        start = runner._load_from or 'random weights'
+        runner.logger.info(f'--resume: no checkpoint in {runner.work_dir} yet; start from {start}')
+        return
+    if not Path(last[0]).is_file():
+        raise FileNotFoundError(
+            f'{runner.work_dir}/last_checkpoint names {last[0]}, which does not exist here. All '
+            'ranks need the same work dir; if it was moved, name the checkpoint: --resume FILE'
+        )
+    runner.logger.info(f'--resume: go on from {last[0]}')
+    runner._resume, runner._load_from = True, last[0]
+
+
+def prepare_ranks(config: Config) -> None:
+    """Add what several ranks need: the statistics of batch norm become the same on all of them.
+
+    Every rank gathers them over its own share of the images. A test over several ranks would mix
+    as many models, and a checkpoint, which the main rank writes, would hold one of them.
+
+    Raises:
+        ValueError: ``sync_bn`` with frozen batch norm.
+    """
+    if config.get('sync_bn') and config.model.backbone.get('frozen_bn'):
+        raise ValueError(
+            'sync_bn and model.backbone.frozen_bn exclude each other: the layers that sync_bn '
+            'makes are not frozen. Set sync_bn=None or model.backbone.frozen_bn=False'
+        )
+    hooks = config.setdefault('default_hooks', {})
+    hooks.setdefault('sync_buffers', dict(type='SyncBuffersHook'))
+
+
+@tell_write_errors
+def main(argv: list[str] | None = None) -> int:
+    """Train; return the exit code."""
+    args = parse_args(argv)
+    config = load_config(args.config, args.cfg_options)
+    config.launcher = args.launcher
+    if args.work_dir:
+        config.work_dir = args.work_dir
+    if args.seed is not None:
+        config.randomness = {**config.get('randomness', {}), 'seed': args.seed}
+    if args.launcher != 'none':
+        prepare_ranks(config)
+    if args.resume and args.resume != 'auto':
+        config.resume, config.load_from = True, args.resume
+    if args.max_iters:
+        config.train_cfg = dict(type='IterBasedTrainLoop', max_iters=args.max_iters)
+        config.param_scheduler = []
+        # Fitting the read-out takes several passes over the training set: no quick check.
+        config.custom_hooks = [
+            hook
+            for hook in config.get('custom_hooks') or []
+            if hook['type'].split('.')[-1] != 'RegressionFitHook'
+        ]
+        config.val_cfg = config.val_dataloader = config.val_evaluator = None
+        config.default_hooks.logger.interval = 1
+        config.default_hooks.checkpoint.update(by_epoch=False, interval=args.max_iters)
+        config.default_hooks.checkpoint.pop('save_best', None)
+        config.log_processor.by_epoch = False
+    # A full disk is told once, and not by a traceback for every line of the log.
+    logging.raiseExceptions = False
+    with hold_work_dir(config, resume=bool(args.resume)):
+        runner = build_trainer(config)
+        if args.resume == 'auto':
+            resume_from_last(runner)
+        elif not args.resume and int(os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)):
+            runner.logger.warning('restarted without --resume: training begins from its start')
+        runner.train()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    runner.logger.info(f'peak memory of this process: {peak:,.0f} MiB')
+    return 0

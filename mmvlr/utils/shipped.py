@@ -1,0 +1,44 @@
+"""The configs that come with mmvlr: beside the package in a clone, inside it in a wheel."""
+
+import difflib
+from pathlib import Path
+
+_PACKAGE = Path(__file__).resolve().parents[1]
+
+
+def find_configs() -> Path:
+    """Return the folder of the configs that come with mmvlr.
+
+    Raises:
+        FileNotFoundError: The installation lacks them.
+    """
+    for folder in (_PACKAGE.parent / 'configs', _PACKAGE / '.mim' / 'configs'):
+        if (folder / '_base_').is_dir():
+            return folder
+    raise FileNotFoundError(f'{_PACKAGE} lacks its configs: install mmvlr again')
+
+
+def find_config(name: str | Path) -> Path:
+    """Return the file of a config.
+
+    Args:
+        name: A file, or the name of a config that comes with mmvlr, such as
+            ``riface/r50_tinyface`` (``configs/`` in front and ``.py`` behind may be there).
+
+    Raises:
+        FileNotFoundError: There is neither; the message gives the nearest names.
+    """
+    path = Path(name)
+    if path.is_file():
+        return path
+    shipped = find_configs()
+    known = {
+        file.relative_to(shipped).with_suffix('').as_posix(): file
+        for file in sorted(shipped.glob('[!_]*/*.py'))
+    }
+    short = path.as_posix().removeprefix('./').removeprefix('configs/').removesuffix('.py')
+    if short in known:
+        return known[short]
+    near = difflib.get_close_matches(short, known, 3)
+    told = f'; did you mean {" or ".join(near)}?' if near else f'; see the files under {shipped}'
+    raise FileNotFoundError(f'config {name} does not exist{told}')

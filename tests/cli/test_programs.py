@@ -1,0 +1,65 @@
+"""Commands that are programs of their own: found by name, errors in one line."""
+
+import subprocess
+import sys
+
+import pytest
+
+from mmvlr.cli import main
+from mmvlr.cli.main import PROGRAMS
+from mmvlr.utils.shipped import find_config
+
+
+@pytest.mark.parametrize('name', PROGRAMS)
+def test_every_program_has_help_and_refuses_unknown_options(name, capsys):
+    with pytest.raises(SystemExit) as left:
+        main([name, '--help'])
+    assert left.value.code == 0
+    assert f'usage: mmvlr {name}' in capsys.readouterr().out
+    with pytest.raises(SystemExit) as left:
+        main([name, '--no-such-option'])
+    assert left.value.code == 2
+
+
+def test_overview_and_nearest_name(capsys):
+    assert main([]) == 0
+    text = capsys.readouterr().out
+    assert all(name in text for name in ('train', 'build-ui-set', 'quality', 'doctor'))
+    with pytest.raises(SystemExit) as left:
+        main(['trian'])
+    assert left.value.code == 2
+    assert "'trian'" in (text := capsys.readouterr().err) and 'train' in text
+
+
+def test_errors_are_one_line(tmp_path, capsys, monkeypatch):
+    assert main(['test', str(tmp_path / 'absent.py'), 'a.pth']) == 1
+    text = capsys.readouterr().err
+    assert text.startswith('mmvlr test: ') and 'absent.py' in text and 'Traceback' not in text
+    monkeypatch.setenv('MMVLR_DEBUG', '1')
+    with pytest.raises(FileNotFoundError, match='absent'):
+        main(['test', str(tmp_path / 'absent.py'), 'a.pth'])
+
+
+def test_interrupt(monkeypatch, capsys):
+    from mmvlr.cli.programs import train
+
+    def interrupted(argv):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(train, 'main', interrupted)
+    assert main(['train', 'a.py']) == 130
+    assert '--resume' in capsys.readouterr().err
+
+
+def test_configs_are_found_by_name(root, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    wanted = root / 'configs' / 'riface' / 'r50_tinyface.py'
+    for name in ('riface/r50_tinyface', 'configs/riface/r50_tinyface.py', str(wanted)):
+        assert find_config(name).samefile(wanted)
+    with pytest.raises(FileNotFoundError, match=r'r50_tinyfase.*riface/r50_tinyface'):
+        find_config('riface/r50_tinyfase')
+
+
+def test_without_docstrings():
+    command = [sys.executable, '-OO', '-m', 'mmvlr', 'train', '--help']
+    assert '--resume' in subprocess.run(command, capture_output=True, text=True, check=True).stdout
