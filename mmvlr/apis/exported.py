@@ -154,7 +154,10 @@ class OnnxNetwork:
         nodes = {
             node.name: node for node in (*self.session.get_inputs(), *self.session.get_outputs())
         }
-        for name in ('faces', 'norm', *self.outputs):
+        if not {'embedding', 'norm'} <= set(self.outputs):
+            problem = f'mmvlr.outputs: {self.outputs}, without embedding or norm'
+            raise FileFormatError(self.path, problem, _REMEDY)
+        for name in ('faces', *self.outputs):
             found = nodes[name].shape[1:] if name in nodes else None
             if found != shapes.get(name, []):
                 problem = f'{name}: the network has the shape {found}, not {shapes.get(name, [])}'

@@ -27,6 +27,7 @@ from mmvlr.evaluation import FaceTable
 from mmvlr.models import FaceRecognizer, RIFace
 from mmvlr.models.activation import activation_maps
 from mmvlr.utils.compat import UntrustedCheckpointError
+from tests.fuzz.hostile import blank_png
 
 SIDE = 4
 
@@ -256,6 +257,16 @@ def test_frames_that_a_camera_drops(tmp_path):
         assert [name for name, _ in results.failures] == [
             f'array {i}' for i in (1, 3, 4, 5, 6, 7, 9)
         ]
+
+
+def test_hostile_image_costs_no_other_its_answer(tmp_path):
+    """21 KB that would take gigabytes, and one that no decoder can make anything of."""
+    good = [save(tmp_path / f'{level}.png', level) for level in (1, 3)]
+    (tmp_path / '2.png').write_bytes(blank_png(13_370, 13_370, 1))
+    (tmp_path / '4.png').write_bytes(good[0].read_bytes()[:40])
+    results = inferencer().embed(tmp_path)
+    assert levels(results) == [1, 3]
+    assert [os.path.basename(name) for name, _ in results.failures] == ['2.png', '4.png']
 
 
 def test_what_came_before_a_camera_failed():
