@@ -11,15 +11,15 @@ from mmvlr.apis import load_config
 from mmvlr.utils import compat, threads
 
 ODD = {
-    'apostrophe': "/data/o'brien",
-    'quote': '/data/"x"',
+    'apostrophe': "/faces/o'brien",
+    'quote': '/faces/"x"',
     'three quotes': '"""',
     'backslashes': '\\data\\new\\1\\g<0>\\',
     'line break': 'a\nb',
     'braces': '{{ fileDirname }}',
     'placeholder': '{{$HOME:x}}',
     'base': "x'{{_base_.root}}",
-    'accent': '/data/Zoë/été',
+    'accent': '/faces/Zoë/été',
     'code': "' + __import__('os').mkdir('ran') + '",
 }
 OWN = """
