@@ -208,8 +208,8 @@ def _read(path: Path, inferencer: type) -> None:
     elif path.suffix in ('.pth', '.safetensors'):
         inferencer(str(path), 'cpu').embed(np.zeros((9, 9, 3), np.uint8))
     elif path.name == 'strip.png':
-        from mmvlr.datasets.alignment import fallback_face
         from mmvlr.datasets.transforms import read_image
+        from mmvlr.preparation.alignment import fallback_face
 
         # What align makes of an image without a face.
         fallback_face(read_image(str(path), upright=True))
