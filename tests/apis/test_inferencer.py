@@ -357,6 +357,7 @@ print(peak() - before)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != 'linux', reason='peak memory is read from /proc')
 def test_memory_for_large_images(tmp_path, root):
     """50 megapixels are 150 MB: no batch of whole images may be kept."""
