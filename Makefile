@@ -6,7 +6,10 @@ SHELL := bash
 .DELETE_ON_ERROR:
 # As many open files as a strict account has: whatever holds more fails here, not at a user's.
 FEW_FILES := ulimit -n 256;
-.PHONY: help venv demo test lint format docs clean
+# Two processes, a file of tests in one of them; one thread for each library of each.
+PYTEST = $(FEW_FILES) OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1 \
+  $(PYTHON) -m pytest --numprocesses 2 --dist loadfile
+.PHONY: help venv demo test test-all fuzz lint format docs clean
 
 PYTHON3 ?= python3
 VENV ?= .venv
@@ -21,7 +24,7 @@ FORCE:
 endif
 
 help: ## list the targets
-	@grep -E '^[a-z]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -E '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/:.*## /\t/' | expand -t 10
 
 venv: $(STAMP) ## make .venv with the versions of requirements/tested.txt and mmvlr itself
 
@@ -50,8 +53,15 @@ $(STAMP): requirements/tested.txt requirements/tested-no-deps.txt setup.py
 demo: $(STAMP) ## train, test and report on embedded synthetic faces, without a download
 	$(FEW_FILES) $(PYTHON) tools/demo.py
 
-test: lint ## lint, then run all tests; ARGS='tests/models -x' goes to pytest
-	$(FEW_FILES) $(PYTHON) -m pytest $(ARGS)
+test: lint ## lint, then run the tests that are not slow; ARGS='tests/models -x' goes to pytest
+	$(PYTEST) -m 'not slow' $(ARGS)
+	@echo 'The tests marked slow were left out: make test-all runs all.'
+
+test-all: lint ## lint, then run all tests; ARGS as above
+	$(PYTEST) $(ARGS)
+
+fuzz: $(STAMP) ## mutate the files of every reader for an hour; ARGS as above
+	$(PYTHON) -m tests.fuzz --cases 100000 --seconds 3600 $(ARGS)
 
 lint: $(STAMP) ## check style and format
 	$(PYTHON) -m ruff check

@@ -20,7 +20,10 @@ EXPORT = ['onnx>=1.17', 'onnxscript>=0.5', 'onnxruntime>=1.18']
 GALLERY = ['faiss-cpu>=1.9']
 WEB = ['gradio>=6', *CAM]
 USE = [*EXPORT, *GALLERY, *WEB]
-TESTS = ['pytest>=8', 'pytest-timeout', 'hypothesis', 'ruff', *DEMO, *ALIGN, *CAM, *USE]
+TESTS = [
+    *('pytest>=8', 'pytest-timeout', 'pytest-xdist', 'hypothesis', 'ruff'),
+    *(*DEMO, *ALIGN, *CAM, *USE),
+]
 DOCS = ['sphinx>=7', 'myst-parser', 'furo']
 
 

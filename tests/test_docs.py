@@ -115,6 +115,7 @@ def anchors(page):
     return {re.sub(r'[^\w\- ]', '', heading.lower()).replace(' ', '-') for heading in headings}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     'page', [page for page in PAGES if STEP.search(page.read_text(encoding='utf-8'))], ids=page_id
 )
@@ -158,6 +159,7 @@ def test_a_page_that_fails_is_noticed(tmp_path, monkeypatch):
     assert traceback.extract_tb(error.tb)[-1].lineno == 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(('page', 'words'), commands())
 def test_command_exists(page, words):
     program, script, *arguments = words

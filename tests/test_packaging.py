@@ -62,6 +62,7 @@ def outside(wheel):
     return dict(cwd=wheel.parent, env={**os.environ, 'PYTHONPATH': str(wheel)})
 
 
+@pytest.mark.slow
 def test_wheel_is_whole(wheel):
     found = {path.relative_to(wheel).as_posix() for path in wheel.rglob('*') if path.is_file()}
     source = {path.relative_to(ROOT).as_posix() for path in tree()}
@@ -76,6 +77,7 @@ def test_wheel_is_whole(wheel):
     assert not [name for name in found if '__pycache__' in name]
 
 
+@pytest.mark.slow
 def test_wheel_imports_and_loads_its_configs(wheel):
     code = (
         'import sys, pathlib, mmvlr\n'
@@ -92,6 +94,7 @@ def test_wheel_imports_and_loads_its_configs(wheel):
     assert len(names) == len(list((ROOT / 'configs').glob('[!_]*/*.py'))) > 0
 
 
+@pytest.mark.slow
 def test_wheel_renders_pages(wheel):
     code = (
         'from mmvlr.reports import ComparisonData, ReportData, render_comparison, render_report\n'
@@ -100,12 +103,14 @@ def test_wheel_renders_pages(wheel):
     assert int(run(sys.executable, '-c', code, **outside(wheel))) > 20_000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('tool', ['train.py', 'test.py'])
 def test_wheel_has_working_tools(wheel, tool):
     script = wheel / 'mmvlr' / '.mim' / 'tools' / tool
     assert '--launcher' in run(sys.executable, script, '--help', **outside(wheel))
 
 
+@pytest.mark.slow
 def test_wheel_knows_its_commands_and_configs_by_name(wheel):
     mmvlr = [sys.executable, '-m', 'mmvlr']
     assert 'fit-degradation' in run(*mmvlr, **outside(wheel))
@@ -121,6 +126,7 @@ def test_wheel_knows_its_commands_and_configs_by_name(wheel):
     }
 
 
+@pytest.mark.slow
 def test_metadata_agrees(wheel):
     (metadata,) = wheel.glob('*.dist-info/METADATA')
     text = metadata.read_text(encoding='utf-8')

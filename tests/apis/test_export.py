@@ -22,6 +22,8 @@ onnx = pytest.importorskip('onnx')
 pytest.importorskip('onnxscript')
 runtime = pytest.importorskip('onnxruntime')
 
+pytestmark = pytest.mark.slow
+
 MEAN, STD = np.float32([100, 120, 140]), np.float32([50, 60, 70])
 
 

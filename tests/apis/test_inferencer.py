@@ -141,6 +141,7 @@ def many(tmp_path_factory):
     return folder, broken
 
 
+@pytest.mark.slow
 def test_ten_thousand_files_of_which_seven_are_broken(many, capfd):
     folder, broken = many
     results = inferencer(batch_size=64).embed(folder)
@@ -368,6 +369,7 @@ print(peak() - before)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != 'linux', reason='peak memory is read from /proc')
 def test_memory_for_large_images(tmp_path, root):
     """50 megapixels are 150 MB: no batch of whole images may be kept."""
@@ -566,6 +568,7 @@ def real(root, shared, tmp_path_factory):
     return FaceInferencer(path, 'cpu')
 
 
+@pytest.mark.slow
 def test_real_faces(real, shared):
     """By the numbers of the weights' README, written out, in float64."""
     files = sorted((shared / 'data' / 'ui').glob('*.jpg'))[:12]
@@ -578,6 +581,7 @@ def test_real_faces(real, shared):
     assert np.abs(results.embedding - expected.numpy()).max() < 1e-4 * expected.abs().max()
 
 
+@pytest.mark.slow
 def test_real_faces_bitwise_equal_to_the_test_pipeline(real, shared):
     """Those of the SurvFace layout, in an order of their own."""
     model = real.network.model

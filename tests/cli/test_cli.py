@@ -485,6 +485,7 @@ def test_export_writes_published_weights(mmvlr, model, faces, tmp_path):
     assert a.identity == b.identity
 
 
+@pytest.mark.slow
 def test_a_pipe_that_closes_is_no_error(root):
     """As with ``| head``."""
     code = (

@@ -147,6 +147,7 @@ def plain():
     return []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', SWITCHES)
 def test_switch(name, make_config, plain, tmp_path):
     """It trains, its losses are those of the plain run, and a resumed run is the unbroken one."""
@@ -317,6 +318,7 @@ def test_entry_compile_becomes_a_hook():
         assert config.get('custom_hooks') is None
 
 
+@pytest.mark.slow
 def test_the_backbone_really_is_compiled(make_config):
     """One graph without a break sees the training batches."""
     graphs = []
@@ -333,12 +335,10 @@ def test_the_backbone_really_is_compiled(make_config):
     assert sum('conv2d' in str(node.target) for node in graphs[0].graph.nodes) > 5
 
 
-INDUCTOR = [
-    pytest.mark.slow,
-    pytest.mark.skipif(not shutil.which('g++'), reason='inductor needs a compiler'),
-]
+INDUCTOR = pytest.mark.skipif(not shutil.which('g++'), reason='inductor needs a compiler')
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ('backend', 'with_cp'),
     [('aot_eager', False), ('aot_eager', True), pytest.param('inductor', False, marks=INDUCTOR)],

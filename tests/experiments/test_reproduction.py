@@ -267,6 +267,7 @@ def wait_for(condition, seconds=120):
         time.sleep(0.02)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('orphan', [True, False], ids=['child lives on', 'child dies too'])
 def test_killed_and_started_again_loses_no_finished_run(here, orphan):
     methods = 'arcface,slow,softmax'

@@ -39,6 +39,7 @@ def draw_all(data):
     yield draw_discard(data.discard, data.discard_bounds)
 
 
+@pytest.mark.slow
 def test_import_needs_no_matplotlib():
     code = 'import sys, mmvlr.reports; print("matplotlib" in sys.modules)'
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)

@@ -18,10 +18,13 @@ from PIL import Image
 from mmvlr.datasets import TinyFace
 from mmvlr.datasets.alignment import alignment_of
 
-pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec('facenet_pytorch') is None,
-    reason="facenet-pytorch is missing: pip install 'mmvlr[align]'",
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        importlib.util.find_spec('facenet_pytorch') is None,
+        reason="facenet-pytorch is missing: pip install 'mmvlr[align]'",
+    ),
+]
 
 # Kills itself with SIGKILL once the journal holds so many results, a torn line behind them.
 KILLED = """

@@ -9,6 +9,8 @@ import pytest
 
 from ..people import model_file
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def bench(root, tmp_path):
@@ -30,7 +32,6 @@ def bench(root, tmp_path):
     return run
 
 
-@pytest.mark.slow
 def test_train_step(bench, root, tmp_path):
     found = bench(
         'train_step.py', root / 'configs/demo/riface_synthetic.py', '--device', 'cpu',
@@ -43,7 +44,6 @@ def test_train_step(bench, root, tmp_path):
     assert json.loads((tmp_path / 'trace.json').read_text())['traceEvents']
 
 
-@pytest.mark.slow
 def test_inference(bench, tmp_path):
     pytest.importorskip('onnxscript')
     found = bench(
@@ -55,7 +55,6 @@ def test_inference(bench, tmp_path):
     assert {row['way'] for row in found['rows']} >= {'eager', 'folded', 'exported'}
 
 
-@pytest.mark.slow
 def test_partial_fc(bench):
     arguments = ('--classes', 2_000, '--dim', 16, '--batch', 8, '--steps', 1)
     arguments += ('--rates', 1, '--ranks', 1, 2)

@@ -15,10 +15,13 @@ from mmvlr.utils.checkpoint import save_pretrained
 from tests.preparation.test_ui_building import compose_people, contents, read_manifest, real_faces
 from tests.tools.test_align_tool import run_killed
 
-pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec('facenet_pytorch') is None,
-    reason="facenet-pytorch is missing: pip install 'mmvlr[align]'",
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        importlib.util.find_spec('facenet_pytorch') is None,
+        reason="facenet-pytorch is missing: pip install 'mmvlr[align]'",
+    ),
+]
 TOOL = 'dataset_converters/build_ui_set.py'
 
 

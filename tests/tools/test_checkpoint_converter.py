@@ -531,7 +531,10 @@ def converter(tool):
     return tool('model_converters/convert.py')
 
 
-@pytest.mark.parametrize('case', CASES)
+@pytest.mark.parametrize(
+    'case',
+    [pytest.param(case, marks=[pytest.mark.slow] * case.endswith('-50')) for case in CASES],
+)
 def test_converted_network_computes_what_its_source_does(converter, tmp_path, capsys, case):
     case = CASES[case]
     source = case['source']()

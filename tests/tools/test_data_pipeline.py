@@ -4,6 +4,8 @@ import json
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 CONFIGS = {
     'folder.py': """
 _base_ = './tiny.py'

@@ -8,6 +8,8 @@ import sys
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 
 def free_port():
     with socket.socket() as taken:
@@ -41,7 +43,6 @@ def launch(root, project, config_file, trained, tmp_path):
     return run
 
 
-@pytest.mark.slow
 def test_three_ranks_equal_one(launch, tmp_path):
     """38 faces in batches of 9, 13 a rank, one of them twice: other batches, other threads."""
     cache = tmp_path / 'cache'

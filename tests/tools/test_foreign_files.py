@@ -18,6 +18,8 @@ from mmvlr.utils.locks import LOCK_FILE, locked
 
 from ..people import model_file, people_folders
 
+pytestmark = pytest.mark.slow
+
 FOREIGN = (
     *('.env.template', '.notes.personal', '.x.abcdefgh', '.x.abcdefgh.png', '.a.pth.tmp_1234'),
     *('.mmvlr-0123456789abcdef', '.mmvlr-0123456789abcdef.png', '.mmvlr-notes', '~$a.doc'),

@@ -12,7 +12,10 @@ from mmvlr.utils.compat import load_checkpoint_file
 
 from ..ranks import run_on_ranks
 
-pytestmark = pytest.mark.filterwarnings('ignore:.*has been created:UserWarning')
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings('ignore:.*has been created:UserWarning'),
+]
 
 PLAIN = """
 from torch import nn

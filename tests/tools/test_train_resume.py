@@ -16,7 +16,10 @@ from mmvlr.utils.compat import load_checkpoint_file
 from mmvlr.utils.people import PeopleMismatchError
 
 # mmengine names its loggers by the second; several runs in one process may share a name.
-pytestmark = pytest.mark.filterwarnings('ignore:.*has been created:UserWarning')
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings('ignore:.*has been created:UserWarning'),
+]
 
 
 def tensors(value, name=''):

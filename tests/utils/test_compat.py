@@ -260,6 +260,7 @@ def test_process_group_of_one(monkeypatch):
         torch.distributed.destroy_process_group()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.libc_ver()[0] != 'glibc', reason='a setting of glibc')
 @pytest.mark.parametrize('environment', [{}, {'MALLOC_ARENA_MAX': '2'}, {'LD_PRELOAD': ' '}])
 def test_freed_memory_is_kept(root, environment):

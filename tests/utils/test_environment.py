@@ -95,6 +95,7 @@ def test_other_kinds_of_configs(tmp_path, monkeypatch):
 # Threads ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ('stated', 'policy'),
     [({}, 'PASSIVE'), (dict(OMP_WAIT_POLICY='ACTIVE'), 'ACTIVE'), (dict(GOMP_SPINCOUNT='9'), None)],

@@ -114,6 +114,7 @@ class Dying(SyntheticFaces):
         return face
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize('how', ['0', '1', 'killed', 'unsendable'])
 def test_a_dead_worker_ends_the_run(how):
@@ -128,6 +129,7 @@ def test_a_dead_worker_ends_the_run(how):
     assert time.monotonic() - begin < 60
 
 
+@pytest.mark.slow
 def test_workers_end_with_a_killed_parent(root, tmp_path):
     """They would wait for ever to send the batch that nobody reads."""
     script = tmp_path / 'killed.py'

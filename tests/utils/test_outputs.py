@@ -77,6 +77,7 @@ def work_dir(folder, **more):
     return Config(dict(work_dir=str(folder), **more))
 
 
+@pytest.mark.slow
 def test_checkpoints_of_another_run_stay(tmp_path):
     """mmengine removes the best checkpoint that a resumed one names, wherever it lies."""
     backend, other, own = AtomicLocalBackend(), tmp_path / 'other', tmp_path / 'own'

@@ -185,6 +185,7 @@ def test_full_disk_is_an_error_that_names_the_file(tmp_path, kind):
     assert list(tmp_path.iterdir()) == [path]
 
 
+@pytest.mark.slow
 def test_next_writer_removes_what_a_killed_one_left(tmp_path):
     foreign = {'.mmvlr-0123456789abcdef.txt', '.a.txt.abcdefgh', '.mmvlr-lock', 'a.txt.tmp'}
     for name in foreign:
@@ -231,6 +232,7 @@ def test_what_another_user_left_can_be_locked(tmp_path, monkeypatch):
     assert (tmp_path / LOCK_FILE).read_bytes() == before
 
 
+@pytest.mark.slow
 def test_many_writers_in_one_folder(tmp_path):
     def work(number):
         for turn in range(50):
@@ -246,6 +248,7 @@ def test_many_writers_in_one_folder(tmp_path):
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('file', ['', 'a.pack'])
 @pytest.mark.parametrize('fork', ['fork', 'alone'])
 def test_lock_names_its_holder_and_ends_with_it(tmp_path, file, fork):
@@ -264,6 +267,7 @@ def test_lock_names_its_holder_and_ends_with_it(tmp_path, file, fork):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_only_one_holds_a_lock(tmp_path):
     counter = tmp_path / 'counter'
     counter.write_text('0')

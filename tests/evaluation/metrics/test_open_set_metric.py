@@ -180,7 +180,7 @@ def test_rates_that_the_probes_cannot_measure(faces, rule, monkeypatch):
             ],
         ),
     ],
-    ids=str,
+    ids=['mean', 'norm', 'ri', 'best'],
 )
 def test_templates_are_those_of_galleries(faces, template, weights):
     found = evaluate(OpenSetMetric(rank=2, template=template, prefix='a'), faces)

@@ -79,7 +79,8 @@ def test_negatives_of_faces_that_lie_well_are_only_scaled(loss):
     logits = loss.logits(cosines, labels, torch.full((4,), 40.0))
     others = torch.ones(4, 5, dtype=torch.bool).scatter(1, labels[:, None], False)
     scale = getattr(loss, 'scale', 1.0)
-    torch.testing.assert_close(logits[others], scale * cosines[others])
+    # To the bit: what went through acos is rounded, besides the time that it takes.
+    assert torch.equal(logits[others], scale * cosines[others])
     assert (logits[~others] <= scale * cosines[~others]).all()
 
 

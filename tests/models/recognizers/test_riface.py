@@ -6,7 +6,6 @@ from mmengine.runner.checkpoint import load_state_dict
 from torch.nn import functional as F
 
 from mmvlr.models import RIFace
-from mmvlr.models.losses import IndexDiversionLoss, IndexRegressionLoss, proximities
 
 PAPERS_PRM = dict(
     type='PerceptibilityRegression',
@@ -75,33 +74,73 @@ def test_losses_and_logs_have_the_documented_names(make, batch):
     assert logged['sigma_ui'].item() == pytest.approx(0.2)
 
 
+def dot(one, other):
+    return sum(a * b for a, b in zip(one, other, strict=True))
+
+
+def unit(vector):
+    length = math.sqrt(dot(vector, vector))
+    return [value / length for value in vector]
+
+
+def mean(values):
+    return sum(values) / len(values)
+
+
+def deviation(values):
+    return math.sqrt(mean([(value - mean(values)) ** 2 for value in values]))
+
+
+def slow_losses(embeddings, attended, labels, prototypes, center, weight, bias, ui_mean, ui_std):
+    """The paper's formulas for lists of numbers; ArcFace with m = 0.45 and s = 64."""
+    center = unit(center)
+    terms = {name: [] for name in ('cls', 'regression', 'diversion', 'attention')}
+    d = {name: [] for name in ('d_p', 'd_n', 'd_ui', 'xi', 'xi_hat')}
+    for v, v_attn, label in zip(embeddings, attended, labels, strict=True):
+        cosines = [dot(unit(v), unit(prototype)) for prototype in prototypes]
+        others = [c for j, c in enumerate(cosines) if j != label]
+        d_p, d_n, d_ui = 1 - cosines[label], 1 - max(others), 1 - dot(unit(v), center)
+        xi, xi_hat = d_ui * d_n / (d_p + 1e-3), dot(v, weight) + bias
+        for name, value in zip(d, (d_p, d_n, d_ui, xi, xi_hat), strict=True):
+            d[name].append(value)
+
+        own = 64 * math.cos(math.acos(cosines[label]) + 0.45)
+        total = math.exp(own) + sum(math.exp(64 * c) for c in others)
+        terms['cls'].append(math.log(total) - own)
+        gap = abs(xi_hat - xi)
+        terms['regression'].append(5 * (0.5 * gap**2 / 0.75 if gap < 0.75 else gap - 0.375))
+        terms['diversion'].append(2 * max(0, 50 - (xi_hat - ui_mean) / ui_std))
+        target = unit([a - dot(v, center) * b for a, b in zip(v, center, strict=True)])
+        squares = [(a - b) ** 2 for a, b in zip(unit(v_attn), target, strict=True)]
+        terms['attention'].append(mean(squares))
+    return {
+        **{f'loss_{name}': mean(values) for name, values in terms.items()},
+        **{name: mean(values) for name, values in d.items()},
+        **{f'{name}_std': deviation(d[name]) for name in ('xi', 'xi_hat')},
+    }
+
+
 def test_losses_are_the_formulas(make, batch):
-    model = with_ui(make()).eval()
+    model = make().eval()
+    center = torch.randn(16)
+    model.set_ui_center(center)
+    model.set_ui_statistics(torch.tensor(0.3), torch.tensor(0.2))
     found = model(*batch, mode='loss')
-    feature_map, v = model(batch[0])
-    labels = torch.tensor([0, 1, 2, 0, 1, 2])
-    d = proximities(v, labels, model.head.weight, model.ui_center)
-    xi = d.d_ui * d.d_n / (d.d_p + 1e-3)
+    feature_map, embeddings = model(batch[0])
     weight, bias = model.regression.parameters()
-    xi_hat = v @ weight[0] + bias
-    unit = v.detach() - (v.detach() @ model.ui_center)[:, None] * model.ui_center
-    unit = unit / unit.norm(dim=1, keepdim=True)
-    attended = F.normalize(model.attention(feature_map), dim=1)
-    expected = dict(
-        loss_cls=model.head.loss(v, labels)['loss_cls'],
-        loss_regression=IndexRegressionLoss(beta=0.75, loss_weight=5.0)(xi_hat, xi),
-        loss_diversion=IndexDiversionLoss(tau=50.0)(xi_hat, torch.tensor(0.3), torch.tensor(0.2)),
-        loss_attention=(attended - unit).square().mean(),
-        xi=xi.mean(),
-        xi_std=xi.std(correction=0),
-        xi_hat=xi_hat.mean(),
-        xi_hat_std=xi_hat.std(correction=0),
-        d_p=d.d_p.mean(),
-        d_n=d.d_n.mean(),
-        d_ui=d.d_ui.mean(),
+    expected = slow_losses(
+        embeddings.double().tolist(),
+        model.attention(feature_map).double().tolist(),
+        [0, 1, 2, 0, 1, 2],
+        model.head.weight.double().tolist(),
+        center.double().tolist(),
+        weight[0].double().tolist(),
+        bias.item(),
+        0.3,
+        0.2,
     )
     for name, value in expected.items():
-        torch.testing.assert_close(found[name], value, rtol=1e-4, atol=1e-5, msg=name)
+        assert found[name].item() == pytest.approx(value, rel=1e-4, abs=1e-5), name
 
 
 def test_total_has_the_weights_of_the_paper(make, batch):
