@@ -1,6 +1,7 @@
 """Every registered name can be found, built and, if it is a network, run."""
 
 import pickle
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from torch import nn
 from mmvlr import registry
 from mmvlr.evaluation import FaceTable
 from mmvlr.models import FaceBackbone, FaceDataPreprocessor
-from mmvlr.models.losses import MarginSoftmaxLoss, Proximities
+from mmvlr.models.losses import PrototypeLoss, Proximities
 from mmvlr.models.quality import FaceBatch
 from mmvlr.models.recognizers import FaceRecognizer
 from mmvlr.structures import FaceDataSample
@@ -122,7 +123,7 @@ BUILD = {
         'InceptionResnetV1': dict(embed_dims=16),
         'MobileFaceNet': {k: v for k, v in TINY.items() if k != 'type'},
         'FaceDataPreprocessor': dict(size=(32, 32)),
-        'PerceptibilityAttention': dict(feat_channels=32, embed_dims=16),
+        'PerceptibilityAttention': dict(backbone=SimpleNamespace(feat_channels=32, embed_dims=16)),
         'PerceptibilityRegression': dict(feat_channels=32, embed_dims=16),
         'PartialRecognitionModule': dict(num_classes=3, embed_dims=16),
         'RecognitionModule': dict(num_classes=3, embed_dims=16),
@@ -132,6 +133,7 @@ BUILD = {
         'CurricularFaceLoss': dict(),
         'MagFaceLoss': dict(),
         'NormFaceLoss': dict(),
+        'SFaceNet': dict(embed_dims=16, input_size=32, stem_channels=4, layers=((8, 2), (32, 2))),
         'SoftmaxLoss': dict(),
         'IndexDiversionLoss': dict(),
         'IndexRegressionLoss': dict(),
@@ -288,7 +290,7 @@ def test_model_runs(key, tmp_path):
         outputs = module(dict(inputs=[torch.zeros(3, 32, 32, dtype=torch.uint8)]))
         assert outputs['inputs'].shape == (1, 3, 32, 32)
         return
-    elif isinstance(module, MarginSoftmaxLoss):
+    elif isinstance(module, PrototypeLoss):
         cosines = nn.functional.normalize(embeddings, dim=1)[:, :3]
         loss = module(cosines, labels, embeddings.norm(dim=1))
     elif key == 'RecognizabilityIndex':

@@ -313,8 +313,8 @@ def unwrap(root: Path, wrapper: str) -> Path:
 
 
 def is_number(name: str) -> bool:
-    """Say whether a name is a number in the digits 0 to 9 that an identity, an int64, can hold."""
-    return name.isascii() and name.isdecimal() and int(name) < 2**63
+    """Say whether a name is a number in the digits 0 to 9: others are names, not numbers."""
+    return name.isascii() and name.isdecimal()
 
 
 def person_key(name: str) -> tuple[int, int, str]:

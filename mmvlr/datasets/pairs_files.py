@@ -109,10 +109,7 @@ def prefix_identity(name: str) -> int:
         ValueError: The name does not start with a number and ``_``.
     """
     if not has_prefix(name):
-        raise ValueError(
-            f'no identity in the file name {name!r}; expected <identity>_<n>.jpg, the identity '
-            'a number below 2^63'
-        )
+        raise ValueError(f'no identity in the file name {name!r}; expected <identity>_<n>.jpg')
     return int(name.split('_')[0])
 
 

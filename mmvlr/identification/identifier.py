@@ -19,7 +19,7 @@ from .decision import Decision
 from .gallery import Gallery
 from .gallery_file import has_gallery
 from .names import normalize_name
-from .people import find_owner, find_people
+from .people import find_owner, find_people, is_empty
 
 if TYPE_CHECKING:
     from mmvlr.apis import FaceInferencer, FaceResults
@@ -340,11 +340,8 @@ class Identifier:
             normalize_name(folder.name)
         results = self.inferencer.embed([str(folder) for folder in folders], on_error)
         # A folder without images is no image that cannot be used.
-        empty = {
-            str(folder)
-            for folder in folders
-            if os.access(folder, os.R_OK | os.X_OK) and str(folder) in dict(results.failures)
-        }
+        failed = dict(results.failures)
+        empty = {str(f) for f in folders if str(f) in failed and is_empty(f)}
         failures = [failure for failure in results.failures if failure[0] not in empty]
         results = replace(results, failures=failures)
         owners = [find_owner(name, [Path(faces)]) for name in results.names]

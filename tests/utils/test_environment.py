@@ -146,7 +146,7 @@ def test_no_more_threads_than_the_quota(tmp_path, monkeypatch, quota, stated, ex
 
 def test_tools_import_mmvlr_before_torch(root):
     """OpenMP reads the environment when torch, or what imports it, is imported."""
-    for tool in sorted((root / 'tools').rglob('*.py')):
+    for tool in sorted([*(root / 'tools').rglob('*.py'), *(root / 'projects').rglob('*.py')]):
         source = tool.read_text()
         imported = source.find('\nimport mmvlr  #')
         for package in ('torch', 'mmengine', 'sklearn', 'scipy', 'mmcv'):

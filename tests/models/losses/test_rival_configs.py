@@ -19,7 +19,7 @@ METHODS = dict(
 )
 NAMES = [
     f'{backbone}_{data}'
-    for backbone in ('r50', 'mobilefacenet')
+    for backbone in ('r50', 'mobilefacenet', 'sface')
     for data in ('tinyface', 'scface', 'survface')
 ]
 # Configs for training from random weights, which have a schedule of their own.
