@@ -235,7 +235,7 @@ def test_a_failure_is_told_and_the_others_go_on(here):
     runs = plan_of(here, ['broken', 'arcface'])
     (failure,) = executor_of(here).execute(runs)
     assert failure.run is runs[0]
-    assert 'train.py ended with code 3' in failure.message
+    assert 'train ended with code 3' in failure.message
     assert 'the reason of the failure' in failure.message
     assert not runs[0].finished and not runs[0].training.finished and runs[1].finished
     with pytest.raises(FileNotFoundError, match='no finished training'):
