@@ -109,6 +109,18 @@ def help_of(script):
     return done.stdout
 
 
+@cache
+def help_of_verb(name):
+    """What a verb of :data:`PROGRAMS` prints for ``--help``."""
+    from mmvlr.cli.main import run_program
+
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out), pytest.raises(SystemExit) as error:
+        run_program(name, ['--help'])
+    assert error.value.code == 0
+    return out.getvalue()
+
+
 def anchors(page):
     """The anchors of a page's headings, as GitHub and MyST make them."""
     headings = re.findall(r'^#+ (.+)$', FENCE.sub('', page.read_text(encoding='utf-8')), re.M)
@@ -179,9 +191,14 @@ def test_command_exists(page, words):
 
 @pytest.mark.parametrize('words', own_commands())
 def test_command_of_mmvlr_parses(words):
-    from mmvlr.cli.main import build_parser
+    from mmvlr.cli.main import PROGRAMS, build_parser
 
-    assert callable(build_parser().parse_args(words).run)
+    if words[0] not in PROGRAMS:
+        assert callable(build_parser().parse_args(words).run)
+        return
+    text = help_of_verb(words[0])
+    for option in (word.split('=')[0] for word in words[1:] if re.match(r'--?[a-z]', word)):
+        assert re.search(rf'(?<![\w-]){re.escape(option)}(?![\w-])', text), option
 
 
 @pytest.mark.parametrize('page', PAGES, ids=page_id)

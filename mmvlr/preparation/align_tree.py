@@ -11,7 +11,7 @@ from PIL import Image
 from mmvlr.datasets.alignment import COLUMNS, RECIPE_FILE, TABLE_FILE, AlignmentRecipe, alignment_of
 from mmvlr.datasets.base import require_folder
 from mmvlr.datasets.finding import IMAGE_SUFFIXES, find_images
-from mmvlr.datasets.transforms.loading import ImageError, read_image
+from mmvlr.datasets.transforms import ImageError, read_image
 from mmvlr.utils.io import sha256_of, write_atomic, write_csv
 from mmvlr.utils.outputs import OutputFolder
 from mmvlr.utils.work import Journal, in_order, progress_bar, stamp_of

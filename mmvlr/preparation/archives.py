@@ -40,7 +40,7 @@ from mmvlr.datasets.scface import (
 )
 from mmvlr.datasets.survface import SurvFace
 from mmvlr.datasets.tinyface import TinyFace
-from mmvlr.datasets.transforms.loading import ImageError, read_image
+from mmvlr.datasets.transforms import ImageError, read_image
 from mmvlr.utils.io import write_csv
 from mmvlr.utils.work import in_order, progress_bar
 

@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from mmvlr.datasets.alignment import AlignmentRecipe
-from mmvlr.datasets.transforms.loading import ImageError
+from mmvlr.datasets.transforms import ImageError
 
 from .alignment import AlignedFace, Aligner, align_face, fallback_face
 from .detection import Detection

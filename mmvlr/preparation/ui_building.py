@@ -29,7 +29,7 @@ from PIL import Image
 from mmvlr.datasets.alignment import detector_version
 from mmvlr.datasets.base import require_folder
 from mmvlr.datasets.finding import IMAGE_SUFFIXES, find_images
-from mmvlr.datasets.transforms.loading import ImageError, read_image
+from mmvlr.datasets.transforms import ImageError, read_image
 from mmvlr.utils.io import write_atomic, write_csv
 from mmvlr.utils.outputs import OutputFolder
 from mmvlr.utils.vectors import unit_rows

@@ -1,7 +1,9 @@
 r"""Measure what a folder of faces has lost, and fit a degradation to it.
 
-    python tools/analysis/measure_degradation.py FOLDER --out stats.json
-    python tools/analysis/measure_degradation.py FOLDER --out stats.json \
+::
+
+    mmvlr fit-degradation FOLDER --out stats.json
+    mmvlr fit-degradation FOLDER --out stats.json \
         --fit preset.json --source HR_FOLDER --figure figure.png
 
 The statistics are the 10 %, 50 % and 90 % quantiles over the images of: native size, radial power

@@ -1,5 +1,6 @@
 """Transforms of one face, from file to tensor."""
 
+from ..storage import ImageError
 from .degradation import (
     BlurFace,
     DegradeFace,
@@ -14,7 +15,7 @@ from .degradation import (
 )
 from .formatting import PackFace, PackNativeFace, native_collate
 from .geometric import DownsampleFace, FlipFace, RescaleFace, ResizeFace, RotateFace, resize
-from .loading import ImageError, LoadFace, read_image
+from .loading import LoadFace, read_image
 
 __all__ = [
     'BlurFace',

@@ -5,10 +5,10 @@ from mmcv.transforms import BaseTransform
 
 from mmvlr.registry import TRANSFORMS
 
-from ..storage import ImageError, locate
+from ..storage import locate
 from ..storage.decoding import decode_image
 
-__all__ = ['ImageError', 'LoadFace', 'read_image']
+__all__ = ['LoadFace', 'read_image']
 
 
 def read_image(path: str, upright: bool = False) -> np.ndarray:
