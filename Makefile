@@ -4,7 +4,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv demo test lint format docs clean
+.PHONY: help venv demo test fuzz lint format docs clean
 
 PYTHON3 ?= python3
 VENV ?= .venv
@@ -50,6 +50,9 @@ demo: $(STAMP) ## train, test and report on embedded synthetic faces, without a 
 
 test: lint ## lint, then run all tests; ARGS='tests/models -x' goes to pytest
 	$(PYTHON) -m pytest $(ARGS)
+
+fuzz: $(STAMP) ## read malformed files of all kinds for an hour; ARGS='--readers image --jobs 2'
+	$(PYTHON) -m tests.fuzz --seconds 3600 $(ARGS)
 
 lint: $(STAMP) ## check style and format
 	$(PYTHON) -m ruff check
