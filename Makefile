@@ -63,6 +63,9 @@ test-all: lint ## lint, then run all tests; ARGS as above
 fuzz: $(STAMP) ## mutate the files of every reader for an hour; ARGS as above
 	$(PYTHON) -m tests.fuzz --cases 100000 --seconds 3600 $(ARGS)
 
+fuzz: $(STAMP) ## read malformed files of all kinds for an hour; ARGS='--readers image --jobs 2'
+	$(PYTHON) -m tests.fuzz --seconds 3600 $(ARGS)
+
 lint: $(STAMP) ## check style and format
 	$(PYTHON) -m ruff check
 	$(PYTHON) -m ruff format --check

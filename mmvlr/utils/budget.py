@@ -132,6 +132,8 @@ def check_plain(value: Any, size: int) -> None:
                 left -= item.bit_length() // 8
                 continue
             elif isinstance(item, torch.Tensor):
+                if item.layout != torch.strided or item.is_meta or item.is_quantized:
+                    raise BudgetError('a tensor in it is sparse, quantized or without values')
                 if item.numel() * item.element_size() > size:
                     raise BudgetError(
                         f'a tensor {tuple(item.shape)} is larger than the file of {size:,} bytes'

@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
 from mmvlr.apis import export
 from mmvlr.apis.export import OnnxNetwork, export_onnx, publish, read_published
+from mmvlr.apis.exported import digest_weights
 from mmvlr.apis.network import identity_of, model_of
 from mmvlr.registry import MODELS
 from mmvlr.utils.contract import check_identity
@@ -277,6 +279,73 @@ def test_other_files_are_refused(file, tmp_path):
     path.write_bytes(sealed(future))
     with pytest.raises(ValueError, match='cannot run it'):
         OnnxNetwork(path)
+
+
+@pytest.mark.parametrize(
+    ('key', 'value', 'told'),
+    [
+        ('identity', None, 'identity'),
+        ('identity', '[1', 'mmvlr.identity'),
+        ('identity', '{"weights": "0"}', 'identity.preprocessing'),
+        ('contract', '{"size": [1e400, 1]}', 'mmvlr.contract'),
+        ('contract', '[' * 5000, 'mmvlr.contract'),
+        ('outputs', '["embedding", "os"]', 'outputs.1'),
+        ('outputs', '["ri"]', 'outputs'),
+        ('outputs', '{}', 'outputs'),
+        ('name', None, 'name'),
+        ('license', 'x' * 10**6, 'license'),
+        ('format', '9' * 5000, 'format version'),
+        ('format', '٣', 'format version'),
+    ],
+)
+def test_metadata_are_checked(file, tmp_path, key, value, told):
+    """Sealed again, so that nothing but the entry is wrong."""
+    proto = onnx.load(file)
+    entries = {entry.key: entry.value for entry in proto.metadata_props}
+    entries = {**entries, f'mmvlr.{key}': value}
+    entries.pop('mmvlr.sha256')
+    del proto.metadata_props[:]
+    onnx.helper.set_model_props(proto, {k: v for k, v in entries.items() if v is not None})
+    path = tmp_path / 'other.onnx'
+    path.write_bytes(sealed(proto))
+    with pytest.raises(ValueError, match=r'other\.onnx') as error:
+        OnnxNetwork(path)
+    assert told in str(error.value) and len(str(error.value)) < 1000
+
+
+@pytest.mark.parametrize(
+    ('change', 'told'),
+    [
+        (lambda m: m.pop('config'), 'config'),
+        (lambda m: m.pop('identity'), 'identity'),
+        (lambda m: m['identity']['preprocessing'].update(size=[10**12] * 2), 'size'),
+        (lambda m: m['identity']['preprocessing'].update(std=[0.0] * 3), 'std'),
+        (lambda m: m.update(identity=[]), 'identity'),
+        (lambda m: m.update(config=3), 'config'),
+        (lambda m: m.update(license=None), 'license'),
+        (lambda m: m.update(odd=1), 'odd'),
+    ],
+)
+def test_metadata_of_published_weights_are_checked(plain, tmp_path, change, told):
+    """With a digest that holds, so that nothing but the entry is wrong."""
+    path = tmp_path / 'a.safetensors'
+    publish(plain, path, license='MIT')
+    with safe_open(path, 'pt') as file:
+        metadata = json.loads(file.metadata()['mmvlr'])
+    state = load_file(path)
+    change(metadata)
+    metadata.pop('sha256')
+    metadata['sha256'] = digest_weights(state, metadata)
+    save_file(state, path, {'mmvlr': json.dumps(metadata)})
+    with pytest.raises(ValueError, match=rf'a\.safetensors.*{told}'):
+        read_published(path)
+
+
+@pytest.mark.parametrize('content', [b'<html></html>', b'', b'version https://git-lfs', bytes(50)])
+def test_weights_of_another_kind(tmp_path, content):
+    (tmp_path / 'a.safetensors').write_bytes(content)
+    with pytest.raises(ValueError, match=r'a\.safetensors is no readable safetensors file'):
+        read_published(tmp_path / 'a.safetensors')
 
 
 def test_missing_provider(file):

@@ -4,6 +4,8 @@ import copy
 import json
 import os
 import pickle
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -380,6 +382,103 @@ def test_contract_that_names_a_function(tmp_path, config):
     with pytest.raises(ValueError, match=r'a\.pth: preprocessing\.'):
         model_of(path)
     assert not mark.exists()
+
+
+# Files that state more than they hold ------------------------------------------------------------
+
+
+def restated(tmp_path, config, **changes):
+    """A checkpoint whose backbone is said to be another."""
+    model = riface(config)
+    architecture = dict(without(config['backbone'], 'init_cfg'), **changes)
+    state = {f'backbone.{key}': value for key, value in model.backbone.state_dict().items()}
+    meta = dict(preprocessing=model.data_preprocessor.contract, architecture=architecture)
+    torch.save(dict(state_dict=state, meta=meta), tmp_path / 'a.pth')
+    return tmp_path / 'a.pth'
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(
+    'changes',
+    [
+        dict(embed_dims=10**9),
+        dict(embed_dims=10**30),
+        dict(stem_channels=5_000_000),
+        dict(stages=((16, 8, 10**9, 2),)),
+        dict(stages=((16, 8, 1, 2),) * 100_000),
+        dict(input_size=10**9),
+        dict(variant='x' * 100_000),
+        dict(type='x' * 100_000),
+    ],
+)
+def test_sizes_are_believed_no_further_than_the_weights_go(tmp_path, config, changes):
+    start = time.process_time()
+    with pytest.raises(ValueError, match=r'a\.pth') as error:
+        model_of(restated(tmp_path, config, **changes))
+    assert time.process_time() - start < 10 and len(str(error.value)) < 1500
+
+
+@pytest.mark.parametrize(
+    'changes',
+    [
+        dict(size=[10**12, 10**12]),
+        dict(size=[0, 32]),
+        dict(size=[32]),
+        dict(size='32'),
+        dict(std=[1.0, 0.0, 1.0]),
+        dict(mean=[float('nan')] * 3),
+        dict(color_order='GRB'),
+        dict(interpolation='x' * 100_000),
+        dict(alignment=None),
+        dict(odd=1),
+    ],
+)
+def test_contract_of_a_file_is_checked(tmp_path, config, changes):
+    path = restated(tmp_path, config)
+    content = torch.load(path)
+    content['meta']['preprocessing'].update(changes)
+    torch.save(content, path)
+    with pytest.raises(ValueError, match=rf'a\.pth: preprocessing\.{next(iter(changes))}') as error:
+        model_of(path)
+    assert len(str(error.value)) < 1000
+
+
+@pytest.mark.parametrize(
+    ('change', 'told'),
+    [
+        (lambda w: w.to(torch.complex64), 'complex64'),
+        (lambda w: w.to(torch.int32), 'int32'),
+        (lambda w: w * float('nan'), 'not finite'),
+    ],
+)
+def test_weights_that_are_no_real_numbers(tmp_path, config, change, told):
+    path = restated(tmp_path, config)
+    content = torch.load(path)
+    name = 'backbone.stem.conv.weight'
+    content['state_dict'][name] = change(content['state_dict'][name])
+    torch.save(content, path)
+    with pytest.raises(CheckpointMismatchError, match=rf'a\.pth.*{name}.*{told}'):
+        model_of(path)
+
+
+def test_long_names_are_cut(tmp_path, config):
+    path = restated(tmp_path, config)
+    content = torch.load(path)
+    content['state_dict'] |= {'backbone.' + 'x' * 10**6: torch.zeros(1)}
+    torch.save(content, path)
+    with pytest.raises(CheckpointMismatchError, match=r'a\.pth') as error:
+        model_of(path)
+    assert len(str(error.value)) < 1000
+
+
+def test_models_are_loaded_in_threads(tmp_path, config):
+    path = save(tmp_path / 'a.pth', riface(config), config)
+    identity = identity_of(model_of(path))
+    with ThreadPoolExecutor(8) as pool:
+        assert all(
+            found == identity
+            for found in pool.map(lambda _: identity_of(model_of(path)), range(24))
+        )
 
 
 def test_plain_values():

@@ -1,6 +1,7 @@
 """The table of faces: files, selections, people, and what it refuses."""
 
 import json
+import zipfile
 
 import numpy as np
 import pytest
@@ -114,6 +115,45 @@ def test_not_a_file_of_arrays(tmp_path):
             FaceTable.load(tmp_path / name)
 
 
+@pytest.mark.parametrize('meta', ['[' * 5000, '{"a": 1e999}', '[]', '{"a": NaN}', '9' * 5000, '{'])
+def test_meta_that_cannot_be_read(tmp_path, meta):
+    fields = dict(embedding=np.eye(2), role=['a', 'b'], identity=[1, 2], meta=meta)
+    np.savez(tmp_path / 'odd.npz', **fields)
+    with pytest.raises(ValueError, match=r'odd\.npz: meta'):
+        FaceTable.load(tmp_path / 'odd.npz')
+
+
+def test_compressed_file_that_takes_too_much(table, tmp_path, monkeypatch):
+    path = tmp_path / 'zeros.npz'
+    fields = dict(embedding=np.zeros((20_000, 500), np.float32), role=['probe'] * 20_000)
+    np.savez_compressed(path, **fields, identity=np.zeros(20_000, int))
+    assert len(FaceTable.load(path)) == 20_000
+    monkeypatch.setenv('MMVLR_TABLE_BYTES', '10_000_000')
+    with pytest.raises(ValueError, match=r'zeros\.npz is not read.*MMVLR_TABLE_BYTES'):
+        FaceTable.load(path)
+    # What is not compressed may have any size.
+    monkeypatch.setenv('MMVLR_TABLE_BYTES', '1')
+    assert len(FaceTable.load(table.save(tmp_path / 'faces.npz'))) == len(table)
+
+
+@pytest.mark.parametrize('shape', ['(9, 9)', '(10000000000, 10000000000)', '(-1, 4)', '()'])
+def test_array_that_says_another_size(tmp_path, table, shape):
+    path = tmp_path / 'odd.npz'
+    with zipfile.ZipFile(table.save(tmp_path / 'faces.npz')) as old:
+        entries = {name: old.read(name) for name in old.namelist()}
+    changed = entries['embedding.npy'].replace(b'(8, 4)', shape.encode(), 1)
+    start = 10 + int.from_bytes(changed[8:10], 'little') + len(shape) - 6
+    header = changed[10:start].rstrip().ljust(start - 10 - len(shape) + 6 - 1)[: start - 10] + b'\n'
+    entries['embedding.npy'] = (
+        changed[:8] + len(header).to_bytes(2, 'little') + header + changed[start:]
+    )
+    with zipfile.ZipFile(path, 'w') as new:
+        for name, content in entries.items():
+            new.writestr(name, content)
+    with pytest.raises(ValueError, match=r'odd\.npz is not a readable .*embedding\.npy holds'):
+        FaceTable.load(path)
+
+
 @pytest.mark.parametrize(
     ('change', 'message'),
     [
@@ -129,6 +169,17 @@ def test_not_a_file_of_arrays(tmp_path):
         (dict(pairs=[[0, 1, 2]], same=[True]), r'got \(1, 3\) and \(1,\)'),
         (dict(pairs=[[0, 3]], same=[True]), 'pairs name rows 0 to 3 of 3 embeddings'),
         (dict(pairs=[[-1, 2]], same=[True]), 'pairs name rows -1 to 2'),
+        (dict(pairs=[[0.5, 1]], same=[True]), 'pairs must be integers'),
+        (dict(pairs=[[0, 1]], same=[2]), 'same must be bool'),
+        (dict(pairs=[[0, 1]], same=[[True]]), r'same \(P,\), got \(1, 2\) and \(1, 1\)'),
+        (dict(role=np.array('a')), r'role must be \(N,\)'),
+        (dict(role=[b'a', b'b', b'c']), 'role must be text'),
+        (dict(identity=np.array(3)), r'identity must be \(N,\)'),
+        (dict(identity=np.full(3, 2**64 - 1, np.uint64)), 'identity must be below'),
+        (dict(embedding=np.eye(3) * 1j), 'embedding must be a real matrix'),
+        (dict(columns=dict(norm=['a', 'b', 'c'])), 'norm must hold numbers'),
+        (dict(columns=dict(norm=np.array(1.0))), r'norm must be \(N,\)'),
+        (dict(columns=dict(when=np.zeros(3, 'M8[s]'))), 'when must hold plain values'),
     ],
 )
 def test_bad_fields_are_named(change, message):
