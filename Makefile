@@ -60,9 +60,6 @@ test: lint ## lint, then run the tests that are not slow; ARGS='tests/models -x'
 test-all: lint ## lint, then run all tests; ARGS as above
 	$(PYTEST) $(ARGS)
 
-fuzz: $(STAMP) ## mutate the files of every reader for an hour; ARGS as above
-	$(PYTHON) -m tests.fuzz --cases 100000 --seconds 3600 $(ARGS)
-
 fuzz: $(STAMP) ## read malformed files of all kinds for an hour; ARGS='--readers image --jobs 2'
 	$(PYTHON) -m tests.fuzz --seconds 3600 $(ARGS)
 
