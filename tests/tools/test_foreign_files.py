@@ -33,10 +33,10 @@ FOREIGN = (
 
 # Imports everything once and forks for each call: (tool, argv, patch, kill) -> (code, text).
 SERVER = """
-import importlib.util, json, os, signal, sys, tempfile
+import importlib, json, os, re, signal, sys, tempfile
 sys.path[:0] = sys.argv[2:]
 import matplotlib, torch, mmvlr.apis, mmvlr.cli.main, mmvlr.preparation.ui_building, mmvlr.web
-import mmvlr.apis.comparison, mmvlr.apis.curves, mmvlr.apis.export, mmvlr.apis.report
+import mmvlr.apis.export, mmvlr.reports.curve_files, mmvlr.reports.from_run, mmvlr.reports.from_runs
 import torchvision, torch._dynamo, torch.utils.tensorboard
 import mmengine.config.config, mmengine.runner.runner
 torch.set_num_threads(1)
@@ -47,10 +47,10 @@ mmengine.config.config.FormatCode = lambda text, **options: (text, True)
 def load(name):
     if name == 'mmvlr':
         return sys.modules['mmvlr.cli.main']
-    spec = importlib.util.spec_from_file_location('tool', os.path.join(sys.argv[1], name))
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    with open(os.path.join(sys.argv[1], name)) as file:
+        verb = re.search("main[(][[]'(.+?)'", file.read()).group(1)
+    program = sys.modules['mmvlr.cli.main'].PROGRAMS[verb][0]
+    return importlib.import_module('mmvlr.cli.programs.' + program)
 
 def kill_at(number):
     replace, count = os.replace, [0]
