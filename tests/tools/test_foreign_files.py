@@ -48,7 +48,7 @@ def load(name):
     if name == 'mmvlr':
         return sys.modules['mmvlr.cli.main']
     with open(os.path.join(sys.argv[1], name)) as file:
-        verb = re.search("main[(][[]'(.+?)'", file.read()).group(1)
+        verb = re.search("main.{2}'(.+?)'", file.read()).group(1)
     program = sys.modules['mmvlr.cli.main'].PROGRAMS[verb][0]
     return importlib.import_module('mmvlr.cli.programs.' + program)
 
@@ -88,7 +88,7 @@ for line in sys.stdin:
 """
 
 FIND_ALL = """
-from mmvlr.datasets import ui_building as u
+from mmvlr.preparation import ui_building as u
 class Find:
     def __init__(self, src, search): self.src = src
     def __call__(self, name):
@@ -96,26 +96,25 @@ class Find:
 u._FindFaces, u.detector_version = Find, lambda: 'none'
 """
 ALIGN_NONE = """
-from mmvlr.datasets import alignment as a
+from mmvlr.datasets.alignment import AlignmentRecipe as make
+from mmvlr.preparation import alignment as a, landmarks
 class Aligner:
     def __init__(self, recipe): self.size = recipe.size
-    def __call__(self, image): return a.AlignedFace(a.fallback_face(image, self.size), None)
-a.Aligner = Aligner
-make = a.AlignmentRecipe
+    def __call__(self, image, name): return a.AlignedFace(a.fallback_face(image, self.size), None)
+landmarks.Aligner = Aligner
 tool.AlignmentRecipe = lambda *args: make(*args, detector='none')
 """
 SMALL_DEMO = """
-from mmvlr.visualization.page import write_page
+from mmvlr.reports.page import write_page
 from pathlib import Path
 tool.CONFIG = Path({config!r})
 numbers = dict.fromkeys(('rank1', 'pixel_rank1', 'ui_auc_ri', 'error', 'error_best_half'), 1.0)
 tool.build_report = lambda folder, config: (write_page('page', folder / 'report.html'), numbers)
 """
 SMALL_REPORT = """
-import mmvlr.apis.report as r
-from mmvlr.visualization.page import write_page
-r.TestRun, r.fill = lambda *args: None, lambda *args: ('page', {})
-r.render_report = write_page
+import mmvlr.reports.from_run as r
+r.EvaluatedModel, r.collect_data = lambda *args: None, lambda *args: ('page', {})
+r.render_report = lambda data: data
 """
 SMALL_SCORE = 'score = tool.score_faces; tool.score_faces = lambda *args: score(*args, measures=())'
 SMALL_COMPARISON = """
