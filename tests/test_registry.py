@@ -178,7 +178,6 @@ BUILD = {
     },
     'METRICS': {
         'ClosedSetMetric': dict(),
-        'EmbeddingDump': lambda folder: dict(out=str(folder / 'kept.npz')),
         'OpenSetMetric': dict(),
         'SCfaceMetric': dict(),
         'TinyFaceMetric': dict(),
@@ -368,17 +367,17 @@ def test_metric_evaluates(key, tmp_path):
     metric = build('METRICS', key, tmp_path)
     roles = [('gallery', 1), ('distractor', -100), ('probe', 1), ('unmated', 7)]
     roles += [('pair', person) for person in (1, 1, 2, 2)]
-    metric.dataset_meta = dict(pairs=[(4, 5), (6, 7), (4, 6), (5, 7)], same=[1, 1, 0, 0])
-    for index, (role, identity) in enumerate(roles):
-        sample = dict(sample_idx=index, role=role, identity=identity, distance=1)
-        first = -1.0 if role in ('distractor', 'unmated') or identity == 2 else 1.0
-        metric.process(None, [{**sample, 'embedding': torch.tensor([first, 1.0])}])
-    result = metric.evaluate(len(roles))
+    other = [role in ('distractor', 'unmated') or person == 2 for role, person in roles]
+    faces = FaceTable(
+        embedding=np.array([[-1.0 if is_other else 1.0, 1.0] for is_other in other]),
+        role=[role for role, _ in roles],
+        identity=[person for _, person in roles],
+        columns=dict(distance=np.ones(len(roles))),
+        pairs=np.array([(4, 5), (6, 7), (4, 6), (5, 7)]),
+        same=np.array([1, 1, 0, 0]),
+    )
     first = dict(SCfaceMetric='d1_rank1', VerificationMetric='tar@far0.1')
-    if key == 'EmbeddingDump':
-        assert len(FaceTable.load(metric.out)) == len(roles)
-    else:
-        assert result[f'{metric.prefix}/{first.get(key, "rank1")}'] == 1
+    assert metric.report(faces)[f'{metric.prefix}/{first.get(key, "rank1")}'] == 1
 
 
 @pytest.mark.parametrize('key', cases('QUALITIES'))

@@ -1,24 +1,26 @@
 """What tools and users call."""
 
 from mmvlr.engine.building import build_tester, build_trainer, load_config, resolve_num_classes
-from mmvlr.models.activation import activation_maps
-
-from .evaluation import (
+from mmvlr.engine.scoring import score_faces
+from mmvlr.engine.testing import evaluate_checkpoint
+from mmvlr.evaluation.tables import (
     add_warnings,
     build_metrics,
     compare_faces,
-    evaluate_checkpoint,
     evaluate_faces,
     label_by_name,
     load_faces,
     mark_unmeasurable,
 )
-from .inferencer import FaceInferencer, FaceResults, VerificationResult
-from .network import identity_of, model_of
+from mmvlr.models.activation import activation_maps
+from mmvlr.structures import FaceTable
+
+from .inferencer import FaceInferencer, VerificationResult
+from .network import fingerprint_model, load_model
 
 __all__ = [
     'FaceInferencer',
-    'FaceResults',
+    'FaceTable',
     'VerificationResult',
     'activation_maps',
     'add_warnings',
@@ -28,11 +30,12 @@ __all__ = [
     'compare_faces',
     'evaluate_checkpoint',
     'evaluate_faces',
-    'identity_of',
+    'fingerprint_model',
     'label_by_name',
     'load_config',
     'load_faces',
+    'load_model',
     'mark_unmeasurable',
-    'model_of',
     'resolve_num_classes',
+    'score_faces',
 ]

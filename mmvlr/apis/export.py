@@ -33,7 +33,7 @@ from .exported import (
     needs,
     read_published,
 )
-from .network import identity_of, model_of
+from .network import fingerprint_model, load_model
 
 __all__ = ['OnnxNetwork', 'export_onnx', 'largest_differences', 'publish', 'read_published']
 
@@ -139,7 +139,7 @@ def export_onnx(
     proto = _traced(traced, model)
     proto.graph.name = name or path.stem
     proto.producer_name, proto.producer_version = 'mmvlr', __version__
-    identity = identity_of(model)
+    identity = fingerprint_model(model)
     onnx.helper.set_model_props(
         proto,
         {
@@ -283,7 +283,7 @@ def publish(
         license: SPDX expression of the weights' license, such as ``'CC-BY-NC-4.0'``.
         name: Name of the model; that of the file by default.
         config: What ``MODELS.build`` makes the model of; ``model.source_config`` by default, which
-            :func:`mmvlr.apis.network.model_of` sets.
+            :func:`mmvlr.apis.network.load_model` sets.
 
     Returns:
         str: SHA-256 of the file.
@@ -316,7 +316,7 @@ def publish(
         mmvlr_version=__version__,
         name=name or path.stem,
         license=license,
-        identity=identity_of(model),
+        identity=fingerprint_model(model),
         config=config,
     )
     metadata['sha256'] = digest_weights(state, metadata)
@@ -325,7 +325,7 @@ def publish(
 
     def write(temporary: Path) -> None:
         save_file(state, temporary, entries)
-        _check_same(model, model_of(temporary), path)
+        _check_same(model, load_model(temporary), path)
 
     write_atomic(path, write)
     return sha256_of(path)
@@ -355,7 +355,7 @@ def _check_same(model: FaceRecognizer, read: FaceRecognizer, path: Path) -> None
             for one in (model, read)
         )
     different = [key for key in wanted if not torch.equal(wanted[key], found.get(key))]
-    if identity_of(model) != identity_of(read) or different:
+    if fingerprint_model(model) != fingerprint_model(read) or different:
         raise RuntimeError(
             f'{path} was not written: the model built from the config is not the given one '
             f'(different: {", ".join(different) or "identity"}). Give the config it was built from'

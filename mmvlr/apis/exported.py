@@ -68,7 +68,7 @@ class OnnxNetwork:
         threads: Number of threads; None for one a core.
 
     Attributes:
-        identity: See :func:`mmvlr.apis.network.identity_of`.
+        identity: See :func:`mmvlr.apis.network.fingerprint_model`.
         contract: The preprocessing contract.
         size: (height, width) of the faces in pixels.
         name: Name of the model.

@@ -3,129 +3,26 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
-from pydantic import ConfigDict, Field
 
 from mmvlr.datasets.inspection import watch_images
 from mmvlr.datasets.transforms import ImageError, resize
-from mmvlr.evaluation import FaceTable
 from mmvlr.registry import INFERENCERS
-from mmvlr.structures.face_table import NO_IDENTITY, read_fields
+from mmvlr.structures import NO_IDENTITY, FaceTable
+from mmvlr.structures.face_table import MEASURES
 from mmvlr.utils.contract import CONTRACT_KEY
-from mmvlr.utils.io import write_csv
-from mmvlr.utils.schema import FileModel, validate
 from mmvlr.utils.vectors import unit_rows
 from mmvlr.utils.work import progress_bar
 
 from .images import NamedImage, NoFaceError, count_images, images_of
-from .network import Network, TorchNetwork, network_of
+from .network import Network, TorchNetwork, load_network
 
 #: From so many images on a bar shows how far the work is.
 _LONG = 200
-
-
-class _Meta(FileModel):
-    """What :meth:`FaceResults.to_npz` notes of the work."""
-
-    model_config = ConfigDict(extra='ignore')
-    identity: dict[str, Any]
-    failures: list[Annotated[list[str], Field(min_length=2, max_length=2)]] = []
-    unaligned: list[str] = []
-
-
-@dataclass(frozen=True, eq=False)
-class FaceResults:
-    """What was found of N faces, in the order in which they were given.
-
-    Attributes:
-        names: Path of each image, or ``array 3``.
-        embedding: (N, D) float32, raw: compare by cosine.
-        qualities: ``ri`` (recognizability index), ``ers``, ``norm`` (length of the backbone's
-            embedding) as far as the model has them
-            and ``size`` (shorter side of the image, or of the face found in it, in pixels):
-            (N,) float32 each, higher is better.
-        failures: (name, reason) of the images that could not be used; they are not among the N.
-        identity: Which model and preprocessing: see :func:`mmvlr.apis.network.identity_of`.
-        unaligned: Names of those of the failures in which no face was found; empty without
-            alignment.
-    """
-
-    names: list[str]
-    embedding: np.ndarray
-    qualities: dict[str, np.ndarray]
-    failures: list[tuple[str, str]] = field(default_factory=list)
-    identity: Mapping[str, Any] = field(default_factory=dict)
-    unaligned: list[str] = field(default_factory=list)
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    @property
-    def unit(self) -> np.ndarray:
-        """The embeddings as unit vectors (N, D)."""
-        return unit_rows(self.embedding, lambda row: f'the embedding of {self.names[row]}')
-
-    def rows(self, embedding: bool = False) -> list[dict[str, Any]]:
-        """Return one dict a face, plain values only; with ``embedding`` its numbers too."""
-        rows = []
-        for index, name in enumerate(self.names):
-            row: dict[str, Any] = dict(name=name)
-            row |= {key: float(values[index]) for key, values in self.qualities.items()}
-            if embedding:
-                row['embedding'] = [float(value) for value in self.embedding[index]]
-            rows.append(row)
-        return rows
-
-    def to_csv(self, path: str | Path, embedding: bool = False) -> Path:
-        """Write names and qualities as a table, with ``embedding`` one column a dimension."""
-        columns = ['name', *self.qualities]
-        rows = self.rows()
-        if embedding:
-            dims = [f'e{index}' for index in range(self.embedding.shape[1])]
-            columns += dims
-            for row, values in zip(rows, self.embedding.tolist(), strict=True):
-                row.update(zip(dims, values, strict=True))
-        path = Path(path).expanduser()
-        write_csv(path, columns, rows, private=True)
-        return path
-
-    def to_npz(self, path: str | Path) -> Path:
-        """Write everything; :meth:`from_npz` and ``mmvlr.evaluation.FaceTable.load`` read it."""
-        return FaceTable(
-            embedding=self.embedding,
-            role=np.full(len(self), 'probe'),
-            identity=np.full(len(self), NO_IDENTITY),
-            columns={**self.qualities, 'name': np.array(self.names, dtype=str)},
-            meta=dict(
-                identity=dict(self.identity), failures=self.failures, unaligned=self.unaligned
-            ),
-        ).save(Path(path).expanduser())
-
-    @classmethod
-    def from_npz(cls, path: str | Path) -> 'FaceResults':
-        """Read what :meth:`to_npz` wrote.
-
-        Raises:
-            FileNotFoundError: There is no such file.
-            ValueError: It is another kind of file.
-        """
-        path = Path(path).expanduser()
-        table = FaceTable.from_fields(read_fields(path), path)
-        if 'identity' not in table.meta or 'name' not in table.columns:
-            raise ValueError(f'{path} does not say which model made it; mmvlr embed writes it')
-        meta = validate(table.meta, _Meta, path, 'embed the images again')
-        return cls(
-            names=[str(name) for name in table.columns['name']],
-            embedding=table.embedding,
-            qualities={k: v for k, v in table.columns.items() if k != 'name'},
-            failures=[tuple(failure) for failure in meta.failures],
-            identity=meta.identity,
-            unaligned=meta.unaligned,
-        )
 
 
 @dataclass(frozen=True)
@@ -173,7 +70,7 @@ class FaceInferencer:
         batch_size: Faces that go through the network together.
         align: ``'none'``: every image is a face, cropped as the model knows it. ``'mtcnn'``:
             find and align the face in each image; one without a face cannot be used (and is
-            named in :attr:`FaceResults.unaligned`). Needs ``pip install 'mmvlr[align]'``.
+            named in :attr:`FaceTable.unaligned`). Needs ``pip install 'mmvlr[align]'``.
         config: Config of the model, for checkpoints without one.
 
     Raises:
@@ -200,7 +97,7 @@ class FaceInferencer:
             raise ValueError(f'batch_size must be at least 1, not {batch_size}')
         if align not in ('none', 'mtcnn'):
             raise ValueError(f"align must be 'none' or 'mtcnn', not {align!r}")
-        self.network: Network = network_of(model, device, config)
+        self.network: Network = load_network(model, device, config)
         self.source = f'model {model}' if isinstance(model, (str, Path)) else 'the model'
         self.batch_size = batch_size
         self.aligner = None
@@ -228,7 +125,7 @@ class FaceInferencer:
 
     # Streams ------------------------------------------------------------------------------------
 
-    def stream(self, faces: Any, on_error: str = 'collect') -> Iterator[FaceResults]:
+    def stream(self, faces: Any, on_error: str = 'collect') -> Iterator[FaceTable]:
         """Yield results batch by batch, in order; memory does not grow with the input.
 
         Args:
@@ -262,7 +159,7 @@ class FaceInferencer:
 
     def embed(
         self, faces: Any, on_error: str = 'collect', progress: bool | None = None
-    ) -> FaceResults:
+    ) -> FaceTable:
         """Return embeddings and qualities of all faces.
 
         A single image that cannot be used is an error; of many, those that cannot be used are
@@ -287,7 +184,7 @@ class FaceInferencer:
                 parts.append(part)
                 for _ in range(len(part) + len(part.failures)):
                     advance()
-        results = join_results(parts)
+        results = FaceTable.join(parts) if parts else self._table([], [])
         if not results.failures and not len(results):
             raise ValueError('no face to embed: there is no image in what was given')
         if not len(results):
@@ -300,7 +197,7 @@ class FaceInferencer:
 
     def quality(
         self, faces: Any, on_error: str = 'collect', progress: bool | None = None
-    ) -> FaceResults:
+    ) -> FaceTable:
         """Return the qualities of all faces: :meth:`embed`, which costs no more."""
         return self.embed(faces, on_error, progress)
 
@@ -322,7 +219,7 @@ class FaceInferencer:
         a, b = faces
         names = a.qualities.keys() & b.qualities.keys()
         return VerificationResult(
-            similarity=float(a.unit[0] @ b.unit[0]),
+            similarity=float(unit_rows(a.embedding)[0] @ unit_rows(b.embedding)[0]),
             names=(a.names[0], b.names[0]),
             qualities={
                 name: (float(a.qualities[name][0]), float(b.qualities[name][0]))
@@ -417,31 +314,43 @@ class FaceInferencer:
                 'it again, or take a checkpoint from before the training diverged'
             )
 
-    def _results(self, batch: Sequence[_Crop]) -> FaceResults:
-        failures = [(crop.name, str(crop.error)) for crop in batch if crop.error is not None]
-        unaligned = [crop.name for crop in batch if isinstance(crop.error, NoFaceError)]
+    def _results(self, batch: Sequence[_Crop]) -> FaceTable:
+        failed = [crop for crop in batch if crop.error is not None]
         good = [crop for crop in batch if crop.error is None]
         if not good:
-            none = np.zeros((0, 0), np.float32)
-            return FaceResults([], none, {}, failures, self.identity, unaligned)
+            return self._table([], failed)
         output = dict(self.network(np.stack([crop.pixels for crop in good])))
-        embedding = output.pop('embedding')
-        bad = ~np.isfinite(embedding).all(axis=1)
+        bad = ~np.isfinite(output['embedding']).all(axis=1)
         if bad.any():
             self._check_network()
-            failures += [
-                (crop.name, f'{crop.name}: the model has no finite embedding for this face')
-                for crop, wrong in zip(good, bad, strict=True)
-                if wrong
-            ]
-            good = [crop for crop, wrong in zip(good, bad, strict=True) if not wrong]
-            embedding = embedding[~bad]
             output = {name: values[~bad] for name, values in output.items()}
-        order = [name for name in ('ri', 'ers', 'norm') if name in output]
-        qualities = {name: output[name] for name in order}
+            wrong = [crop for crop, is_bad in zip(good, bad, strict=True) if is_bad]
+            good = [crop for crop, is_bad in zip(good, bad, strict=True) if not is_bad]
+            what = 'the model has no finite embedding for this face'
+            failed += [replace(crop, error=ImageError(f'{crop.name}: {what}')) for crop in wrong]
+        return self._table(good, failed, output)
+
+    def _table(
+        self,
+        good: Sequence[_Crop],
+        failed: Sequence[_Crop],
+        output: Mapping[str, np.ndarray] | None = None,
+    ) -> FaceTable:
+        output = output or dict(embedding=np.zeros((0, 0), np.float32))
+        qualities = {name: output[name] for name in MEASURES if name in output}
         qualities['size'] = np.array([crop.side for crop in good], np.float32)
-        names = [crop.name for crop in good]
-        return FaceResults(names, embedding, qualities, failures, self.identity, unaligned)
+        meta = dict(
+            fingerprint=self.identity,
+            failures=[(crop.name, str(crop.error)) for crop in failed],
+            unaligned=[crop.name for crop in failed if isinstance(crop.error, NoFaceError)],
+        )
+        return FaceTable(
+            embedding=output['embedding'],
+            role=np.full(len(good), 'probe'),
+            identity=np.full(len(good), NO_IDENTITY),
+            columns={**qualities, 'name': np.array([crop.name for crop in good], dtype=str)},
+            meta=meta,
+        )
 
 
 def _batches(crops: Iterable[_Crop], size: int) -> Iterator[list[_Crop]]:
@@ -460,24 +369,3 @@ def _batches(crops: Iterable[_Crop], size: int) -> Iterator[list[_Crop]]:
         yield batch
     if failure is not None:
         raise failure
-
-
-def join_results(parts: Sequence[FaceResults]) -> FaceResults:
-    """Put results of one model behind each other."""
-    full = [part for part in parts if len(part)]
-    failures = [failure for part in parts for failure in part.failures]
-    if not full:
-        unaligned = [name for part in parts for name in part.unaligned]
-        none = np.zeros((0, 0), np.float32)
-        return FaceResults([], none, {}, failures, unaligned=unaligned)
-    return FaceResults(
-        names=[name for part in full for name in part.names],
-        embedding=np.concatenate([part.embedding for part in full]),
-        qualities={
-            name: np.concatenate([part.qualities[name] for part in full])
-            for name in full[0].qualities
-        },
-        failures=failures,
-        identity=full[0].identity,
-        unaligned=[name for part in parts for name in part.unaligned],
-    )

@@ -14,6 +14,7 @@ from torch.overrides import TorchFunctionMode
 
 from mmvlr.models.recognizers import FaceRecognizer
 from mmvlr.registry import MODELS, check_registered
+from mmvlr.structures.face_table import PREDICTED
 from mmvlr.utils.checkpoint import CheckpointMismatchError, check_values, state_dict_of
 from mmvlr.utils.compat import load_checkpoint_file
 from mmvlr.utils.contract import CONTRACT_KEY, check_contract, contract_of_checkpoint
@@ -38,7 +39,7 @@ class Network(Protocol):
     """What :class:`mmvlr.apis.FaceInferencer` runs: a PyTorch model or an ONNX file.
 
     Attributes:
-        identity: See :func:`identity_of`.
+        identity: See :func:`fingerprint_model`.
         contract: The preprocessing contract.
         size: (height, width) of the faces in pixels.
     """
@@ -76,7 +77,7 @@ class TorchNetwork:
                 f"device is '{device}', but PyTorch sees no GPU (mmvlr doctor says why); use 'cpu'"
             )
         self.model = model.to(self.device).eval()
-        self.identity = identity_of(model)
+        self.identity = fingerprint_model(model)
         self.contract = model.data_preprocessor.contract
         self.size = model.data_preprocessor.size
 
@@ -89,7 +90,7 @@ class TorchNetwork:
     def __call__(self, faces: np.ndarray) -> dict[str, np.ndarray]:
         """See :class:`Network`."""
         samples = self.model.predict(self.inputs(faces))
-        names = dict(embedding='embedding', norm='embedding_norm', ers='ers', ri='recognizability')
+        names = dict(embedding='embedding', **PREDICTED)
         return {
             name: torch.stack([sample.get(key) for sample in samples]).float().cpu().numpy()
             for name, key in names.items()
@@ -97,7 +98,7 @@ class TorchNetwork:
         }
 
 
-def model_of(path: str | Path, config: Mapping[str, Any] | None = None) -> FaceRecognizer:
+def load_model(path: str | Path, config: Mapping[str, Any] | None = None) -> FaceRecognizer:
     """Build the recognizer of a checkpoint and load it, without head, in eval mode, on the CPU.
 
     A checkpoint of ``tools/train.py`` holds its config, from which the model's part is read as
@@ -300,7 +301,7 @@ def _load(model: FaceRecognizer, state: Mapping[str, torch.Tensor], path: Path) 
     model.load_state_dict(state, strict=False)
 
 
-def identity_of(model: FaceRecognizer) -> dict[str, Any]:
+def fingerprint_model(model: FaceRecognizer) -> dict[str, Any]:
     """Return what decides whether embeddings of two models can be compared.
 
     Returns:
@@ -323,7 +324,7 @@ def identity_of(model: FaceRecognizer) -> dict[str, Any]:
     }
 
 
-def network_of(
+def load_network(
     source: Any, device: str | None = None, config: Mapping[str, Any] | None = None
 ) -> Network:
     """Return the network of a recognizer, a checkpoint, published weights or an ONNX file.
@@ -331,10 +332,10 @@ def network_of(
     Args:
         source: A :class:`FaceRecognizer`, a :class:`Network`, or the path of a file.
         device: Such as ``'cuda'`` or ``'cpu'``; None for the GPU if there is one.
-        config: See :func:`model_of`.
+        config: See :func:`load_model`.
 
     Raises:
-        TypeError: It is nothing of this kind. For the rest see :func:`model_of`.
+        TypeError: It is nothing of this kind. For the rest see :func:`load_model`.
     """
     if isinstance(source, FaceRecognizer):
         return TorchNetwork(source, device)
@@ -358,4 +359,4 @@ def network_of(
             kind = 'CUDA' if 'cuda' in str(device) else 'CPU'
             providers = [f'{kind}ExecutionProvider']
         return OnnxNetwork(Path(source).expanduser(), providers=providers)
-    return TorchNetwork(model_of(source, config), device)
+    return TorchNetwork(load_model(source, config), device)

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from mmvlr.utils.text import printable
 
 if TYPE_CHECKING:
-    from mmvlr.apis import FaceInferencer, FaceResults
+    from mmvlr.apis import FaceInferencer
+    from mmvlr.structures import FaceTable
 
 #: Exit codes. 2 is argparse's: wrong usage.
 DONE, FAILED, LEFT_OUT, NO_MATCH, NO_FACE, INTERRUPTED = 0, 1, 3, 4, 5, 130
@@ -127,7 +128,7 @@ def _cell(value: Any) -> str:
     return f'{value:.3f}' if isinstance(value, float) else printable(str(value))
 
 
-def left_out(*results: 'FaceResults') -> tuple[dict[str, Any], str, int]:
+def left_out(*results: 'FaceTable') -> tuple[dict[str, Any], str, int]:
     """Return what could not be used: for the document, as text, and the exit code."""
     failures = [dict(name=n, reason=r) for part in results for n, r in part.failures]
     unaligned = [name for part in results for name in part.unaligned]

@@ -566,10 +566,10 @@ def check_model(path: str | Path, topic: str, status: str) -> Finding:
         topic: Topic of the finding.
         status: What the finding is if the model cannot be loaded.
     """
-    from mmvlr.apis.network import network_of
+    from mmvlr.apis.network import load_network
 
     try:
-        network = network_of(str(path), 'cpu')
+        network = load_network(str(path), 'cpu')
     except Exception as error:  # the message says what and how to mend it
         remedy = '' if str(path) in str(error) else f'look at {path}'
         return Finding(topic, status, f'{path}: {error}', remedy)

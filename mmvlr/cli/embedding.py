@@ -75,12 +75,12 @@ def run_embed(args: argparse.Namespace) -> Outcome:
         raise UsageError(f'--out must end in .npz or .csv, not {args.out.name}')
     results = inferencer_of(args).embed(args.faces)
     if args.out.suffix == '.npz':
-        results.to_npz(args.out)
+        results.save(args.out)
     else:
         results.to_csv(args.out, embedding=True)
     left, told, code = left_out(results)
     document = dict(out=str(args.out), faces=len(results), dims=results.embedding.shape[1])
-    document |= dict(identity=dict(results.identity)) | left
+    document |= dict(identity=dict(results.fingerprint)) | left
     text = f'{len(results)} embeddings of {results.embedding.shape[1]} dimensions in {args.out}'
     return Outcome(document, paragraphs(text, told), code)
 

@@ -38,10 +38,10 @@ def run_export(args: argparse.Namespace) -> Outcome:
     if args.out.suffix not in SUFFIXES:
         raise UsageError(f'OUT must end in {" or ".join(SUFFIXES)}, not {args.out.name}')
     from mmvlr.apis.export import export_onnx, publish
-    from mmvlr.apis.network import model_of
+    from mmvlr.apis.network import load_model
     from mmvlr.utils.io import sha256_of
 
-    model = model_of(args.checkpoint, model_config(args))
+    model = load_model(args.checkpoint, model_config(args))
     write = export_onnx if args.out.suffix == '.onnx' else publish
     write(model, args.out, license=args.license, name=args.name or args.out.stem)
     document = dict(out=str(args.out), sha256=sha256_of(args.out), license=args.license)

@@ -1,4 +1,4 @@
-"""What drives training: hooks, optimizer construction, extraction."""
+"""What drives training and scoring: hooks, loops, optimizer construction, extraction."""
 
 from .extraction import build_loader, extract_predictions, unwrap
 from .hooks import (
@@ -15,6 +15,7 @@ from .hooks import (
     TrainingCollapsedError,
     UICenterHook,
 )
+from .loops import FaceTestLoop, FaceValLoop
 from .optimizers import FaceAmpOptimWrapper, PartRateConstructor
 
 __all__ = [
@@ -25,6 +26,8 @@ __all__ = [
     'EpochSeedHook',
     'FaceAmpOptimWrapper',
     'FaceEMAHook',
+    'FaceTestLoop',
+    'FaceValLoop',
     'PartRateConstructor',
     'PrototypeInitHook',
     'RegressionFitHook',

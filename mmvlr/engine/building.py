@@ -296,8 +296,11 @@ def state_alignment(config: Config, dataset: Mapping[str, Any]) -> None:
 
 
 def prepare(config: Config) -> None:
-    """Apply the workarounds a Runner needs on this machine."""
+    """Name the loops of faces, and apply the workarounds a Runner needs on this machine."""
     compat.apply()
+    for key, loop in (('val_cfg', 'FaceValLoop'), ('test_cfg', 'FaceTestLoop')):
+        if config.get(key) is not None:
+            config[key].setdefault('type', loop)
     if not torch.cuda.is_available():
         compat.keep_freed_memory()
     if config.get('launcher', 'none') == 'pytorch' and not torch.cuda.is_available():

@@ -1,8 +1,9 @@
 """The plan of an experiment: which methods are trained on which data from which seeds, and scored.
 
 Each training has a folder of its own whose name holds a digest of everything that determines its
-outcome: config, seed, the starting weights' content and mmvlr's version. Nothing is ever trained
-over: another budget gives another folder, and what is finished stays finished.
+outcome: config, seed, the starting weights' content, the source of mmvlr and of the modules that
+the config names, and names, sizes and times of the images. Nothing is ever trained over: another
+budget or another loss gives another folder, and what is finished stays finished.
 """
 
 import hashlib
@@ -14,8 +15,8 @@ from typing import Any
 
 from mmengine.config import Config
 
-from mmvlr.apis.evaluation import plain
 from mmvlr.engine.building import load_config
+from mmvlr.engine.sources import digest_images, digest_sources, make_plain
 from mmvlr.utils.config_keys import check_options
 from mmvlr.utils.io import sha256_of
 from mmvlr.version import __version__
@@ -202,6 +203,7 @@ def plan_runs(
     ]
     runs = []
     digests: dict[str, str] = {}
+    known_images: dict[str, str] = {}
     loaded: dict[Path, Config] = {}
 
     def load(path: Path, *changes: Mapping[str, Any]) -> Config:
@@ -243,11 +245,14 @@ def plan_runs(
             if seed is not None:
                 own = Config(config.to_dict(), filename=config.filename)
                 own.randomness = {**own.get('randomness', {}), 'seed': seed}
-                digest = compute_digest(own, start)
+                loaders = [name for name in own if name.endswith('dataloader')]
+                read = digest_images(own, sorted({*loaders} - {'test_dataloader'}), known_images)
+                digest = compute_digest(own, start, read)
                 folder = where / f'{name}-seed{seed}-{digest}'
                 training = Training(own, seed, folder)
             for other, test in tests.items():
-                file = folder / f'scores-{other}-{compute_digest(test, digest)}.npz'
+                read = digest_images(test, ['test_dataloader', 'ui_dataloader'], known_images)
+                file = folder / f'scores-{other}-{compute_digest(test, digest, read)}.npz'
                 runs.append(Run(dataset, other, shown, group, seed, training, test, file))
     keys = [(run.data, run.test, run.group, run.method, run.seed) for run in runs]
     for key in keys:
@@ -256,8 +261,15 @@ def plan_runs(
     return runs
 
 
-def compute_digest(config: Config, start: str) -> str:
-    """Return eight hexadecimal digits for what determines a run: config, start and version."""
+def compute_digest(config: Config, start: str, images: Mapping[str, str]) -> str:
+    """Return eight hexadecimal digits for what determines a run.
+
+    Args:
+        config: Config of the training or test.
+        start: Digest of the weights that it starts from.
+        images: Digests of the images that it reads, by data loader.
+    """
     content = {k: v for k, v in config.to_dict().items() if k not in ('work_dir', 'launcher')}
-    text = json.dumps(plain(content), sort_keys=True) + start + __version__
+    facts = [make_plain(content), start, __version__, digest_sources(config), dict(images)]
+    text = json.dumps(facts, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:8]

@@ -1,13 +1,11 @@
 """What :class:`mmvlr.identification.Identifier` answers."""
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+
+from mmvlr.structures import FaceTable
 
 from .decision import Decision, Verdict
 from .gallery_state import Matches
-
-if TYPE_CHECKING:
-    from mmvlr.apis import FaceResults
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,7 +25,7 @@ class Enrollment:
     people: int
     enrolled: dict[str, int] = field(default_factory=dict)
     removed: list[str] = field(default_factory=list)
-    faces: 'FaceResults | None' = None
+    faces: FaceTable | None = None
     notes: list[str] = field(default_factory=list)
     shared: list[tuple[str, str, str, str]] = field(default_factory=list)
 
@@ -43,7 +41,7 @@ class Identification:
         note: What is to be said if the gallery is not the one of the decision, else empty.
     """
 
-    faces: 'FaceResults'
+    faces: FaceTable
     matches: Matches
     verdicts: list[Verdict] | None
     note: str
@@ -61,7 +59,7 @@ class Comparison:
     """
 
     similarity: float
-    faces: 'FaceResults'
+    faces: FaceTable
     threshold: float | None = None
     poor: tuple[int, ...] = ()
 
@@ -77,5 +75,5 @@ class Calibration:
     """
 
     decision: Decision
-    faces: 'list[FaceResults]'
+    faces: list[FaceTable]
     empty: list[str]

@@ -130,7 +130,7 @@ def calibrate(
 
     Args:
         faces: Calibration faces, none of which may be enrolled themselves.
-        identity: Identity of the model, see :func:`mmvlr.apis.network.identity_of`.
+        identity: Identity of the model, see :func:`mmvlr.apis.network.fingerprint_model`.
         target_fpir: Share of new faces of people not enrolled that may be accepted.
         bin_quality: Quality along which bins are cut, such as ``'ri'``; None: one threshold.
         num_bins: Number of bins at first.

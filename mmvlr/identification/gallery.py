@@ -38,8 +38,8 @@ class Gallery:
     and changes wait for each other. So may processes share a folder, see :meth:`update`.
 
     Args:
-        identity: Which network makes the embeddings, as ``mmvlr.apis.network.identity_of`` says
-            it. It travels with the gallery, whose embeddings mean nothing to another network.
+        identity: Which network makes the embeddings, as ``mmvlr.apis.network.fingerprint_model``
+            says it. It travels with the gallery, whose embeddings mean nothing to another network.
         template: Rule that makes templates of images: a short name (``'mean'``, ``'norm'``,
             ``'ri'``, ``'best'``, ``'images'``), or a config of one of ``TEMPLATES``.
         search: ``'exact'``, ``'faiss'``, or a config such as ``dict(type='faiss', kind='ivf')``.
@@ -69,7 +69,7 @@ class Gallery:
         except (KeyError, TypeError) as error:
             raise ValueError(
                 "identity lacks embedding.dims, the embedding's size; it is made by "
-                'mmvlr.apis.network.identity_of(model)'
+                'mmvlr.apis.network.fingerprint_model(model)'
             ) from error
         self.identity = deepcopy(dict(identity))
         self._lock = threading.RLock()

@@ -2,15 +2,16 @@
 
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 
+from mmvlr.structures import FaceTable
 from mmvlr.utils.vectors import unit_rows
 
 from .answers import Calibration, Comparison, Enrollment, Identification
@@ -21,11 +22,29 @@ from .gallery_file import has_gallery
 from .names import normalize_name
 from .people import find_owner, find_people, is_empty
 
-if TYPE_CHECKING:
-    from mmvlr.apis import FaceInferencer, FaceResults
-
 #: From this similarity on it is told as 1.000.
 _ALIKE = 0.9995
+
+
+class Embedder(Protocol):
+    """What embeds faces: :class:`mmvlr.apis.FaceInferencer`, or anything alike.
+
+    Attributes:
+        identity: Which model and preprocessing.
+        network: Maps crops (N, H, W, 3) to arrays by name, ``embedding`` (N, D) among them.
+    """
+
+    identity: Mapping[str, Any]
+    network: Any
+
+    def embed(self, faces: Any, on_error: str = 'collect') -> FaceTable:
+        """Return embeddings and qualities of all faces."""
+
+    def stream(self, faces: Any, on_error: str = 'collect') -> Iterator[FaceTable]:
+        """Yield the same batch by batch."""
+
+    def crops(self, faces: Any) -> list[np.ndarray]:
+        """Return the faces as the network sees them."""
 
 
 class BrokenModelError(ValueError):
@@ -63,7 +82,7 @@ class Identifier:
 
     def __init__(
         self,
-        inferencer: 'FaceInferencer | None',
+        inferencer: Embedder | None,
         gallery: Gallery | str | Path | None = None,
         decision: Decision | str | Path | None = None,
         keep_mode: bool = False,
@@ -293,17 +312,10 @@ class Identifier:
             BrokenModelError: The model gives every face the same embedding.
         """
         one, two = self._embed_one(first), self._embed_one(second)
-        faces = replace(
-            one,
-            names=one.names + two.names,
-            embedding=np.concatenate([one.embedding, two.embedding]),
-            qualities={
-                name: np.concatenate([values, two.qualities[name]])
-                for name, values in one.qualities.items()
-            },
-        )
+        faces = FaceTable.join([one, two])
         self._check_model(faces, first)
-        similarity = float(faces.unit[0].astype(np.float64) @ faces.unit[1])
+        unit = unit_rows(faces.embedding)
+        similarity = float(unit[0].astype(np.float64) @ unit[1])
         decision = self.decision
         if decision is None:
             return Comparison(similarity, faces)
@@ -321,7 +333,7 @@ class Identifier:
             self.gallery.template = template
         return nullcontext(self.gallery)
 
-    def _embed_one(self, image: Any) -> 'FaceResults':
+    def _embed_one(self, image: Any) -> FaceTable:
         parts = list(islice(self.inferencer.stream(image, 'raise'), 2))
         if len(parts) != 1 or len(parts[0]) != 1:
             raise ValueError(f'verify compares two images; {image!r:.80} is not one')
@@ -329,7 +341,7 @@ class Identifier:
 
     def _embed_people(
         self, faces: Any, person: str | None, on_error: str = 'collect'
-    ) -> tuple[list[str], 'FaceResults', list[str]]:
+    ) -> tuple[list[str], FaceTable, list[str]]:
         """Return whom each face shows, the faces, and people without an image."""
         if person is not None:
             normalize_name(person)
@@ -343,17 +355,17 @@ class Identifier:
         failed = dict(results.failures)
         empty = {str(f) for f in folders if str(f) in failed and is_empty(f)}
         failures = [failure for failure in results.failures if failure[0] not in empty]
-        results = replace(results, failures=failures)
+        results = replace(results, meta={**results.meta, 'failures': failures})
         owners = [find_owner(name, [Path(faces)]) for name in results.names]
         return owners, results, [Path(name).name for name in sorted(empty)]
 
-    def _check_model(self, faces: 'FaceResults', given: Any, owners: Sequence[str] = ()) -> None:
+    def _check_model(self, faces: FaceTable, given: Any, owners: Sequence[str] = ()) -> None:
         """Raise ``BrokenModelError`` if the model gives every face the same embedding.
 
         Few faces may be alike for another reason. So the model is also shown the first one upside
         down and inverted, which no working model takes for the same face.
         """
-        unit = faces.unit
+        unit = unit_rows(faces.embedding)
         if (unit @ unit[0]).min() < _ALIKE:
             return
         if len({*owners}) < 3:

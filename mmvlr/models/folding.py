@@ -28,7 +28,7 @@ def folded(model: nn.Module) -> nn.Module:
     whose output is the feature map.
 
     A folded copy has other weights: take the identity of a model
-    (:func:`mmvlr.apis.network.identity_of`) before folding.
+    (:func:`mmvlr.apis.network.fingerprint_model`) before folding.
 
     Args:
         model: A recognizer or a backbone; it is left as it is. A module says by its attribute

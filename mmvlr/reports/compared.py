@@ -5,11 +5,11 @@ from functools import cached_property
 
 import numpy as np
 
-from mmvlr.apis.evaluation import build_metrics
 from mmvlr.evaluation import FaceTable
 from mmvlr.evaluation.functional import rank1_error_versus_discard, roc_area
 from mmvlr.evaluation.metrics import ClosedSetMetric, FaceMetric, Observations
 from mmvlr.evaluation.systems import Score, compare_systems
+from mmvlr.evaluation.tables import build_metrics
 from mmvlr.experiments import PRETRAINED, Run
 from mmvlr.structures.face_table import MEASURES
 

@@ -10,20 +10,20 @@ import torch
 from mmengine.config import Config
 from mmengine.runner import Runner
 
-from mmvlr.apis.evaluation import build_metrics, evaluate_faces
-from mmvlr.apis.scoring import table_of
 from mmvlr.datasets.synthesis import pixel_correlation_embedding
 from mmvlr.datasets.transforms import read_image
-from mmvlr.engine import build_loader, extract_predictions, unwrap
+from mmvlr.engine import build_loader
 from mmvlr.engine.building import build_tester
+from mmvlr.engine.scoring import load_tested_model, score_loader
 from mmvlr.evaluation.functional import (
     Curve,
     discard_auc_bounds,
     rank1_error_versus_discard,
 )
-from mmvlr.evaluation.metrics import QUALITIES, ClosedSetMetric
+from mmvlr.evaluation.metrics import ClosedSetMetric
+from mmvlr.evaluation.tables import build_metrics, evaluate_faces
 from mmvlr.models.recognizers import FaceRecognizer
-from mmvlr.structures.face_table import MEASURES, FaceTable
+from mmvlr.structures.face_table import MEASURES, PREDICTED, FaceTable
 
 from .curve_files import collect_curves
 from .faces import FaceCard
@@ -47,13 +47,10 @@ class EvaluatedModel:
 
     def __init__(self, config: Config, checkpoint: Path):
         self.runner = build_tester(config, str(checkpoint))
-        self.runner.load_or_resume()
         self.config = config
-        self.model = unwrap(self.runner.model).eval()
+        self.model = load_tested_model(self.runner)
         self.loader = Runner.build_dataloader(config.test_dataloader)
-        self.runner.call_hook('before_test')
-        self.result = extract_predictions(self.model, self.loader)
-        self.faces = table_of(self.result, self.loader)
+        self.faces = score_loader(self.model, self.loader)
         self.identity = self.faces.identity
         self.gallery = np.flatnonzero(np.isin(self.faces.role, ('gallery', 'distractor')))
         self.probe = np.flatnonzero(self.faces.role == 'probe')
@@ -74,7 +71,7 @@ class EvaluatedModel:
         if len(self.faces) > MAX_PIXEL_IMAGES:
             return {}, {}
         images = [self.read_face(index) for index in range(len(self.faces))]
-        kept = {k: v for k, v in self.faces.columns.items() if k not in QUALITIES}
+        kept = {k: v for k, v in self.faces.columns.items() if k not in PREDICTED}
         pixels = pixel_correlation_embedding(images)
         metrics = build_metrics(self.config.test_evaluator, curves=True, num_resamples=1)
         numbers = evaluate_faces(replace(self.faces, embedding=pixels, columns=kept), metrics)
@@ -82,7 +79,7 @@ class EvaluatedModel:
 
     def read_face(self, index: int) -> np.ndarray:
         """Return a face of the test set in native size."""
-        return read_face(self.loader.dataset, self.result['sample_idx'][index])
+        return read_face(self.loader.dataset, index)
 
     def measure_ui(self) -> dict[str, np.ndarray]:
         """Return the measures over UI faces: those of the test set, else the training's."""
@@ -92,13 +89,11 @@ class EvaluatedModel:
         loaders = [hook['dataloader'] for hook in hooks if hook['type'] == 'UICenterHook']
         if not loaders:
             return {}
-        result = extract_predictions(self.model, build_loader(self.config, loaders[0]))
-        return {name: result[key].numpy() for name, key in QUALITIES.items() if key in result}
+        return score_loader(self.model, build_loader(self.config, loaders[0])).qualities
 
     def attend(self, indices: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
         """Return faces as the network sees them (H, W, 3) and their spatial attention (N, h, w)."""
-        rows = self.result['sample_idx'][indices]
-        images, inputs = load_inputs(self.model, self.loader.dataset, rows)
+        images, inputs = load_inputs(self.model, self.loader.dataset, indices)
         return images, compute_attention(self.model, inputs)
 
 

@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from mmengine.registry import DefaultScope
 
-from mmvlr.apis.evaluation import mark_unmeasurable
 from mmvlr.engine.building import load_config
 from mmvlr.evaluation.functional import paired_bootstrap, rank1_error_versus_discard, roc_area
+from mmvlr.evaluation.tables import mark_unmeasurable
 from mmvlr.structures.face_table import MEASURES
 from mmvlr.version import __version__
 

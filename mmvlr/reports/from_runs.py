@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from mmengine.registry import DefaultScope
 
-from mmvlr.apis.evaluation import evaluate_faces
 from mmvlr.engine import unwrap
 from mmvlr.engine.building import build_tester
 from mmvlr.evaluation import FaceTable
 from mmvlr.evaluation.systems import Score
+from mmvlr.evaluation.tables import evaluate_faces
 from mmvlr.experiments import PRETRAINED, Failure, Run
 from mmvlr.models.activation import activation_maps
 from mmvlr.registry import DATASETS

@@ -4,19 +4,20 @@ import json
 import math
 import os
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
+from pydantic import AliasChoices, ConfigDict, Field
 
 from mmvlr.utils.budget import BudgetError, check_zip
 from mmvlr.utils.filetype import describe_content
-from mmvlr.utils.io import write_atomic
-from mmvlr.utils.schema import parse_json
+from mmvlr.utils.io import write_atomic, write_csv
+from mmvlr.utils.schema import FileModel, parse_json, validate
 from mmvlr.utils.vectors import unit_rows
 
 #: Variable with the bytes that a compressed table may hold beyond ten times the size of its file.
@@ -35,6 +36,20 @@ MEASURES = dict(
     size='size',
     sharpness='sharpness',
 )
+#: Those that a model predicts: name of the column -> attribute of a data sample.
+PREDICTED = dict(ri='recognizability', ers='ers', norm='embedding_norm', crfiqa='crfiqa')
+
+
+class _Meta(FileModel):
+    """What a table notes of its making beside plain values of anybody's."""
+
+    model_config = ConfigDict(extra='ignore')
+    # Tables of mmvlr 0.1 say ``identity``.
+    fingerprint: Annotated[
+        dict[str, Any], Field(validation_alias=AliasChoices('fingerprint', 'identity'))
+    ] = {}
+    failures: list[Annotated[list[str], Field(min_length=2, max_length=2)]] = []
+    unaligned: list[str] = []
 
 
 def number_people(ids: np.ndarray) -> np.ndarray:
@@ -58,7 +73,8 @@ class FaceTable:
             tells, such as ``distance``, ``camera`` and ``name``.
         pairs: (P, 2) rows that are compared in verification, or None.
         same: (P,) bool, whether a pair shows one person, or None.
-        meta: Plain values: where the embeddings come from.
+        meta: Plain values: where the embeddings come from. See :attr:`fingerprint`,
+            :attr:`failures` and :attr:`unaligned`.
 
     Raises:
         ValueError: Lengths differ, values are objects, or pairs name rows that are not there.
@@ -150,6 +166,29 @@ class FaceTable:
         """The quality measures that are there, (N,) each."""
         return {name: self.columns[name] for name in MEASURES if name in self.columns}
 
+    @property
+    def names(self) -> list[str]:
+        """Name of each image: its path, below the data set's folder if it has one."""
+        return [str(name) for name in self.columns.get('name', ())]
+
+    @property
+    def fingerprint(self) -> Mapping[str, Any]:
+        """Which model and preprocessing made the embeddings; empty where nobody noted it.
+
+        See :func:`mmvlr.apis.network.fingerprint_model`.
+        """
+        return self.meta.get('fingerprint', {})
+
+    @property
+    def failures(self) -> list[tuple[str, str]]:
+        """(name, reason) of the images that could not be used; they are not among the N."""
+        return [(name, reason) for name, reason in self.meta.get('failures', ())]
+
+    @property
+    def unaligned(self) -> list[str]:
+        """Names of those of the failures in which no face was found."""
+        return list(self.meta.get('unaligned', ()))
+
     @cached_property
     def groups(self) -> np.ndarray:
         """Number of the person of every face for the bootstrap; faces of nobody stand alone."""
@@ -181,6 +220,59 @@ class FaceTable:
             same=same,
         )
 
+    @classmethod
+    def join(cls, parts: Sequence['FaceTable']) -> 'FaceTable':
+        """Put tables behind each other.
+
+        Quality measures that not all of them have are left out; other columns are filled up with 0
+        or empty text. Pairs are those of the first table, as is ``meta``, but for the failures,
+        which are those of all.
+        """
+        full = [part for part in parts if len(part)] or list(parts[:1])
+        first = full[0]
+        meta = dict(first.meta)
+        for name in ('failures', 'unaligned'):
+            if found := [item for part in parts for item in getattr(part, name)]:
+                meta[name] = found
+        columns = {}
+        for name, values in first.columns.items():
+            if name not in MEASURES or all(name in part.columns for part in full):
+                none = values.dtype.type()
+                columns[name] = np.concatenate(
+                    [p.columns.get(name, np.full(len(p), none)) for p in full]
+                )
+        return cls(
+            embedding=np.concatenate([part.embedding for part in full]),
+            role=np.concatenate([part.role for part in full]),
+            identity=np.concatenate([part.identity for part in full]),
+            columns=columns,
+            pairs=first.pairs,
+            same=first.same,
+            meta=meta,
+        )
+
+    def rows(self, embedding: bool = False) -> list[dict[str, Any]]:
+        """Return name and qualities of each face, plain values; ``embedding``: its numbers too."""
+        names = self.names or [f'row {index}' for index in range(len(self))]
+        rows = [dict(name=name) for name in names]
+        for index, row in enumerate(rows):
+            row |= {key: float(values[index]) for key, values in self.qualities.items()}
+            if embedding:
+                row['embedding'] = [float(value) for value in self.embedding[index]]
+        return rows
+
+    def to_csv(self, path: str | Path, embedding: bool = False) -> Path:
+        """Write names and qualities, with ``embedding`` one column a dimension; as private."""
+        columns, rows = ['name', *self.qualities], self.rows()
+        if embedding:
+            dims = [f'e{index}' for index in range(self.embedding.shape[1])]
+            columns += dims
+            for row, values in zip(rows, self.embedding.tolist(), strict=True):
+                row.update(zip(dims, values, strict=True))
+        path = Path(path).expanduser()
+        write_csv(path, columns, rows, private=True)
+        return path
+
     def save(self, path: str | Path) -> Path:
         """Write an ``.npz`` file, atomically; read it with :meth:`load` or ``numpy.load``.
 
@@ -195,7 +287,7 @@ class FaceTable:
             with open(temporary, 'wb') as file:
                 np.savez(file, **arrays)
 
-        return write_atomic(path, write, private=True)
+        return write_atomic(Path(path).expanduser(), write, private=True)
 
     @classmethod
     def load(cls, path: str | Path) -> 'FaceTable':
@@ -205,6 +297,7 @@ class FaceTable:
             FileNotFoundError: There is no such file.
             ValueError: It is no such file, a field is missing, or fields contradict each other.
         """
+        path = Path(path).expanduser()
         fields = read_fields(path)
         missing = [name for name in ('embedding', 'role', 'identity') if name not in fields]
         if missing:
@@ -238,12 +331,14 @@ def read_meta(fields: Mapping[str, np.ndarray], source: str | Path) -> dict[str,
     """Return the ``meta`` of the fields of an ``.npz`` file.
 
     Raises:
-        FileFormatError: It is no JSON object.
+        FileFormatError: It is no JSON object, or its notes of the making are damaged.
     """
     if 'meta' not in fields:
         return {}
     text = str(fields['meta']).encode(errors='replace')
-    return parse_json(text, dict, f'{source}: meta', _REMEDY)
+    meta = parse_json(text, dict, f'{source}: meta', _REMEDY)
+    known = validate(meta, _Meta, f'{source}: meta', _REMEDY).model_dump(exclude_defaults=True)
+    return {name: value for name, value in meta.items() if name != 'identity'} | known
 
 
 def read_fields(path: str | Path) -> dict[str, np.ndarray]:

@@ -43,7 +43,7 @@ class Embedding(FileModel):
 
 
 class Identity(FileModel):
-    """Which model made something, as a file says it: see :func:`mmvlr.apis.network.identity_of`."""
+    """Which model made something: what :func:`mmvlr.apis.network.fingerprint_model` returned."""
 
     model_config = ConfigDict(extra='allow')
     weights: _Text
@@ -121,7 +121,7 @@ def check_identity(
     """Raise :class:`ModelMismatchError` unless two models make comparable embeddings.
 
     Args:
-        expected: Identity of the model in use, see :func:`mmvlr.apis.network.identity_of`.
+        expected: Identity of the model in use, see :func:`mmvlr.apis.network.fingerprint_model`.
         found: Identity of the model that something on disk was made with.
         source: What is on disk, for the message.
     """

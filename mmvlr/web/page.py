@@ -10,11 +10,12 @@ import cv2
 import numpy as np
 
 from mmvlr.apis.images import as_rgb
-from mmvlr.apis.inferencer import FaceInferencer, FaceResults
+from mmvlr.apis.inferencer import FaceInferencer
 from mmvlr.apis.network import TorchNetwork
 from mmvlr.datasets.transforms import read_image
 from mmvlr.identification import Comparison, Decision, Gallery, Identifier
 from mmvlr.reports.faces import overlay_attention, resize_longer_side
+from mmvlr.structures import FaceTable
 
 if TYPE_CHECKING:
     import gradio
@@ -126,7 +127,7 @@ class FacePage:
         told += _html_table(('person', 'similarity'), rows)
         told += self._table(faces, ('face',))
         own = identifier.gallery.find_templates(person)
-        best = own[(own @ faces.unit[0]).argmax()]
+        best = own[(own @ faces.unit[0].numpy()).argmax()]
         return told, *self._attention([pixels], best[None])
 
     _uncalibrated = (
@@ -184,7 +185,7 @@ class FacePage:
             for face, values in zip(shown, maps, strict=True)
         )
 
-    def _table(self, faces: FaceResults, titles: Sequence[str]) -> str:
+    def _table(self, faces: FaceTable, titles: Sequence[str]) -> str:
         """Qualities of the faces, each with its place in the calibration set."""
         rows = []
         for name, values in faces.qualities.items():

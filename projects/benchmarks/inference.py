@@ -33,7 +33,7 @@ from evaluation import PeakMemory
 from mmengine.registry import DefaultScope
 
 from mmvlr.apis.export import OnnxNetwork, export_onnx
-from mmvlr.apis.network import model_of
+from mmvlr.apis.network import load_model
 from mmvlr.models.backbones import base, inception_resnet, iresnet, mobilefacenet
 from mmvlr.models.folding import folded
 from mmvlr.models.recognizers import FaceRecognizer
@@ -184,7 +184,7 @@ def main(argv: list[str] | None = None) -> int:
     if (args.checkpoint is None) == (args.backbone is None):
         parser.error('give a checkpoint or --backbone')
     torch.set_num_threads(args.threads)
-    model = random_model(args.backbone) if args.backbone else model_of(args.checkpoint)
+    model = random_model(args.backbone) if args.backbone else load_model(args.checkpoint)
     if args.one:
         ways, _ = make_ways(model, args.file, args.device, args.threads)
         with PeakMemory(args.device) as memory:

@@ -16,7 +16,7 @@ from torch import nn
 from mmvlr.apis import export
 from mmvlr.apis.export import OnnxNetwork, export_onnx, publish, read_published
 from mmvlr.apis.exported import digest_weights
-from mmvlr.apis.network import identity_of, model_of
+from mmvlr.apis.network import fingerprint_model, load_model
 from mmvlr.registry import MODELS
 from mmvlr.utils.contract import check_identity
 
@@ -132,14 +132,14 @@ def test_any_batch(file, faces, number):
 
 def test_file_says_what_it_is(model, file):
     network = OnnxNetwork(file)
-    check_identity(identity_of(model), network.identity)
+    check_identity(fingerprint_model(model), network.identity)
     assert network.contract == model.data_preprocessor.contract
     assert network.size == (32, 32)
     assert (network.name, network.license) == ('small', 'CC-BY-NC-4.0')
     proto = onnx.load(file)
     onnx.checker.check_model(proto)
     metadata = {entry.key: entry.value for entry in proto.metadata_props}
-    assert metadata['mmvlr.weights_sha256'] == identity_of(model)['weights']
+    assert metadata['mmvlr.weights_sha256'] == fingerprint_model(model)['weights']
     assert json.loads(metadata['mmvlr.outputs']) == ['embedding', 'norm', 'ri', 'ers']
     assert [entry.version for entry in proto.opset_import if not entry.domain] == [export.OPSET]
     operations = {node.op_type for node in proto.graph.node}
@@ -399,7 +399,7 @@ def test_published_model_is_the_model(config, tmp_path):
     assert set(stated) == set(config)
     assert 'init_cfg' not in stated['backbone']
     assert metadata['name'] == 'ours'
-    check_identity(identity_of(trained), metadata['identity'])
+    check_identity(fingerprint_model(trained), metadata['identity'])
     again = MODELS.build(stated)
     again.load_state_dict(state)
     again.eval()
@@ -407,8 +407,8 @@ def test_published_model_is_the_model(config, tmp_path):
     wanted, found = trained.predictions(inputs), again.predictions(inputs)
     assert all(torch.equal(found[key], wanted[key]) for key in wanted)
     # What was read can be published, and the same model makes the same file.
-    second = publish(model_of(path), tmp_path / 'second.safetensors', 'MIT', name='ours')
-    again = model_of(tmp_path / 'second.safetensors')
+    second = publish(load_model(path), tmp_path / 'second.safetensors', 'MIT', name='ours')
+    again = load_model(tmp_path / 'second.safetensors')
     assert publish(again, tmp_path / 'third.safetensors', 'MIT', name='ours') == second
 
 

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from types import SimpleNamespace
 
 import cv2
@@ -18,12 +19,10 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Subset
 
-from mmvlr.apis import FaceInferencer, FaceResults, identity_of
-from mmvlr.apis.inferencer import join_results
+from mmvlr.apis import FaceInferencer, FaceTable, fingerprint_model
 from mmvlr.datasets import FaceFolder, SurvFace, face_collate
 from mmvlr.datasets.transforms import ImageError
 from mmvlr.engine.extraction import extract_predictions
-from mmvlr.evaluation import FaceTable
 from mmvlr.models import FaceRecognizer, RIFace
 from mmvlr.models.activation import activation_maps
 from mmvlr.utils.compat import UntrustedCheckpointError
@@ -394,13 +393,13 @@ def results(tmp_path):
 
 
 def test_npz(tmp_path, results):
-    path = results.to_npz(tmp_path / 'faces.npz')
-    again = FaceResults.from_npz(path)
+    path = results.save(tmp_path / 'faces.npz')
+    again = FaceTable.load(path)
     assert again.names == results.names
     assert again.failures == results.failures
     assert again.unaligned == results.unaligned
-    assert again.identity == json.loads(json.dumps(results.identity))
-    assert list(again.qualities) == list(results.qualities)
+    assert again.fingerprint == json.loads(json.dumps(results.fingerprint))
+    assert list(again.qualities) == list(results.qualities) == ['norm', 'size']
     for name, values in results.qualities.items():
         assert np.array_equal(again.qualities[name], values)
         assert again.qualities[name].dtype == np.float32
@@ -408,29 +407,15 @@ def test_npz(tmp_path, results):
     assert again.embedding.dtype == np.float32
     with np.load(path) as file:
         assert file['name'].tolist() == results.names
-    table = FaceTable.load(path)
-    assert np.array_equal(table.embedding, results.embedding)
-    assert set(table.qualities) == {'norm', 'size'}
-    assert table.has('probe') and (table.identity == -100).all()
+    assert again.has('probe') and (again.identity == -100).all()
 
 
-def test_npz_of_something_else(tmp_path, results):
-    path = tmp_path / 'other.npz'
-    with pytest.raises(FileNotFoundError, match=r'other\.npz does not exist'):
-        FaceResults.from_npz(path)
-    np.savez(path, a=np.zeros(3))
-    with pytest.raises(ValueError, match=r'other\.npz'):
-        FaceResults.from_npz(path)
-    FaceTable(np.eye(2), ['probe'] * 2, [1, 2]).save(path)
-    with pytest.raises(ValueError, match=r'other\.npz does not say which model.*mmvlr embed'):
-        FaceResults.from_npz(path)
-    np.savez(path, a=np.array([object()], dtype=object))
-    with pytest.raises(ValueError, match=r'other\.npz is not a readable'):
-        FaceResults.from_npz(path)
-    results.to_npz(path)
-    path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(ValueError, match=r'other\.npz is not a readable'):
-        FaceResults.from_npz(path)
+def test_tables_of_older_versions(tmp_path, results):
+    """They called the model's fingerprint its identity."""
+    old = replace(results, meta=dict(identity=dict(weights='ab'), failures=[('a', 'b')]))
+    again = FaceTable.load(old.save(tmp_path / 'old.npz'))
+    assert again.fingerprint == dict(weights='ab')
+    assert again.failures == [('a', 'b')]
 
 
 @pytest.mark.parametrize('embedding', [False, True])
@@ -452,8 +437,8 @@ def test_home(tmp_path, monkeypatch, results):
     monkeypatch.setenv('HOME', str(tmp_path))
     monkeypatch.chdir(tmp_path)
     results.to_csv('~/out/a.csv')
-    results.to_npz('~/out/a.npz')
-    assert FaceResults.from_npz('~/out/a.npz').names == results.names
+    results.save('~/out/a.npz')
+    assert FaceTable.load('~/out/a.npz').names == results.names
     assert sorted(path.name for path in (tmp_path / 'out').iterdir()) == ['a.csv', 'a.npz']
     assert not (tmp_path / '~').exists()
 
@@ -468,9 +453,8 @@ def test_rows(results):
 
 def test_join():
     parts = list(inferencer(batch_size=1).stream([face(1), face()[:1], face(2)]))
-    joined = join_results(parts)
+    joined = FaceTable.join(parts)
     assert levels(joined) == [1, 2] and len(joined.failures) == 1
-    assert len(join_results([])) == 0
 
 
 # Equal to evaluation ----------------------------------------------------------------------------
@@ -721,7 +705,7 @@ def test_alignment(detector, shared, tiny_backbone):
     assert results.unaligned == ['array 0']
     assert not np.allclose(plain.embed(files).embedding, results.embedding[:3])
     # Embeddings of aligned and of other faces are not comparable, and whoever compares must know.
-    assert plain.identity == identity_of(model)
+    assert plain.identity == fingerprint_model(model)
     assert aligning.identity != plain.identity
     name = aligning.identity['preprocessing']['alignment']
     assert name == aligner.recipe.name == results.identity['preprocessing']['alignment']

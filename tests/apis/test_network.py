@@ -14,9 +14,9 @@ from mmengine.config import Config
 
 from mmvlr.apis.network import (
     TorchNetwork,
-    identity_of,
-    model_of,
-    network_of,
+    fingerprint_model,
+    load_model,
+    load_network,
     plain_assignment,
 )
 from mmvlr.models import FaceRecognizer, RIFace
@@ -92,7 +92,7 @@ def predictions(model, images):
 def test_training_checkpoint(tmp_path, config):
     model = riface(config)
     expected = predictions(model, faces())
-    network = network_of(save(tmp_path / 'epoch_3.pth', model, config), 'cpu')
+    network = load_network(save(tmp_path / 'epoch_3.pth', model, config), 'cpu')
     assert network.size == (32, 32)
     assert network.contract == model.data_preprocessor.contract
     found = network(faces())
@@ -109,7 +109,7 @@ def test_checkpoint_of_a_recognizer(tmp_path, config):
         backbone=without(config['backbone'], 'init_cfg'),
         data_preprocessor=config['data_preprocessor'],
     ).eval()
-    found = network_of(str(save(tmp_path / 'a.pth', model, config)), 'cpu')(faces())
+    found = load_network(str(save(tmp_path / 'a.pth', model, config)), 'cpu')(faces())
     assert sorted(found) == ['embedding', 'norm']
     assert np.array_equal(found['embedding'], predictions(model, faces())['embedding'])
 
@@ -120,7 +120,7 @@ def test_backbone_of_a_converter(tmp_path, config):
     architecture = without(config['backbone'], 'init_cfg')
     contract = model.data_preprocessor.contract
     save_pretrained(path, model.backbone, contract, architecture=architecture)
-    found = network_of(path, 'cpu')(faces())
+    found = load_network(path, 'cpu')(faces())
     assert sorted(found) == ['embedding', 'norm']
     assert np.array_equal(found['embedding'], predictions(model, faces())['embedding'])
 
@@ -131,8 +131,8 @@ def test_weights_only_with_a_config(tmp_path, config):
     path = tmp_path / 'bare.pth'
     torch.save({f'module.{k}': v for k, v in model.state_dict().items()}, path)
     with pytest.raises(ValueError, match=r'bare\.pth does not say which model.*--config'):
-        model_of(path)
-    found = TorchNetwork(model_of(path, config), 'cpu')(faces())
+        load_model(path)
+    found = TorchNetwork(load_model(path, config), 'cpu')(faces())
     assert np.array_equal(found['ri'], predictions(model, faces())['ri'])
 
 
@@ -140,7 +140,7 @@ def test_color_order_and_normalization_of_the_checkpoint(tmp_path, config):
     """They reach the network: a wrong order of colors costs accuracy and raises no error."""
     preprocessor = dict(config['data_preprocessor'], color_order='BGR', mean=100.0, std=50.0)
     model = riface(config, data_preprocessor=preprocessor)
-    network = network_of(save(tmp_path / 'a.pth', model, config), 'cpu')
+    network = load_network(save(tmp_path / 'a.pth', model, config), 'cpu')
     (face,) = network.inputs(faces(1)).numpy()
     expected = (faces(1)[0][..., ::-1].transpose(2, 0, 1).astype(np.float64) - 100) / 50
     assert np.allclose(face, expected, atol=1e-6)
@@ -148,20 +148,20 @@ def test_color_order_and_normalization_of_the_checkpoint(tmp_path, config):
 
 def test_names_of_the_project_with_its_scope(tmp_path, config):
     config = dict(config, type='mmvlr.RIFace')
-    assert isinstance(model_of(save(tmp_path / 'a.pth', riface(config), config)), RIFace)
+    assert isinstance(load_model(save(tmp_path / 'a.pth', riface(config), config)), RIFace)
 
 
 def test_home(tmp_path, monkeypatch, config):
     monkeypatch.setenv('HOME', str(tmp_path))
     save(tmp_path / 'a.pth', riface(config), config)
-    assert network_of('~/a.pth', 'cpu').size == (32, 32)
+    assert load_network('~/a.pth', 'cpu').size == (32, 32)
 
 
 def test_the_model_as_it_was_built_from(tmp_path, config):
-    model = model_of(save(tmp_path / 'a.pth', riface(config), config))
+    model = load_model(save(tmp_path / 'a.pth', riface(config), config))
     assert model.head is None and not model.training
-    again = model_of(save(tmp_path / 'b.pth', model, model.source_config))
-    assert identity_of(again) == identity_of(model)
+    again = load_model(save(tmp_path / 'b.pth', model, model.source_config))
+    assert fingerprint_model(again) == fingerprint_model(model)
 
 
 # Files that do not fit --------------------------------------------------------------------------
@@ -169,36 +169,36 @@ def test_the_model_as_it_was_built_from(tmp_path, config):
 
 def test_no_file(tmp_path):
     with pytest.raises(FileNotFoundError, match=r'absent\.pth does not exist'):
-        network_of(tmp_path / 'absent.pth')
+        load_network(tmp_path / 'absent.pth')
 
 
 def test_other_architecture_than_stated(tmp_path, config):
     path = save(tmp_path / 'a.pth', riface(config), config)
     wider = dict(config, backbone=dict(config['backbone'], embed_dims=24))
     with pytest.raises(CheckpointMismatchError, match=r'a\.pth does not fit.*have another shape'):
-        model_of(path, wider)
+        load_model(path, wider)
     other = dict(config, backbone=dict(type='IResNet', depth=18, input_size=32, embed_dims=16))
     with pytest.raises(CheckpointMismatchError, match=r'a\.pth does not fit.*are missing in it'):
-        model_of(path, other)
+        load_model(path, other)
     shorter = dict(config, backbone=dict(config['backbone'], stages=((16, 8, 2, 2),)))
     with pytest.raises(CheckpointMismatchError, match='does not fit'):
-        model_of(path, shorter)
+        load_model(path, shorter)
 
 
 def test_recognizer_with_the_config_of_riface(tmp_path, config):
     model = FaceRecognizer(without(config['backbone'], 'init_cfg'), data_preprocessor=None)
     path = save(tmp_path / 'a.pth', model, contract=False)
     with pytest.raises(CheckpointMismatchError, match=r'missing in it, such as (att|reg)'):
-        model_of(path, config)
+        load_model(path, config)
 
 
 def test_config_of_another_preprocessing(tmp_path, config):
     path = save(tmp_path / 'a.pth', riface(config), config)
     other = dict(config, data_preprocessor=dict(config['data_preprocessor'], color_order='BGR'))
     with pytest.raises(ContractMismatchError, match=r"a\.pth.*color_order: checkpoint 'RGB'"):
-        model_of(path, other)
+        load_model(path, other)
     # One that says nothing about it takes the checkpoint's.
-    model = model_of(path, without(config, 'data_preprocessor'))
+    model = load_model(path, without(config, 'data_preprocessor'))
     assert model.data_preprocessor.size == (32, 32)
 
 
@@ -206,14 +206,14 @@ def test_config_of_another_preprocessing(tmp_path, config):
 def test_what_is_no_config_of_a_model(tmp_path, config, wrong):
     path = save(tmp_path / 'a.pth', riface(config), config)
     with pytest.raises(ValueError, match=r'a\.pth: a config of a model is wanted.*load_config'):
-        model_of(path, wrong)
+        load_model(path, wrong)
 
 
 @pytest.mark.parametrize('change', [dict(backbone=dict(type='MobileFaceNet', odd=1)), dict(x=1)])
 def test_arguments_of_another_version(tmp_path, config, change):
     path = save(tmp_path / 'a.pth', riface(config), {**config, **change})
     with pytest.raises(ValueError, match=r'a\.pth: no RIFace can be built.*another version'):
-        model_of(path)
+        load_model(path)
 
 
 @pytest.mark.parametrize(
@@ -241,7 +241,7 @@ def test_files_that_are_something_else(tmp_path, content):
     path = tmp_path / 'other.pth'
     torch.save(content, path)
     with pytest.raises(ValueError, match=r'other\.pth'):
-        model_of(path)
+        load_model(path)
 
 
 def test_weight_that_is_no_tensor(tmp_path, config):
@@ -253,26 +253,26 @@ def test_weight_that_is_no_tensor(tmp_path, config):
     content = torch.load(path)
     torch.save(dict(content, state_dict=state), path)
     with pytest.raises(CheckpointMismatchError, match='missing in it'):
-        model_of(path)
+        load_model(path)
 
 
 def test_truncated_file(tmp_path, config):
     path = save(tmp_path / 'a.pth', riface(config), config)
     path.write_bytes(path.read_bytes()[:-2000])
     with pytest.raises(ValueError, match=r'a\.pth is not a readable checkpoint'):
-        model_of(path)
+        load_model(path)
 
 
 @pytest.mark.parametrize('thing', [None, 3, dict(type='RIFace'), torch.nn.Linear(2, 2)])
 def test_what_is_no_model(thing):
     with pytest.raises(TypeError, match=r'not (NoneType|int|dict|Linear)'):
-        network_of(thing)
+        load_network(thing)
 
 
 def test_gpu_that_is_not_there(config, monkeypatch):
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
     with pytest.raises(ValueError, match="device is 'cuda:1', but PyTorch sees no GPU"):
-        network_of(riface(config), 'cuda:1')
+        load_network(riface(config), 'cuda:1')
 
 
 # Files of somebody who means harm ---------------------------------------------------------------
@@ -304,7 +304,7 @@ def test_pickle_that_runs_a_command(tmp_path, config, place, legacy):
     else:
         torch.save(contents[place], path)
     with pytest.raises((UntrustedCheckpointError, ValueError), match=r'bomb\.pth'):
-        network_of(path)
+        load_network(path)
     assert not mark.exists()
     # The file is a weapon: what follows shows that the test can fail.
     torch.load(path, weights_only=False) if not legacy else pickle.loads(path.read_bytes())
@@ -332,7 +332,7 @@ def test_config_that_names_functions(tmp_path, config, text):
     cfg = f'model = {text.format(mark=mark)}'
     torch.save(dict(state_dict=riface(config).state_dict(), meta=dict(cfg=cfg)), path)
     with pytest.raises(ValueError, match=r'bomb\.pth: .*(is not registered|names a _scope_)'):
-        network_of(path)
+        load_network(path)
     assert not mark.exists()
 
 
@@ -358,7 +358,7 @@ def test_config_that_holds_calls(tmp_path, config, text):
     cfg = text.format(mark=mark)
     torch.save(dict(state_dict=riface(config).state_dict(), meta=dict(cfg=cfg)), path)
     with pytest.raises(ValueError, match=r'bomb\.pth.*(no plain value|does not say which model)'):
-        network_of(path)
+        load_network(path)
     assert not mark.exists()
 
 
@@ -369,7 +369,7 @@ def test_the_rest_of_the_config_is_not_run(tmp_path, config):
     harm = f"open({str(mark)!r}, 'w')\nimport os\nos.system('touch {mark}')\n"
     content['meta']['cfg'] = harm + content['meta']['cfg'] + harm
     torch.save(content, path)
-    assert isinstance(model_of(path), RIFace)
+    assert isinstance(load_model(path), RIFace)
     assert not mark.exists()
 
 
@@ -380,7 +380,7 @@ def test_contract_that_names_a_function(tmp_path, config):
     content['meta']['preprocessing'] = dict(type='os.system', command=f'touch {mark}')
     torch.save(content, path)
     with pytest.raises(ValueError, match=r'a\.pth: preprocessing\.'):
-        model_of(path)
+        load_model(path)
     assert not mark.exists()
 
 
@@ -414,7 +414,7 @@ def restated(tmp_path, config, **changes):
 def test_sizes_are_believed_no_further_than_the_weights_go(tmp_path, config, changes):
     start = time.process_time()
     with pytest.raises(ValueError, match=r'a\.pth') as error:
-        model_of(restated(tmp_path, config, **changes))
+        load_model(restated(tmp_path, config, **changes))
     assert time.process_time() - start < 10 and len(str(error.value)) < 1500
 
 
@@ -439,7 +439,7 @@ def test_contract_of_a_file_is_checked(tmp_path, config, changes):
     content['meta']['preprocessing'].update(changes)
     torch.save(content, path)
     with pytest.raises(ValueError, match=rf'a\.pth: preprocessing\.{next(iter(changes))}') as error:
-        model_of(path)
+        load_model(path)
     assert len(str(error.value)) < 1000
 
 
@@ -458,7 +458,7 @@ def test_weights_that_are_no_real_numbers(tmp_path, config, change, told):
     content['state_dict'][name] = change(content['state_dict'][name])
     torch.save(content, path)
     with pytest.raises(CheckpointMismatchError, match=rf'a\.pth.*{name}.*{told}'):
-        model_of(path)
+        load_model(path)
 
 
 def test_long_names_are_cut(tmp_path, config):
@@ -467,17 +467,17 @@ def test_long_names_are_cut(tmp_path, config):
     content['state_dict'] |= {'backbone.' + 'x' * 10**6: torch.zeros(1)}
     torch.save(content, path)
     with pytest.raises(CheckpointMismatchError, match=r'a\.pth') as error:
-        model_of(path)
+        load_model(path)
     assert len(str(error.value)) < 1000
 
 
 def test_models_are_loaded_in_threads(tmp_path, config):
     path = save(tmp_path / 'a.pth', riface(config), config)
-    identity = identity_of(model_of(path))
+    identity = fingerprint_model(load_model(path))
     with ThreadPoolExecutor(8) as pool:
         assert all(
             found == identity
-            for found in pool.map(lambda _: identity_of(model_of(path)), range(24))
+            for found in pool.map(lambda _: fingerprint_model(load_model(path)), range(24))
         )
 
 
@@ -507,7 +507,7 @@ def test_configs_of_the_project_are_plain(root, file):
 
 def test_identity_is_of_the_weights(tmp_path, config):
     model = riface(config)
-    identity = identity_of(model)
+    identity = fingerprint_model(model)
     assert identity == json.loads(json.dumps(identity))
     assert identity['embedding'] == dict(
         dims=16, flip_fusion='none', inference_embedding='backbone'
@@ -515,31 +515,31 @@ def test_identity_is_of_the_weights(tmp_path, config):
     assert identity['preprocessing'] == model.data_preprocessor.contract
     # Whatever file they are in, and in whatever order and layout.
     path = save(tmp_path / 'a.pth', model, config)
-    assert identity_of(model_of(path)) == identity
+    assert fingerprint_model(load_model(path)) == identity
     content = torch.load(path)
     content['state_dict'] = {
         f'module.{key}': value.clone() for key, value in reversed(content['state_dict'].items())
     }
     torch.save(content, path)
-    assert identity_of(model_of(path, config)) == identity
+    assert fingerprint_model(load_model(path, config)) == identity
     model.to(memory_format=torch.contiguous_format)
-    assert identity_of(model) == identity
+    assert fingerprint_model(model) == identity
 
 
 def test_identity_is_not_of_the_head_or_the_training(config):
     model = riface(config)
-    identity = identity_of(model)
+    identity = fingerprint_model(model)
     with torch.no_grad():
         model.head.weight.normal_()
     model.set_ui_statistics(torch.tensor(0.9), torch.tensor(0.3))
     for name, values in model.named_buffers():
         if name.endswith('num_batches_tracked'):
             values += 1
-    assert identity_of(model) == identity
+    assert fingerprint_model(model) == identity
     fewer = riface(config, head=None)
     fewer.load_state_dict({k: v for k, v in model.state_dict().items() if 'head' not in k})
-    assert identity_of(fewer) == identity
-    assert identity_of(model.train()) == identity
+    assert fingerprint_model(fewer) == identity
+    assert fingerprint_model(model.train()) == identity
 
 
 def tensors_of(config):
@@ -554,16 +554,16 @@ def tensors_of(config):
 
 def test_every_weight_counts(config):
     model = riface(config)
-    identity = identity_of(model)
+    identity = fingerprint_model(model)
     names = tensors_of(config)
     assert {'ui_center'} < set(names) and len(names) > 30
     for name in names:
         tensor = model.state_dict()[name]
         before = tensor[(-1,) * tensor.ndim].item()
         tensor[(-1,) * tensor.ndim] = before + 1e-3 * (1 + abs(before))
-        assert identity_of(model)['weights'] != identity['weights'], name
+        assert fingerprint_model(model)['weights'] != identity['weights'], name
         tensor[(-1,) * tensor.ndim] = before
-    assert identity_of(model) == identity
+    assert fingerprint_model(model) == identity
 
 
 @pytest.mark.parametrize(
@@ -582,7 +582,7 @@ def test_contract_and_embedding_count(config, part, change):
         change = dict(data_preprocessor={**config['data_preprocessor'], **change})
     other = riface(config, **change)
     other.load_state_dict(model.state_dict())
-    identity, found = identity_of(model), identity_of(other)
+    identity, found = fingerprint_model(model), fingerprint_model(other)
     assert [key for key in identity if identity[key] != found[key]] == [part]
     with pytest.raises(ModelMismatchError, match=f'gallery was made with another.*{part}'):
         check_identity(identity, found, 'gallery')

@@ -12,11 +12,11 @@ import pytest
 from PIL import Image
 
 from mmvlr.apis import FaceInferencer
-from mmvlr.apis.inferencer import FaceResults
 from mmvlr.cli import main
 from mmvlr.cli.common import table
 from mmvlr.cli.identification import bin_names
 from mmvlr.identification.people import find_owner
+from mmvlr.structures import FaceTable
 
 from ..people import model_file
 
@@ -130,10 +130,10 @@ def test_embed_writes_what_the_inferencer_says(mmvlr, faces, model, tmp_path):
     code, document = mmvlr('embed', faces / 'people', '--out', out)
     assert (code, document['faces'], document['dims']) == (0, 16, 16)
     expected = FaceInferencer(model, 'cpu').embed(faces / 'people')
-    found = FaceResults.from_npz(out)
+    found = FaceTable.load(out)
     assert found.names == expected.names
     assert np.array_equal(found.embedding, expected.embedding)
-    assert document['identity'] == json.loads(json.dumps(dict(expected.identity)))
+    assert document['identity'] == json.loads(json.dumps(dict(expected.fingerprint)))
     code, _ = mmvlr('embed', faces / 'people', '--out', tmp_path / 'faces.csv')
     lines = (tmp_path / 'faces.csv').read_text().splitlines()
     assert code == 0

@@ -386,11 +386,11 @@ def weights(tmp_path, tiny_backbone, tiny_preprocessor):
 
 
 def test_model(weights):
-    from mmvlr.apis import identity_of, model_of
+    from mmvlr.apis import fingerprint_model, load_model
 
     finding = check_model(weights, 'model', 'error')
     assert finding.status == 'ok'
-    assert identity_of(model_of(weights))['weights'][:16] in finding.message
+    assert fingerprint_model(load_model(weights))['weights'][:16] in finding.message
     for told in ('16 dimensions', '32 x 32 RGB', 'alignment none', 'license MIT', str(weights)):
         assert told in finding.message
 

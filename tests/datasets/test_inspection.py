@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmvlr.apis import FaceInferencer
-from mmvlr.apis.evaluation import add_warnings
+from mmvlr.apis import FaceInferencer, add_warnings
 from mmvlr.datasets import FaceFolder, SCface, SurvFace, TinyFace, UIFaces
 from mmvlr.datasets.inspection import MAX_SQUEEZE, inspect_images, spread, squeeze
 from mmvlr.datasets.storage import write_pack

@@ -133,13 +133,13 @@ def published(size: int) -> bytes:
         from mmvlr.apis.exported import digest_weights
     except ImportError:
         from mmvlr.apis.export import _digest as digest_weights
-    from mmvlr.apis.network import identity_of
+    from mmvlr.apis.network import fingerprint_model
     from mmvlr.models import FaceRecognizer
 
     backbone = dict(type='MobileFaceNet', variant='slim')
     model = FaceRecognizer(backbone)
     state = {key: value.contiguous() for key, value in model.state_dict().items()}
-    identity = identity_of(model)
+    identity = fingerprint_model(model)
     identity['preprocessing'] = dict(CONTRACT, size=[size, size])
     config = dict(type='FaceRecognizer', backbone=backbone)
     metadata = dict(format=1, mmvlr_version='1', name='n', license='MIT', identity=identity)

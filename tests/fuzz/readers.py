@@ -168,11 +168,11 @@ def read_model(path: Path) -> None:
 def make_safetensors(rng: Random) -> bytes:
     """Return published weights with other metadata and a digest that holds, or other bytes."""
     from mmvlr.apis.exported import METADATA, digest_weights
-    from mmvlr.apis.network import identity_of
+    from mmvlr.apis.network import fingerprint_model
 
     state = {k: v.contiguous() for k, v in model().state_dict().items()}
     metadata: Any = dict(format=1, mmvlr_version='1', name='n', license='MIT')
-    metadata |= dict(identity=identity_of(model()), config=dict(model().source_config))
+    metadata |= dict(identity=fingerprint_model(model()), config=dict(model().source_config))
     if rng.random() < 0.7:
         metadata = mutate_value(rng, metadata)
         if isinstance(metadata, dict):
@@ -267,13 +267,13 @@ def make_table(rng: Random) -> bytes:
 
 def read_table(path: Path) -> None:
     """Read a table in each way that there is; the first error counts."""
-    from mmvlr.apis import FaceResults
     from mmvlr.evaluation import FaceTable
 
     table = FaceTable.load(path)
     if len(table):
-        pickle.dumps((table.qualities, table.groups, table.only('probe'), table.meta))
-    FaceResults.from_npz(path)
+        pickle.dumps(
+            (table.qualities, table.groups, table.only('probe'), table.meta, table.failures)
+        )
 
 
 READERS = {

@@ -66,7 +66,7 @@ def test_reused_embeddings_give_the_same_numbers(test, trained, kept, tool, conf
 
 def test_reuse_needs_no_network(test, trained, monkeypatch):
     first = test(trained / 'epoch_3.pth')
-    monkeypatch.setattr('mmvlr.apis.evaluation.build_tester', None)
+    monkeypatch.setattr('mmvlr.engine.testing.build_tester', None)
     assert test(trained / 'epoch_3.pth') == first
 
 

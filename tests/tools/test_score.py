@@ -5,10 +5,9 @@ import pytest
 import torch
 from mmengine.runner import Runner
 
-from mmvlr.apis import build_tester, evaluate_checkpoint, load_config
-from mmvlr.apis.scoring import score_faces
+from mmvlr.apis import build_tester, evaluate_checkpoint, load_config, score_faces
 from mmvlr.engine import unwrap
-from mmvlr.engine.measuring import measure_quality
+from mmvlr.engine.scoring import measure_quality
 from mmvlr.evaluation import FaceTable
 
 # mmengine names its loggers by the second; several runs in one process may share a name.

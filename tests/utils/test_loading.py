@@ -16,7 +16,7 @@ from PIL import Image
 from mmvlr.datasets import FaceDataset, SyntheticFaces
 from mmvlr.datasets.synthesis import synthesize_face
 from mmvlr.engine import extract_predictions
-from mmvlr.engine.measuring import measure_quality
+from mmvlr.engine.scoring import measure_quality
 from mmvlr.registry import MODELS
 from mmvlr.utils import compat
 

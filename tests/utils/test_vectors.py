@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 
-from mmvlr.apis.inferencer import FaceResults
 from mmvlr.evaluation import FaceTable
 from mmvlr.evaluation.functional import open_set_identification
 from mmvlr.identification import Gallery, MeanTemplate
@@ -99,13 +98,12 @@ def open_set_thresholds(rows):
     'answer',
     [
         lambda rows: FaceTable(rows, ['probe'] * len(rows), range(len(rows))).unit.numpy(),
-        lambda rows: FaceResults([str(row) for row in range(len(rows))], rows, {}).unit,
         lambda rows: MeanTemplate()(rows),
         lambda rows: unrecognizable_cluster(rows, 0.5)[0],
         gallery_similarities,
         open_set_thresholds,
     ],
-    ids=['table', 'results', 'template', 'ui', 'gallery', 'open_set'],
+    ids=['table', 'template', 'ui', 'gallery', 'open_set'],
 )
 @pytest.mark.parametrize('scale', [1e-35, 1e-30, 1e25, 1e35])
 def test_nobody_normalizes_in_another_way(answer, scale):

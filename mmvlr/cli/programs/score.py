@@ -9,8 +9,7 @@ import argparse
 
 from mmengine.config import DictAction
 
-from mmvlr.apis import load_config
-from mmvlr.apis.scoring import score_faces
+from mmvlr.apis import load_config, score_faces
 from mmvlr.utils.command import describe, output_file, tell_write_errors
 
 

@@ -1,15 +1,12 @@
-"""Metrics for mmengine, thin wrappers around ``mmvlr.evaluation.functional``."""
+"""Registered metrics: functions of a table of faces, by ``mmvlr.evaluation.functional``."""
 
-from .base import QUALITIES, FaceMetric, Observations
+from .base import FaceMetric, Observations
 from .closed_set import ClosedSetMetric, SCfaceMetric, TinyFaceMetric
-from .dump import EmbeddingDump
 from .open_set import OpenSetMetric
 from .verification import VerificationMetric
 
 __all__ = [
-    'QUALITIES',
     'ClosedSetMetric',
-    'EmbeddingDump',
     'FaceMetric',
     'Observations',
     'OpenSetMetric',

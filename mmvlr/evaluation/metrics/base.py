@@ -1,15 +1,10 @@
-"""What every face metric shares: collecting predictions, over any number of ranks."""
+"""What every face metric shares: from a table of faces to numbers, intervals and comparisons."""
 
-import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
-from mmengine.dist import all_gather_object, broadcast_object_list, is_main_process
-from mmengine.evaluator import BaseMetric
-from mmengine.logging import print_log
 
 from mmvlr.structures.face_table import FaceTable
 
@@ -20,9 +15,6 @@ from ..functional import (
     bootstrap_intervals,
     paired_bootstraps,
 )
-
-#: Name of a quality measure in results -> attribute of the data sample; higher is better.
-QUALITIES = dict(ri='recognizability', ers='ers', norm='embedding_norm', crfiqa='crfiqa')
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,117 +40,44 @@ class Observations:
     unmeasurable: Mapping[str, int] = field(default_factory=dict)
 
 
-class FaceMetric(BaseMetric):
-    """Base of the face metrics.
+class FaceMetric:
+    """Base of the face metrics: a :class:`FaceTable` in, numbers by name out.
 
-    A subclass implements :meth:`compute` on a :class:`FaceTable`, or :meth:`observations`, from
-    which intervals and comparisons follow. Results of several ranks are merged by ``sample_idx``:
-    mmengine's own way, cutting the list to the data set's size, is right only for samplers that
-    pad at the end.
+    A subclass implements :meth:`compute`, or :meth:`observations`, from which intervals and
+    comparisons follow. Where the table comes from, a validation, a test, a file, makes no
+    difference.
 
     Args:
         intervals: Also give 95 % intervals, resampling people: ``NAME_low`` and ``NAME_high``.
         curves: Also keep the curves with their bands, for :attr:`drawn`.
         num_resamples: Number of resamples of an interval.
         prefix: Prefix of the metrics' names; ``default_prefix`` if not given.
-        **kwargs: See :class:`mmengine.evaluator.BaseMetric`.
 
     Attributes:
         roles: Roles of the faces that the metric needs; None for all.
-        attributes: Meta information of the samples that the metric needs beside role and identity,
-            and its value for faces that have none.
+        dataset_meta: ``metainfo`` of the data set, where a data set is tested.
         unmeasurable: Full names of the numbers of the last evaluation (on the main rank) that the
             test set is too small for, to the number of trials; see :class:`Observations`.
         drawn: The curves of the last evaluation (on the main rank, with ``curves=True``).
     """
 
+    default_prefix: str | None = None
     roles: tuple[str, ...] | None = None
-    attributes: Mapping[str, Any] = MappingProxyType({})
 
     def __init__(
         self,
         intervals: bool = False,
         curves: bool = False,
         num_resamples: int = 1000,
-        **kwargs: Any,
+        prefix: str | None = None,
     ):
-        super().__init__(**kwargs)
         self.intervals = intervals
         self.curves = curves
         self.num_resamples = num_resamples
+        self.prefix = prefix or self.default_prefix
+        self.dataset_meta: Mapping[str, Any] | None = None
         self.unmeasurable: dict[str, int] = {}
         self.drawn: dict[str, dict[str, Curve]] = {}
-
-    def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
-        """Keep what the metric needs of each face."""
-        for sample in data_samples:
-            index = int(sample['sample_idx'])
-            if self.roles is not None and sample['role'] not in self.roles:
-                self.results.append((index, None))
-                continue
-            kept = dict(
-                role=sample['role'],
-                identity=int(sample['identity']),
-                embedding=sample['embedding'].float().cpu().numpy(),
-            )
-            for name, attribute in QUALITIES.items():
-                if attribute in sample:
-                    kept[name] = float(sample[attribute])
-            kept.update({name: sample.get(name, none) for name, none in self.attributes.items()})
-            self.results.append((index, kept))
-
-    def evaluate(self, size: int) -> dict[str, float]:
-        """Merge the ranks, compute on the main one and return the same on all."""
-        merged: dict[int, dict | None] = {}
-        for part in all_gather_object(self.results):
-            merged.update(part)
-        self.results.clear()
-        if len(merged) != size:
-            raise ValueError(
-                f'{type(self).__name__}: {len(merged)} of {size} images were predicted'
-            )
-        metrics: list[dict | None] = [None]
-        if is_main_process():
-            metrics = [self.compute_metrics(merged)]
-            if self.unmeasurable:
-                named = ', '.join(f'{k} ({trials:,})' for k, trials in self.unmeasurable.items())
-                text = f'too few trials to measure, as one error is a higher rate: {named}'
-                print_log(text, logger='current', level=logging.WARNING)
-        broadcast_object_list(metrics)
-        return metrics[0]
-
-    def compute_metrics(self, results: Mapping[int, dict | None]) -> dict[str, float]:
-        """Return the metrics by their full names."""
-        return self.report(self.table(results))
-
-    def table(self, results: Mapping[int, dict | None]) -> FaceTable:
-        """Stack the results (sample index -> what :meth:`process` kept) in index order."""
-        indices = [index for index in sorted(results) if results[index] is not None]
-        faces = [results[index] for index in indices]
-        if not faces:
-            raise ValueError(f'{type(self).__name__}: no face has one of the roles {self.roles}')
-        shared = set.intersection(*({*face} for face in faces))
-        columns = {
-            name: np.array([face[name] for face in faces])
-            for name in (*QUALITIES, *self.attributes)
-            if name in shared
-        }
-        pairs = same = None
-        known = self.dataset_meta or {}
-        if len(known.get('pairs', ())):
-            place = np.full(max(results) + 1, -1)
-            place[indices] = np.arange(len(indices))
-            pairs, same = place[known['pairs']], np.asarray(known['same'])
-            kept = (pairs >= 0).all(axis=1)
-            pairs, same = pairs[kept], same[kept]
-        return FaceTable(
-            embedding=np.stack([face['embedding'] for face in faces]),
-            role=np.array([face['role'] for face in faces]),
-            identity=np.array([face['identity'] for face in faces]),
-            columns=columns,
-            pairs=pairs,
-            same=same,
-        )
 
     def report(self, faces: FaceTable) -> dict[str, float]:
         """Return the metrics of a table by their full names; keep the curves.
@@ -255,3 +174,8 @@ class FaceMetric(BaseMetric):
     def draw(self, faces: FaceTable) -> dict[str, dict[str, Curve]]:
         """Return the curves: ``cmc``, ``open_set``, ``roc`` or ``discard`` to name to curve."""
         return {}
+
+
+def exact_qualities(faces: FaceTable) -> dict[str, np.ndarray]:
+    """Return the quality measures in float64, so that areas are summed as exactly as rates."""
+    return {name: np.asarray(values, np.float64) for name, values in faces.qualities.items()}

@@ -1,7 +1,6 @@
 """Closed-set identification: rank-k, mAP and how well a quality measure foretells errors."""
 
 from collections.abc import Sequence
-from types import MappingProxyType
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -20,7 +19,7 @@ from ..functional import (
     roc_area,
 )
 from ..functional.curves import split_kinds, stack_kinds
-from .base import FaceMetric, Observations
+from .base import FaceMetric, Observations, exact_qualities
 
 #: Ranks of a CMC curve.
 MAX_RANK = 50
@@ -44,16 +43,12 @@ class ClosedSetMetric(FaceMetric):
         **kwargs: See :class:`FaceMetric`.
 
     Example:
-        >>> import torch
-        >>> from mmvlr.structures import FaceDataSample
-        >>> metric = ClosedSetMetric(ranks=(1,), prefix='toy')
-        >>> faces = [('gallery', 0, [1., 0.]), ('gallery', 1, [0., 1.]), ('probe', 1, [.1, .9])]
-        >>> for index, (role, identity, embedding) in enumerate(faces):
-        ...     sample = FaceDataSample(
-        ...         metainfo=dict(sample_idx=index, role=role, identity=identity))
-        ...     sample.embedding = torch.tensor(embedding)
-        ...     metric.process(None, [sample.to_dict()])
-        >>> metric.evaluate(3)
+        >>> faces = FaceTable(
+        ...     embedding=np.array([[1.0, 0.0], [0.0, 1.0], [0.1, 0.9]]),
+        ...     role=['gallery', 'gallery', 'probe'],
+        ...     identity=[0, 1, 1],
+        ... )
+        >>> ClosedSetMetric(ranks=(1,), prefix='toy').report(faces)
         {'toy/rank1': 1.0, 'toy/mAP': 1.0}
 
         In a config::
@@ -118,7 +113,7 @@ class ClosedSetMetric(FaceMetric):
         """Return how well each quality foretells errors, and tells probes from UI faces."""
         parts: dict[str, Observations] = {}
         ui = faces.only('ui') if 'ui' in self.roles else []
-        for name, quality in probes.qualities.items():
+        for name, quality in exact_qualities(probes).items():
 
             def area(kept: np.ndarray, name: str = name) -> dict[str, float]:
                 curve = rank1_error_versus_discard(kept[:, 0], kept[:, 1])
@@ -130,7 +125,7 @@ class ClosedSetMetric(FaceMetric):
             values = np.stack([quality, correct], axis=1)
             parts[f'discard_{name}'] = Observations(values, probes.groups, area)
             if len(ui):
-                values, kind = stack_kinds(quality, ui.columns[name])
+                values, kind = stack_kinds(quality, exact_qualities(ui)[name])
                 groups = np.concatenate([probes.groups, ui.groups])
                 parts[f'ui_{name}'] = Observations(values, groups, told, strata=kind)
         return parts
@@ -148,7 +143,7 @@ class ClosedSetMetric(FaceMetric):
         """Return error over discard by each quality."""
         return {
             name: discard_curve(quality, correct, probes.groups, self.num_resamples)
-            for name, quality in probes.qualities.items()
+            for name, quality in exact_qualities(probes).items()
         }
 
 
@@ -178,7 +173,6 @@ class SCfaceMetric(ClosedSetMetric):
     """
 
     default_prefix = 'scface'
-    attributes = MappingProxyType({'distance': 0})
 
     def __init__(self, ranks: Sequence[int] = (1,), **kwargs):
         super().__init__(ranks=ranks, **kwargs)

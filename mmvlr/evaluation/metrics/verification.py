@@ -15,7 +15,7 @@ from ..functional import (
     roc_curve,
     verification_rates,
 )
-from .base import FaceMetric, Observations
+from .base import FaceMetric, Observations, exact_qualities
 
 
 @METRICS.register_module()
@@ -94,7 +94,7 @@ class VerificationMetric(FaceMetric):
             for name in ('tar', 'threshold')
         }
         parts = {'rates': Observations(values, people, rates, unmeasurable=unmeasurable)}
-        for name, quality in faces.qualities.items():
+        for name, quality in exact_qualities(faces).items():
             pair_quality = quality[faces.pairs].min(axis=1)
 
             def areas(kept: np.ndarray, name: str = name) -> dict[str, float]:

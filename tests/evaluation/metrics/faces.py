@@ -27,32 +27,33 @@ def make_faces(rows, centers, noise, rng):
     return samples
 
 
-def evaluate(metric, samples, seed=0):
-    """Predict in shuffled order, some samples twice, as the samplers of several ranks do."""
-    rng = np.random.default_rng(seed)
-    order = [*rng.permutation(len(samples)), *rng.integers(0, len(samples), 9)]
-    for start in range(0, len(order), 7):
-        metric.process(None, [samples[index] for index in order[start : start + 7]])
-    return metric.evaluate(len(samples))
-
-
-def saved(samples, path, **pairs):
-    """All samples of all roles as a table that was written to a file and read again."""
+def make_table(samples, **pairs):
+    """All samples of all roles as a table, in the order of their index."""
+    samples = sorted(samples, key=lambda sample: sample['sample_idx'])
     columns = {
-        name: np.array([sample[key].item() for sample in samples])
+        name: np.array([float(sample[key]) for sample in samples])
         for name, key in QUALITIES.items()
         if all(key in sample for sample in samples)
     }
     if any('distance' in sample for sample in samples):
         columns['distance'] = np.array([sample.get('distance', 0) for sample in samples])
-    table = FaceTable(
+    return FaceTable(
         embedding=np.stack([sample['embedding'].numpy() for sample in samples]),
         role=[sample['role'] for sample in samples],
         identity=[sample['identity'] for sample in samples],
         columns=columns,
         **pairs,
     )
-    return FaceTable.load(table.save(path))
+
+
+def evaluate(metric, samples, **pairs):
+    """The numbers of a metric on all samples; pairs as the metric's data set states them."""
+    return metric.report(make_table(samples, **(pairs or metric.dataset_meta or {})))
+
+
+def saved(samples, path, **pairs):
+    """All samples of all roles as a table that was written to a file and read again."""
+    return FaceTable.load(make_table(samples, **pairs).save(path))
 
 
 def unit(sample):
@@ -94,7 +95,7 @@ def check_intervals(metric_type, samples, prepare=lambda metric: metric, **optio
     """Intervals change no estimate, lie around it, and are named after it; return all."""
     plain = evaluate(prepare(metric_type(**options)), samples)
     metric = prepare(metric_type(intervals=True, num_resamples=200, **options))
-    full = evaluate(metric, samples, seed=1)
+    full = evaluate(metric, samples)
     assert {name: full[name] for name in plain} == plain
     ends = {f'{name}_{end}' for name in plain for end in ('low', 'high')}
     assert set(full) == set(plain) | ends

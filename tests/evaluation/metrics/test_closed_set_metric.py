@@ -6,10 +6,9 @@ import pytest
 import torch
 
 from mmvlr.evaluation.metrics import ClosedSetMetric, TinyFaceMetric
-from mmvlr.evaluation.metrics import base as metrics_base
 from mmvlr.structures import FaceDataSample
 
-from .faces import check_intervals
+from .faces import check_intervals, evaluate
 
 DIMS = 6
 
@@ -71,12 +70,6 @@ def brute_force(faces):
     return ranks, precisions
 
 
-def evaluate(metric, faces):
-    for start in range(0, len(faces), 7):
-        metric.process(None, faces[start : start + 7])
-    return metric.evaluate(len(faces))
-
-
 def test_ranks_and_map(faces):
     found = evaluate(ClosedSetMetric(ranks=(1, 3, 5)), faces)
     ranks, precisions = brute_force(faces)
@@ -108,10 +101,8 @@ def test_discard_and_ui(faces):
 
 def test_qualities_that_the_model_does_not_give(faces):
     for sample in faces:
-        del sample['recognizability']
-    del faces[3]['embedding_norm']
+        del sample['recognizability'], sample['embedding_norm']
     found = evaluate(ClosedSetMetric(), faces)
-    # Half of the faces with a quality is as good as none.
     assert not [name for name in found if 'auc' in name]
 
 
@@ -141,27 +132,6 @@ def test_tinyface(faces):
     found = evaluate(TinyFaceMetric(), faces)
     names = {'rank1', 'rank5', 'rank10', 'rank20', 'mAP'}
     assert {f'tinyface/{name}' for name in names} <= set(found)
-
-
-def test_duplicates_of_a_padding_sampler_count_once(faces, monkeypatch):
-    """Two ranks that both hold some of the faces: merged by index, in index order."""
-    expected = evaluate(ClosedSetMetric(), faces)
-    metric = ClosedSetMetric()
-    metric.process(None, faces)
-    results = list(metric.results)
-    parts = [results[::2] + results[:5], results[1::2][::-1]]
-    monkeypatch.setattr(metrics_base, 'all_gather_object', lambda _: parts)
-    assert metric.evaluate(len(faces)) == expected
-    assert not metric.results
-
-
-def test_missing_images(faces):
-    metric = ClosedSetMetric()
-    metric.process(None, faces[:-1])
-    with pytest.raises(ValueError, match=f'{len(faces) - 1} of {len(faces)} images'):
-        metric.evaluate(len(faces))
-    # The next evaluation starts afresh.
-    assert not metric.results
 
 
 def test_two_evaluations_are_independent(faces):

@@ -7,7 +7,7 @@ import pytest
 import torch
 from mmengine.runner import Runner
 
-from mmvlr.engine.measuring import measure_quality
+from mmvlr.engine.scoring import measure_quality
 from mmvlr.models.quality import CRFIQA, CRFIQAQuality, relative_classifiability
 from mmvlr.registry import MODELS
 from mmvlr.structures import FaceDataSample

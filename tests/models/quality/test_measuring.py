@@ -9,8 +9,9 @@ from PIL import Image
 
 from mmvlr.datasets import SyntheticFaces, ValidationSubset
 from mmvlr.datasets.transforms import PackFace
-from mmvlr.engine import measuring as module
-from mmvlr.engine.measuring import measure_quality, native_image
+from mmvlr.engine import extraction
+from mmvlr.engine.extraction import native_image
+from mmvlr.engine.scoring import measure_quality
 from mmvlr.models.quality import (
     FaceBatch,
     NormQuality,
@@ -19,6 +20,7 @@ from mmvlr.models.quality import (
     SharpnessQuality,
     SizeQuality,
 )
+from mmvlr.registry import QUALITIES
 from mmvlr.structures import FaceDataSample
 
 ALL = [
@@ -52,7 +54,7 @@ def test_every_face_in_index_order(model, make_loader):
         inputs = model.data_preprocessor(dict(inputs=[face['inputs']]))['inputs']
         alone = FaceBatch(model, inputs, [loader.dataset.get_data_info(index)['img']])
         for config, name in zip(ALL, NAMES, strict=True):
-            expected = module.QUALITIES.build(config)(alone).item()
+            expected = QUALITIES.build(config)(alone).item()
             assert found[name][index] == pytest.approx(expected, rel=1e-4, abs=1e-5), name
         assert found['size'][index] == min(face['data_samples'].ori_shape)
     assert all(v.shape == (12,) and v.dtype == np.float32 for v in found.values())
@@ -71,14 +73,14 @@ def test_ranks_are_merged_by_index(model, make_loader, monkeypatch):
     expected = measure_quality(model, make_loader(), ALL)
     shards = [batches[::2], [*batches[1::2], batches[0]]]
     parts = []
-    monkeypatch.setattr(module, 'all_gather_object', lambda mine: parts.append(mine) or [mine])
+    monkeypatch.setattr(extraction, 'all_gather_object', lambda mine: parts.append(mine) or [mine])
     files = {sample.sample_idx: sample for batch in batches for sample in batch['data_samples']}
     dataset = make_loader().dataset
     for index, sample in files.items():
         sample.set_metainfo(dict(image=dataset.get_data_info(index)['img']))
     for shard in shards:
         assert len(measure_quality(model, shard, ALL)['ri']) < 12
-    monkeypatch.setattr(module, 'all_gather_object', lambda mine: parts)
+    monkeypatch.setattr(extraction, 'all_gather_object', lambda mine: parts)
     assert_equal(measure_quality(model, shards[1], ALL), expected)
 
 

@@ -1,0 +1,181 @@
+"""What the outcome of a run depends on beside its config: source files, and the images it reads."""
+
+import ast
+import functools
+import hashlib
+import importlib.util
+import json
+import sysconfig
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from mmengine.registry import DefaultScope
+
+import mmvlr
+from mmvlr.datasets.storage import file_status
+from mmvlr.evaluation.tables import relative_name
+from mmvlr.registry import DATASETS
+
+_PACKAGE = Path(mmvlr.__file__).resolve().parent
+_INSTALLED = [Path(sysconfig.get_path(name)).resolve() for name in ('stdlib', 'purelib', 'platlib')]
+
+
+def digest_sources(config: Mapping[str, Any]) -> str:
+    """Return a digest of the Python files that decide what a config does.
+
+    These are mmvlr's own, those of the modules that ``custom_imports`` and dotted types name, and
+    what these import, but for the standard library and installed packages, whose versions change
+    knowingly. Imports are followed as they are written; what is imported by a computed name is not
+    found.
+
+    Args:
+        config: A whole config.
+    """
+    digest = hashlib.sha256(_digest_package().encode())
+    for name, path in sorted(find_sources(named_modules(config)).items()):
+        content = path.read_bytes() if path else b'missing'
+        digest.update(json.dumps([name, hashlib.sha256(content).hexdigest()]).encode())
+    return digest.hexdigest()
+
+
+@functools.cache
+def _digest_package() -> str:
+    digest = hashlib.sha256()
+    for path in sorted(_PACKAGE.rglob('*.py')):
+        content = hashlib.sha256(path.read_bytes()).hexdigest()
+        digest.update(json.dumps([path.relative_to(_PACKAGE).as_posix(), content]).encode())
+    return digest.hexdigest()
+
+
+def named_modules(config: Mapping[str, Any]) -> list[str]:
+    """Return the modules that a config names: ``custom_imports``, and types with a dot in them."""
+    names = (config.get('custom_imports') or {}).get('imports') or []
+    names = [names] if isinstance(names, str) else list(names)
+    waiting: list[Any] = [config]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, Mapping):
+            kind = value.get('type')
+            if isinstance(kind, str) and '.' in kind:
+                names.append(kind.rpartition('.')[0])
+            elif kind is not None and not isinstance(kind, str):
+                names.append(getattr(kind, '__module__', ''))
+            waiting += value.values()
+        elif isinstance(value, list | tuple):
+            waiting += value
+    return sorted({name for name in names if name})
+
+
+def find_sources(modules: Iterable[str]) -> dict[str, Path | None]:
+    """Return the files of modules and of all that they import, installed packages left out.
+
+    Returns:
+        Name of the module to its file; None for a named one that cannot be found.
+    """
+    found: dict[str, Path | None] = {}
+    waiting = [(name, True) for name in modules]
+    while waiting:
+        name, is_named = waiting.pop()
+        if name in found:
+            continue
+        path = _find_file(name)
+        if path is None:
+            if is_named:
+                found[name] = None
+            continue
+        if path.is_relative_to(_PACKAGE) or any(path.is_relative_to(f) for f in _INSTALLED):
+            continue
+        found[name] = path
+        waiting += [(other, False) for other in _read_imports(name, path)]
+    return found
+
+
+def _find_file(name: str) -> Path | None:
+    try:
+        spec = importlib.util.find_spec(name)
+    except (ImportError, ValueError, AttributeError):
+        return None
+    if spec is None or not spec.origin or not spec.origin.endswith('.py'):
+        return None
+    return Path(spec.origin).resolve()
+
+
+def _read_imports(name: str, path: Path) -> Iterator[str]:
+    package = name if path.name == '__init__.py' else name.rpartition('.')[0]
+    if package:
+        # Importing a part of a package runs the package.
+        yield package
+    for node in ast.walk(ast.parse(path.read_bytes())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ''
+            if node.level:
+                above = package.split('.')[: len(package.split('.')) - node.level + 1]
+                base = '.'.join([*above, *([base] if base else [])])
+            yield base
+            # A name may be a module of the package.
+            yield from (f'{base}.{alias.name}' for alias in node.names if alias.name != '*')
+
+
+def digest_images(
+    config: Mapping[str, Any], loaders: Iterable[str], known: dict[str, str] | None = None
+) -> dict[str, str]:
+    """Return a digest of the images of each data set that some loaders of a config read.
+
+    Args:
+        config: A whole config; its custom modules are imported.
+        loaders: Names of entries, such as ``'train_dataloader'``; those that are not there are
+            left out.
+        known: What earlier calls found, by data set; added to.
+
+    Returns:
+        Name of the loader to a digest, or to ``'missing'`` where there is no such data set.
+    """
+    known = {} if known is None else known
+    found = {}
+    for name in loaders:
+        dataset = (config.get(name) or {}).get('dataset')
+        if dataset is None:
+            continue
+        while dataset.get('data_root') is None and 'dataset' in dataset:
+            dataset = dataset['dataset']
+        dataset = {key: value for key, value in dataset.items() if key != 'pipeline'}
+        key = json.dumps(make_plain(dataset), sort_keys=True)
+        if key not in known:
+            try:
+                with DefaultScope.overwrite_default_scope('mmvlr'):
+                    known[key] = digest_dataset(DATASETS.build(dict(dataset)))
+            except FileNotFoundError:
+                known[key] = 'missing'
+        found[name] = known[key]
+    return found
+
+
+def digest_dataset(dataset: Any) -> str:
+    """Return a digest of names, roles, identities, sizes and times of a data set's images."""
+    digest = hashlib.sha256(json.dumps(make_plain(dataset.metainfo), sort_keys=True).encode())
+    for info in dataset.infos():
+        name = info.get('img_path', '')
+        facts = [relative_name(name, dataset.data_root), info.get('role'), info.get('identity')]
+        status = file_status(name)
+        if status is not None:
+            facts += [status.st_size, status.st_mtime_ns]
+        else:
+            # An image without a file is made by the data set; its pixels are what counts.
+            facts += [hashlib.sha256(np.ascontiguousarray(info.get('img', 0))).hexdigest()]
+        digest.update(json.dumps(make_plain(facts)).encode())
+    return digest.hexdigest()
+
+
+def make_plain(value: Any) -> Any:
+    """Return a value made of what JSON knows, other things as text."""
+    if isinstance(value, Mapping):
+        return {str(key): make_plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [make_plain(item) for item in value]
+    if isinstance(value, np.ndarray | np.generic):
+        return value.tolist()
+    return value if value is None or isinstance(value, bool | int | float | str) else str(value)
