@@ -6,7 +6,7 @@ import hashlib
 import importlib.util
 import json
 import sysconfig
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,34 +19,49 @@ from mmvlr.evaluation.tables import relative_name
 from mmvlr.registry import DATASETS
 
 _PACKAGE = Path(mmvlr.__file__).resolve().parent
+#: Where the walk through mmvlr's own files starts: its programs, and what registries import.
+_ROOTS = (
+    'mmvlr.cli.programs.train',
+    'mmvlr.cli.programs.score',
+    'mmvlr.datasets',
+    'mmvlr.models',
+    'mmvlr.models.quality',
+    'mmvlr.evaluation',
+    'mmvlr.engine',
+)
 _INSTALLED = [Path(sysconfig.get_path(name)).resolve() for name in ('stdlib', 'purelib', 'platlib')]
 
 
 def digest_sources(config: Mapping[str, Any]) -> str:
-    """Return a digest of the Python files that decide what a config does.
+    """Return a digest of the Python files that decide what a training or a test does.
 
-    These are mmvlr's own, those of the modules that ``custom_imports`` and dotted types name, and
-    what these import, but for the standard library and installed packages, whose versions change
-    knowingly. Imports are followed as they are written; what is imported by a computed name is not
-    found.
+    These are mmvlr's own, as far as they have a part in it, those of the modules that
+    ``custom_imports`` and dotted types name, and what these import, but for the standard library
+    and installed packages, whose versions change knowingly. Imports are followed as they are
+    written; what is imported by a computed name is not found.
 
     Args:
         config: A whole config.
     """
-    digest = hashlib.sha256(_digest_package().encode())
-    for name, path in sorted(find_sources(named_modules(config)).items()):
-        content = path.read_bytes() if path else b'missing'
-        digest.update(json.dumps([name, hashlib.sha256(content).hexdigest()]).encode())
+    return digest_files(find_own_sources() | find_sources(named_modules(config)))
+
+
+def digest_files(files: Mapping[str, Path | None]) -> str:
+    """Return a digest of the names and contents of files; None counts as an absent one."""
+    digest = hashlib.sha256()
+    for name, path in sorted(files.items()):
+        content = hashlib.sha256(path.read_bytes()).hexdigest() if path else 'missing'
+        digest.update(json.dumps([name, content]).encode())
     return digest.hexdigest()
 
 
 @functools.cache
-def _digest_package() -> str:
-    digest = hashlib.sha256()
-    for path in sorted(_PACKAGE.rglob('*.py')):
-        content = hashlib.sha256(path.read_bytes()).hexdigest()
-        digest.update(json.dumps([path.relative_to(_PACKAGE).as_posix(), content]).encode())
-    return digest.hexdigest()
+def find_own_sources() -> dict[str, Path]:
+    """Return mmvlr's own files that a training or a test may run: pages and reports are none.
+
+    The package ``mmvlr.cli`` is left out, but for the two programs: it imports all commands.
+    """
+    return find_sources(_ROOTS, lambda path: path.is_relative_to(_PACKAGE))
 
 
 def named_modules(config: Mapping[str, Any]) -> list[str]:
@@ -68,12 +83,19 @@ def named_modules(config: Mapping[str, Any]) -> list[str]:
     return sorted({name for name in names if name})
 
 
-def find_sources(modules: Iterable[str]) -> dict[str, Path | None]:
-    """Return the files of modules and of all that they import, installed packages left out.
+def find_sources(
+    modules: Iterable[str], wanted: Callable[[Path], bool] | None = None
+) -> dict[str, Path | None]:
+    """Return the files of modules and of all that they import.
+
+    Args:
+        modules: Names of modules.
+        wanted: Which files count; those that are neither installed nor mmvlr's own if not given.
 
     Returns:
-        Name of the module to its file; None for a named one that cannot be found.
+        Name of the module to its file; None for one of ``modules`` that cannot be found.
     """
+    wanted = wanted or _is_users
     found: dict[str, Path | None] = {}
     waiting = [(name, True) for name in modules]
     while waiting:
@@ -81,15 +103,18 @@ def find_sources(modules: Iterable[str]) -> dict[str, Path | None]:
         if name in found:
             continue
         path = _find_file(name)
-        if path is None:
-            if is_named:
-                found[name] = None
-            continue
-        if path.is_relative_to(_PACKAGE) or any(path.is_relative_to(f) for f in _INSTALLED):
-            continue
-        found[name] = path
-        waiting += [(other, False) for other in _read_imports(name, path)]
+        if path is not None and wanted(path):
+            found[name] = path
+            # Importing a part of a package runs the package.
+            parent = [name.rpartition('.')[0]] if wanted is _is_users else []
+            waiting += [(other, False) for other in (*parent, *_read_imports(name, path)) if other]
+        elif path is None and is_named:
+            found[name] = None
     return found
+
+
+def _is_users(path: Path) -> bool:
+    return not any(path.is_relative_to(folder) for folder in (_PACKAGE, *_INSTALLED))
 
 
 def _find_file(name: str) -> Path | None:
@@ -104,9 +129,6 @@ def _find_file(name: str) -> Path | None:
 
 def _read_imports(name: str, path: Path) -> Iterator[str]:
     package = name if path.name == '__init__.py' else name.rpartition('.')[0]
-    if package:
-        # Importing a part of a package runs the package.
-        yield package
     for node in ast.walk(ast.parse(path.read_bytes())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)

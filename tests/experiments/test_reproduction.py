@@ -8,7 +8,9 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from mmvlr.experiments import (
     ABLATION,
@@ -24,10 +26,12 @@ CONFIG = """
 train_cfg = dict(by_epoch=True, max_epochs=2, val_interval=1)
 default_hooks = dict(checkpoint=dict(type='CheckpointHook', interval=1))
 model = dict(type='FaceRecognizer', margin={margin})
-test_dataloader = dict(dataset=dict(type='{data}'))
+train_dataloader = dict(dataset=dict(type='FaceFolder', data_root={faces!r}))
+test_dataloader = dict(dataset=dict(type={data!r}, data_root='absent'))
 test_evaluator = dict(type='TinyFaceMetric')
 load_from = {weights!r}
 """
+TYPES = dict(tinyface='TinyFace', scface='SCface')
 # A training writes how often and how it was called; one of a work dir with 'slow' in its name waits
 # for a file beside it, and one with 'broken' fails.
 TRAIN = """
@@ -80,15 +84,25 @@ def here(tmp_path):
         for data in ('tinyface', 'scface'):
             path = tmp_path / 'configs' / method / f'mobilefacenet_{data}.py'
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(
-                CONFIG.format(margin=0.4, data=data, weights=str(tmp_path / 'weights.pth'))
-            )
+            path.write_text(write_config(tmp_path, data))
+    for person in 'ab':
+        (tmp_path / 'faces' / person).mkdir(parents=True)
+        write_face(tmp_path / 'faces' / person / '0.png', 3)
     (tmp_path / 'train.py').write_text(TRAIN)
     (tmp_path / 'score.py').write_text(SCORE)
     (tmp_path / 'program.py').write_text(PROGRAM)
     yield tmp_path
     # Nothing waits behind a test that failed.
     (tmp_path / 'go').write_text('')
+
+
+def write_face(path, level):
+    Image.fromarray(np.full((8, 8, 3), level, np.uint8)).save(path)
+
+
+def write_config(here, data='tinyface', margin=0.4):
+    weights, faces = str(here / 'weights.pth'), str(here / 'faces')
+    return CONFIG.format(margin=margin, data=TYPES[data], weights=weights, faces=faces)
 
 
 def executor_of(here, *arguments):
@@ -127,8 +141,8 @@ def test_a_training_is_scored_on_other_test_sets_too(here):
     ]
     assert runs[0].training.folder == runs[1].training.folder
     assert runs[0].scores != runs[1].scores
-    assert [run.config.test_dataloader.dataset.type for run in runs] == ['tinyface', 'scface']
-    assert runs[1].training.config.test_dataloader.dataset.type == 'tinyface'
+    assert [run.config.test_dataloader.dataset.type for run in runs] == ['TinyFace', 'SCface']
+    assert runs[1].training.config.test_dataloader.dataset.type == 'TinyFace'
 
 
 @pytest.mark.parametrize(
@@ -139,9 +153,12 @@ def test_a_training_is_scored_on_other_test_sets_too(here):
         dict(seeds=(1,)),
         'weights',
         'config',
+        'image',
+        'more images',
+        'source',
     ],
 )
-def test_whatever_changes_the_outcome_changes_the_folder(here, change):
+def test_whatever_changes_the_outcome_changes_the_folder(here, change, monkeypatch):
     before = plan_of(here, ['arcface'])[0]
     again = plan_of(here, ['arcface'])[0]
     assert before.training.folder == again.training.folder and before.scores == again.scores
@@ -150,8 +167,36 @@ def test_whatever_changes_the_outcome_changes_the_folder(here, change):
     elif change == 'config':
         path = here / 'configs' / 'arcface' / 'mobilefacenet_tinyface.py'
         path.write_text(path.read_text().replace('0.4', '0.41'))
+    elif change == 'image':
+        write_face(here / 'faces' / 'a' / '0.png', 4)
+    elif change == 'more images':
+        write_face(here / 'faces' / 'b' / '1.png', 3)
+    elif change == 'source':
+        monkeypatch.setattr('mmvlr.engine.sources.find_own_sources', dict)
     after = plan_of(here, ['arcface'], **(change if isinstance(change, dict) else {}))[0]
     assert after.training.folder != before.training.folder
+
+
+def test_an_edited_loss_trains_again(here, monkeypatch):
+    """A loss of one's own, and a module beside it that it imports: one character each."""
+    monkeypatch.syspath_prepend(here)
+    loss, helper = here / 'own_loss.py', here / 'own_helper.py'
+    loss.write_text('from own_helper import SCALE\nMARGIN = 0.4\n')
+    helper.write_text('SCALE = 64\n')
+    path = here / 'configs' / 'arcface' / 'mobilefacenet_tinyface.py'
+    path.write_text(path.read_text() + "custom_imports = dict(imports=['own_loss'])\n")
+    runs = plan_of(here, ['arcface'])
+    assert executor_of(here).execute(runs) == []
+    assert plan_of(here, ['arcface'])[0].finished
+    for file, old, new in ((loss, '0.4', '0.5'), (helper, '64', '65')):
+        text = file.read_text()
+        file.write_text(text.replace(old, new))
+        changed = plan_of(here, ['arcface'])
+        assert not changed[0].training.finished and not changed[0].finished
+        assert executor_of(here).execute(changed) == []
+        assert calls(changed[0]) and changed[0].finished
+        file.write_text(text)
+    assert plan_of(here, ['arcface'])[0].training.folder == runs[0].training.folder
 
 
 def test_pretrained_is_not_trained(here):
@@ -187,7 +232,7 @@ def test_config_of(here):
 def test_two_methods_of_one_name_are_refused(here):
     own = here / 'softmax'
     own.mkdir()
-    (own / 'mobilefacenet_tinyface.py').write_text(CONFIG.format(margin=1, data='', weights=None))
+    (own / 'mobilefacenet_tinyface.py').write_text(write_config(here, margin=1))
     with pytest.raises(ValueError, match="two methods are called 'softmax'"):
         plan_of(here, ['softmax', str(own)])
 
