@@ -8,15 +8,14 @@ often each of them was drawn (Owen, "The pigeonhole bootstrap", Annals of Applie
 """
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from ._blocks import ArrayLike, as_vector
-
-Statistic = Callable[[np.ndarray], Any]
+from ._blocks import ArrayLike
+from ._resampling import Resamples, Statistic
 
 
 @dataclass(frozen=True)
@@ -129,7 +128,7 @@ def resample(
     def vector(kept: np.ndarray) -> np.ndarray:
         return np.array([float(value) for value in statistics(kept).values()])
 
-    resamples = _Resamples(groups, len(values), num_resamples, seed, strata)
+    resamples = Resamples(groups, len(values), num_resamples, seed, strata)
     draws = resamples.statistics(values, vector).reshape(num_resamples, len(known))
     estimate = np.array([float(value) for value in known.values()])
     return Resampled(tuple(known), estimate, draws)
@@ -175,7 +174,7 @@ def bootstrap_interval(
         Interval(estimate=0.75, low=0.25, high=1.0, level=0.95)
     """
     values = _as_values(values, 'values')
-    resamples = _Resamples(groups, len(values), num_resamples, seed, strata)
+    resamples = Resamples(groups, len(values), num_resamples, seed, strata)
     low, high = _ends(resamples.statistics(values, statistic), level)
     return Interval(_plain(statistic(values)), _plain(low), _plain(high), level)
 
@@ -264,7 +263,7 @@ def paired_bootstrap(
     """
     values_a, values_b = _as_values(values_a, 'values_a'), _as_values(values_b, 'values_b')
     _check_alike(values_a, values_b)
-    resamples = _Resamples(groups, len(values_a), num_resamples, seed, strata)
+    resamples = Resamples(groups, len(values_a), num_resamples, seed, strata)
     draws = [resamples.statistics(values, statistic) for values in (values_a, values_b)]
     difference = np.atleast_1d(statistic(values_a)) - np.atleast_1d(statistic(values_b))
     (found,) = _differences(*draws, difference, level)
@@ -340,68 +339,6 @@ def _differences(
         PairedDifference(float(value), float(a), float(b), level, float(p))
         for value, a, b, p in rows
     ]
-
-
-class _Resamples:
-    """The same resamples of identities, as often as they are asked for."""
-
-    def __init__(
-        self,
-        groups: ArrayLike,
-        length: int,
-        num_resamples: int,
-        seed: int,
-        strata: ArrayLike | None = None,
-    ) -> None:
-        if num_resamples < 1:
-            raise ValueError(f'num_resamples must be at least 1, got {num_resamples}')
-        self.num_resamples, self.seed = num_resamples, seed
-        pair = np.ndim(groups) == 2
-        if pair:
-            groups = np.asarray(groups)
-            if groups.shape != (length, 2):
-                raise ValueError(f'groups must have shape ({length}, 2), got {groups.shape}')
-            if strata is not None:
-                raise ValueError('strata need one identity an observation, groups of shape (N,)')
-            _, group = np.unique(groups, return_inverse=True)
-            self.group = group.reshape(length, 2)
-        else:
-            groups = as_vector(groups, 'groups', length)
-            _, self.group = np.unique(groups, return_inverse=True)
-        self.stratum = np.zeros(int(self.group.max()) + 1, np.int64)
-        if strata is not None:
-            _, kind = np.unique(as_vector(strata, 'strata', length), return_inverse=True)
-            # An identity of two kinds counts as two.
-            both = np.stack([kind, self.group], axis=1)
-            unique, self.group = np.unique(both, axis=0, return_inverse=True)
-            self.group, self.stratum = self.group.reshape(-1), unique[:, 0]
-        if (np.bincount(self.stratum) < 2).any():
-            where = '' if strata is None else ' of each of the strata'
-            raise ValueError(f'groups: needs at least two identities{where} to resample')
-
-    def statistics(self, values: np.ndarray, statistic: Statistic) -> np.ndarray:
-        """The statistic in every resample, float64 (num_resamples, ...)."""
-        if statistic is np.mean and values.ndim == 1 and self.group.ndim == 1:
-            total, size = np.bincount(self.group, values), np.bincount(self.group)
-            means = (total @ count / (size @ count) for count in self._counts())
-            return np.fromiter(means, np.float64, self.num_resamples)
-        observation = np.arange(len(values))
-        found = []
-        for count in self._counts():
-            drawn = count[self.group]
-            if drawn.ndim == 2:
-                one_person = self.group[:, 0] == self.group[:, 1]
-                drawn = np.where(one_person, drawn[:, 0], drawn[:, 0] * drawn[:, 1])
-            found.append(np.asarray(statistic(values[np.repeat(observation, drawn)]), np.float64))
-        return np.stack(found)
-
-    def _counts(self) -> Iterator[np.ndarray]:
-        """How often each identity is drawn, for every resample."""
-        rng = np.random.default_rng(self.seed)
-        members = [np.flatnonzero(self.stratum == s) for s in np.unique(self.stratum)]
-        for _ in range(self.num_resamples):
-            drawn = [own[rng.integers(len(own), size=len(own))] for own in members]
-            yield np.bincount(np.concatenate(drawn), minlength=len(self.stratum))
 
 
 def _as_values(values: ArrayLike, name: str) -> np.ndarray:
