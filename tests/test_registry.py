@@ -6,12 +6,16 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from mmengine.evaluator import Evaluator
 from mmengine.registry import Registry
 from mmengine.runner import Runner
 from torch import nn
+from torch.utils.data import DataLoader
 
 from mmvlr import registry
+from mmvlr.datasets import SyntheticFaces
 from mmvlr.evaluation import FaceTable
+from mmvlr.evaluation.metrics import ClosedSetMetric
 from mmvlr.models import FaceBackbone, FaceDataPreprocessor
 from mmvlr.models.losses import PrototypeLoss, Proximities
 from mmvlr.models.quality import FaceBatch
@@ -175,6 +179,14 @@ BUILD = {
         'NormWeightedTemplate': dict(),
         'ImageTemplates': dict(),
         'RIWeightedTemplate': dict(),
+    },
+    'LOOPS': {
+        name: dict(
+            runner=SimpleNamespace(visualizer=SimpleNamespace()),
+            dataloader=DataLoader(SyntheticFaces(1, 1)),
+            evaluator=Evaluator([ClosedSetMetric()]),
+        )
+        for name in ('FaceValLoop', 'FaceTestLoop')
     },
     'METRICS': {
         'ClosedSetMetric': dict(),
@@ -353,6 +365,12 @@ def test_inferencer_embeds(key, tmp_path):
     results = inferencer.embed(np.arange(2 * 9 * 9 * 3, dtype=np.uint8).reshape(2, 9, 9, 3))
     assert results.embedding.shape == (2, 16)
     assert np.isfinite(results.embedding).all()
+
+
+@pytest.mark.parametrize('key', cases('LOOPS'))
+def test_loop_builds(key, tmp_path):
+    loop = build('LOOPS', key, tmp_path)
+    assert loop.faces is None and len(loop.evaluator.metrics) == 1
 
 
 @pytest.mark.parametrize('key', cases('HOOKS'))

@@ -11,7 +11,7 @@ from mmengine.logging import print_log
 from mmengine.runner import Runner
 from torch import nn
 
-from mmvlr.evaluation.tables import relative_name
+from mmvlr.evaluation.tables import known_pairs, relative_name
 from mmvlr.models.quality.base import FaceBatch, QualityMeasure
 from mmvlr.registry import QUALITIES
 from mmvlr.structures.face_table import PREDICTED, FaceTable
@@ -87,8 +87,7 @@ def make_table(
         role=np.array([info['role'] for info in known]),
         identity=np.array([info['identity'] for info in known]),
         columns=found,
-        pairs=dataset.metainfo.get('pairs'),
-        same=dataset.metainfo.get('same'),
+        **known_pairs(dataset.metainfo),
     )
 
 

@@ -169,14 +169,12 @@ def label_by_name(fields: Mapping[str, np.ndarray], dataset: Any, source: str) -
     for name in ('distance', 'camera'):
         if any(name in info for info in infos):
             columns[name] = np.array([info.get(name, 0) for info in infos])
-    known = dataset.metainfo
     return FaceTable(
         embedding=fields['embedding'][rows],
         role=np.array([info['role'] for info in infos]),
         identity=np.array([info['identity'] for info in infos]),
         columns=columns,
-        pairs=known.get('pairs'),
-        same=known.get('same'),
+        **known_pairs(dataset.metainfo),
         meta=read_meta(fields, source),
     )
 
@@ -241,6 +239,13 @@ def _ends(name: str) -> list[str]:
     """Return a path and what is left of it without its first folder, its first two and so on."""
     parts = name.split('/')
     return ['/'.join(parts[start:]) for start in range(len(parts))]
+
+
+def known_pairs(metainfo: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Return ``pairs`` and ``same`` of a data set that has pairs, nothing of another."""
+    if metainfo.get('pairs') is None or not len(metainfo['pairs']):
+        return {}
+    return {name: np.asarray(metainfo[name]) for name in ('pairs', 'same')}
 
 
 def relative_name(path: str, root: str) -> str:

@@ -81,7 +81,7 @@ def test_results(tmp_path):
     assert results.embedding.dtype == results.qualities['size'].dtype == np.float32
     assert np.linalg.norm(results.unit, axis=1) == pytest.approx([1, 1])
     assert results.failures == [] and results.unaligned == []
-    assert results.identity == MeanColor().identity
+    assert results.fingerprint == MeanColor().identity
     again = inferencer().quality([path, face(4)])
     assert np.array_equal(again.embedding, results.embedding)
 
@@ -708,7 +708,7 @@ def test_alignment(detector, shared, tiny_backbone):
     assert plain.identity == fingerprint_model(model)
     assert aligning.identity != plain.identity
     name = aligning.identity['preprocessing']['alignment']
-    assert name == aligner.recipe.name == results.identity['preprocessing']['alignment']
+    assert name == aligner.recipe.name == results.fingerprint['preprocessing']['alignment']
     # A model of this very alignment takes it, one of another does not.
     model.data_preprocessor.alignment = aligner.recipe.name
     assert FaceInferencer(model, 'cpu', align='mtcnn').identity == aligning.identity

@@ -6,7 +6,8 @@ from sklearn.metrics import roc_auc_score
 
 from mmvlr.evaluation.functional import bootstrap_interval, identification, open_set_rates
 from mmvlr.evaluation.functional.curves import split_kinds, stack_kinds
-from mmvlr.evaluation.metrics import ClosedSetMetric, OpenSetMetric, SCfaceMetric, base
+from mmvlr.evaluation.metrics import ClosedSetMetric, OpenSetMetric, SCfaceMetric
+from mmvlr.evaluation.tables import tell_unmeasurable
 
 from .faces import check_intervals, discard_area, evaluate, make_faces, of, saved, unit
 
@@ -144,24 +145,24 @@ def test_missing_role(faces, role):
 
 def test_no_role_at_all(faces):
     rest = [{**face, 'sample_idx': i} for i, face in enumerate(of(faces, 'pair', 'ui'))]
-    with pytest.raises(ValueError, match='no face has one of the roles'):
+    with pytest.raises(ValueError, match='no face of role gallery'):
         evaluate(OpenSetMetric(), rest)
 
 
 @pytest.mark.parametrize('rule', ['exact', 'grid'])
-def test_rates_that_the_probes_cannot_measure(faces, rule, monkeypatch):
+def test_rates_that_the_probes_cannot_measure(faces, rule, messages):
     """One of the 53 unmated probes is a rate above 0.01."""
     metric = OpenSetMetric(fpirs=(0.1, 1 / 53, 0.01, 0), rank=3, threshold_rule=rule, prefix='a')
-    logged = []
-    monkeypatch.setattr(base, 'print_log', lambda text, **_: logged.append(text))
     evaluate(metric, faces)
-    assert 'a/tpir3@fpir0.01 (53)' in logged[0]
+    tell_unmeasurable([metric])
+    assert 'a/tpir3@fpir0.01 (53)' in messages[0][1]
     names = ('tpir3@fpir0.01', 'threshold@fpir0.01', 'tpir3@fpir0', 'threshold@fpir0')
     assert metric.unmeasurable == {f'a/{name}': 53 for name in names}
     metric.fpirs = (0.1,)
     evaluate(metric, faces)
     assert metric.unmeasurable == {}
-    assert len(logged) == 1
+    tell_unmeasurable([metric])
+    assert len(messages) == 1
 
 
 @pytest.mark.parametrize(
