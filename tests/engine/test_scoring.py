@@ -59,18 +59,18 @@ def test_two_ranks_and_a_sampler_that_pads(make_model, loader, monkeypatch):
 
 
 class Plain:
-    data_root, metainfo = '/data', {}
+    data_root, metainfo = 'root', {}
 
 
 def test_what_samples_tell_becomes_columns():
     infos = [
-        dict(sample_idx=0, role='gallery', identity=4, img_path='/data/a/b.png', distance=2),
-        dict(sample_idx=1, role='probe', identity=4, img_path='/else/c.png', ori_shape=(3, 4)),
+        dict(sample_idx=0, role='gallery', identity=4, img_path='root/a/b.png', distance=2),
+        dict(sample_idx=1, role='probe', identity=4, img_path='else/c.png', ori_shape=(3, 4)),
         dict(sample_idx=2, role='probe', identity=4, img_path='d.png', camera='left'),
     ]
     samples = [FaceDataSample(metainfo=info) for info in infos]
     faces = make_table(torch.eye(3), samples, Plain, dict(ri=torch.arange(3.0)))
-    assert faces.names == ['a/b.png', '/else/c.png', 'd.png']
+    assert faces.names == ['a/b.png', 'else/c.png', 'd.png']
     assert faces.columns['distance'].tolist() == [2, 0, 0]
     assert faces.columns['camera'].tolist() == ['', '', 'left']
     assert set(faces.columns) == {'name', 'distance', 'camera', 'ri'}
