@@ -1,6 +1,7 @@
 """Transforms of one face, from file to tensor."""
 
 from ..storage import ImageError
+from .base import BaseTransform
 from .degradation import (
     BlurFace,
     DegradeFace,
@@ -18,6 +19,7 @@ from .geometric import DownsampleFace, FlipFace, RescaleFace, ResizeFace, Rotate
 from .loading import LoadFace, read_image
 
 __all__ = [
+    'BaseTransform',
     'BlurFace',
     'DegradeFace',
     'DownUpFace',

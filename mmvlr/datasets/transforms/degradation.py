@@ -13,11 +13,11 @@ from typing import Any
 
 import cv2
 import numpy as np
-from mmcv.transforms import BaseTransform
 from PIL import Image
 
 from mmvlr.registry import TRANSFORMS
 
+from .base import BaseTransform
 from .geometric import resize
 
 #: Kernels of downsampling. ``area`` averages exactly what a pixel covers and ``nearest`` aliases;
