@@ -161,7 +161,7 @@ class Alignment:
         return text + (f'; {unknown:,} are not in {TABLE_FILE}' if unknown else '')
 
 
-def alignment_of(root: str | Path) -> Alignment | None:
+def find_alignment(root: str | Path) -> Alignment | None:
     """Return how the images under a folder were aligned, or None if they were not.
 
     ``alignment.json`` is sought in the folder and above it: a data set may lie in a part of the

@@ -274,9 +274,9 @@ class FaceDataset(BaseDataset):
         lines = [f'{type(self).__name__} ({self.data_root or "no folder"}): {summary}']
         lines += [f'  {finding}' for finding in self.findings()]
         # Here, not above: alignment needs this module.
-        from .alignment import alignment_of
+        from .alignment import find_alignment
 
-        alignment = alignment_of(self.data_root) if self.data_root else None
+        alignment = find_alignment(self.data_root) if self.data_root else None
         if alignment is not None:
             paths = [info['img_path'] for info in self.infos() if 'img_path' in info]
             lines.append(f'  {alignment.describe(paths)}')

@@ -18,7 +18,7 @@ from mmengine.dataset import InfiniteSampler
 from mmengine.logging import print_log
 from mmengine.runner import CheckpointLoader, Runner
 
-from mmvlr.datasets import alignment_of
+from mmvlr.datasets import find_alignment
 from mmvlr.datasets.transforms import FlipFace, PackFace, RescaleFace, ResizeFace, RotateFace
 from mmvlr.registry import DATASETS, MODELS, TRANSFORMS
 from mmvlr.utils import compat
@@ -292,7 +292,7 @@ def state_alignment(config: Config, dataset: Mapping[str, Any]) -> None:
     """
     while dataset.get('data_root') is None and 'dataset' in dataset:
         dataset = dataset['dataset']
-    found = alignment_of(dataset['data_root']) if dataset.get('data_root') else None
+    found = find_alignment(dataset['data_root']) if dataset.get('data_root') else None
     preprocessor = config.model.get('data_preprocessor') or dict(type='FaceDataPreprocessor')
     if found is not None and preprocessor.get('alignment', 'none') == 'none':
         config.model.data_preprocessor = {**preprocessor, 'alignment': found.recipe.name}

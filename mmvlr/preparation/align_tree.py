@@ -8,13 +8,19 @@ from pathlib import Path
 
 from PIL import Image
 
-from mmvlr.datasets.alignment import COLUMNS, RECIPE_FILE, TABLE_FILE, AlignmentRecipe, alignment_of
+from mmvlr.datasets.alignment import (
+    COLUMNS,
+    RECIPE_FILE,
+    TABLE_FILE,
+    AlignmentRecipe,
+    find_alignment,
+)
 from mmvlr.datasets.base import require_folder
 from mmvlr.datasets.finding import IMAGE_SUFFIXES, find_images
 from mmvlr.datasets.transforms import ImageError, read_image
 from mmvlr.utils.io import sha256_of, write_atomic, write_csv
 from mmvlr.utils.outputs import OutputFolder
-from mmvlr.utils.work import Journal, in_order, progress_bar, stamp_of
+from mmvlr.utils.work import Journal, in_order, progress_bar, read_stamp
 
 from .landmarks import build_aligner
 
@@ -60,7 +66,7 @@ class _AlignFile:
         self.src, self.out, self.aligner = src, out, build_aligner(recipe)
 
     def __call__(self, name: str) -> dict:
-        stamp = stamp_of(self.src / name)
+        stamp = read_stamp(self.src / name)
         try:
             face = self.aligner(read_image(str(self.src / name)), name)
         except ImageError as error:
@@ -111,7 +117,7 @@ def align_tree(
     require_folder(src, 'alignment', 'a folder of images, or of folders of images')
     if src == out or src in out.parents or out in src.parents:
         raise ValueError(f'{out} lies in {src} or around it; choose a folder of its own')
-    if alignment_of(src) is not None:
+    if find_alignment(src) is not None:
         raise ValueError(f'{src} is aligned already (it has {RECIPE_FILE}); give the source')
     names = files_below(src)
     images = [name for name in names if Path(name).suffix.lower() in IMAGE_SUFFIXES]
@@ -142,7 +148,7 @@ def _align_tree(
     todo = [
         name
         for name in images
-        if journal.found.get(name, {}).get('stamp') != stamp_of(src / name)
+        if journal.found.get(name, {}).get('stamp') != read_stamp(src / name)
         or not (out / name).is_file()
     ]
     report.resumed = len(images) - len(todo)

@@ -144,7 +144,7 @@ def alike(name: str) -> str:
     return unicodedata.normalize('NFC', name).casefold()
 
 
-def number_of(name: str) -> int | None:
+def find_identity(name: str) -> int | None:
     """Return the person in a file name such as ``12_3.jpg``, or None if there is none."""
     try:
         return prefix_identity(name)
@@ -385,15 +385,15 @@ class Archive:
                 continue
             person = int(name)
             for file, image in self.images(path, 'train', lambda _, p=person: p).items():
-                if number_of(file) != person:
+                if find_identity(file) != person:
                     kind = 'images named for another person than their folder'
                     self.problem(kind, image, f'{person}_... is expected')
 
     def numbered(self, folder: Path | None, part: str) -> dict[str, Path] | None:
         """Take the images of a folder whose names must start with the person's number."""
-        found = self.images(folder, part, number_of)
+        found = self.images(folder, part, find_identity)
         for name, path in (found or {}).items():
-            if number_of(name) is None:
+            if find_identity(name) is None:
                 self.problem('names without a person; <person>_<n>.jpg is expected', path)
         return found
 
@@ -459,7 +459,7 @@ class Archive:
             )
             if pairs is None:
                 continue
-            named += [pair for pair in pairs.items() if number_of(pair[0]) is not None]
+            named += [pair for pair in pairs.items() if find_identity(pair[0]) is not None]
             for name in sorted(self.compare(pairs, images, test / folder, path)):
                 self.problem('images that no label file names', images[name], f'not in {file}')
         dataset.cross_check(named)
@@ -575,7 +575,7 @@ class SurvFaceArchive(Archive):
         self.people(self.find(self.base, SurvFace.TRAIN))
         test = self.find(self.base, SurvFace.IDENTIFICATION)
         self.matched(test, SurvFace(lazy_init=True))
-        self.images(self.find(test, SurvFace.UNMATED), 'unmated_probe', number_of)
+        self.images(self.find(test, SurvFace.UNMATED), 'unmated_probe', find_identity)
         self.rest(test)
         self.mated('mated_probe')
         self._verification()
@@ -590,7 +590,7 @@ class SurvFaceArchive(Archive):
     def _verification(self) -> None:
         test = self.find(self.base, SurvFace.VERIFICATION)
         folder = self.find(test, SurvFace.IMAGES)
-        images = self.images(folder, 'verification', number_of)
+        images = self.images(folder, 'verification', find_identity)
         elsewhere = self.find(self.base, SurvFace.EVALUATION, required=False)
         unnamed, listed_all = set(images or ()), True
         for kind in ('positive', 'negative'):
@@ -608,7 +608,7 @@ class SurvFaceArchive(Archive):
             where = (test or self.base / SurvFace.VERIFICATION) / SurvFace.IMAGES
             unnamed &= self.compare(names, images, where, path)
             for first, second in pairs:
-                numbers = number_of(first), number_of(second)
+                numbers = find_identity(first), find_identity(second)
                 if None not in numbers and (numbers[0] == numbers[1]) != (kind == 'positive'):
                     text = f'{first} and {second}'
                     self.problem(f'{kind} pairs that the file names contradict', path, text)

@@ -295,7 +295,7 @@ def searched_probability(step: str) -> Searched:
     )
 
 
-def noise_of(arguments: dict) -> list[float]:
+def compute_noise(arguments: dict) -> list[float]:
     """Return the deviation of the noise at mid-gray for the low and high ends of its ranges."""
     ends = zip(arguments['shot'], arguments['read'], strict=True)
     return [float(np.sqrt(shot * 127.5 + read**2)) for shot, read in ends]
@@ -315,7 +315,7 @@ SEARCHED = (
     searched_range('blur', 'sigma', 0.0, 3.0, 0.3),
     searched_probability('motion'),
     searched_probability('down_up'),
-    Searched('noise', 0.0, 30.0, 2.0, noise_of, noise_arguments),
+    Searched('noise', 0.0, 30.0, 2.0, compute_noise, noise_arguments),
     searched_range('tone', 'gamma', 0.2, 5.0, 0.2),
     searched_range('tone', 'contrast', 0.1, 3.0, 0.2),
     Searched(
@@ -386,7 +386,7 @@ def fit_preset(
     ]
     evaluations = 0
 
-    def parameters_of(values: np.ndarray) -> dict[str, dict]:
+    def build_parameters(values: np.ndarray) -> dict[str, dict]:
         parameters = {step: dict(arguments) for step, arguments in start.items()}
         for searched, place in zip(searches, places, strict=True):
             ends = tuple(round(float(end), 4) for end in np.sort(values[place]))
@@ -399,7 +399,7 @@ def fit_preset(
         if np.array_equal(values, best):
             return False
         evaluations += 1
-        faces = degrade_faces(sources, parameters_of(values), samples, seed)
+        faces = degrade_faces(sources, build_parameters(values), samples, seed)
         found = distance(measure_faces(faces), target)['total']
         smaller = found < least
         if smaller:
@@ -420,4 +420,4 @@ def fit_preset(
             if improved:
                 better(best + (best - before))
         change = change / 2
-    return parameters_of(best)
+    return build_parameters(best)

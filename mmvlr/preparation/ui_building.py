@@ -33,7 +33,7 @@ from mmvlr.datasets.transforms import ImageError, read_image
 from mmvlr.utils.io import write_atomic, write_csv
 from mmvlr.utils.outputs import OutputFolder
 from mmvlr.utils.vectors import unit_rows
-from mmvlr.utils.work import Journal, in_order, progress_bar, stamp_of
+from mmvlr.utils.work import Journal, in_order, progress_bar, read_stamp
 
 from .align_tree import files_below
 from .detection import FaceDetector
@@ -230,7 +230,7 @@ class _FindFaces:
         self.detector = FaceDetector(search.side, search.padding, search.min_face)
 
     def __call__(self, name: str) -> dict:
-        stamp = stamp_of(self.src / name)
+        stamp = read_stamp(self.src / name)
         try:
             image = read_image(str(self.src / name))
         except ImageError as error:
@@ -406,7 +406,7 @@ def _detect_all(
     )
     journal = Journal(out / JOURNAL_FILE, header, 'source')
     todo = [
-        name for name in names if journal.found.get(name, {}).get('stamp') != stamp_of(src / name)
+        name for name in names if journal.found.get(name, {}).get('stamp') != read_stamp(src / name)
     ]
     result.resumed = len(names) - len(todo)
     try:

@@ -120,7 +120,7 @@ class Journal:
         self._file.close()
 
 
-def stamp_of(path: Path) -> list[int]:
+def read_stamp(path: Path) -> list[int]:
     """Return size and time of a file: what tells that it has changed."""
     status = path.stat()
     return [status.st_size, status.st_mtime_ns]

@@ -10,7 +10,7 @@ from PIL import Image
 from scipy.optimize import minimize
 from skimage.transform import SimilarityTransform
 
-from mmvlr.datasets.alignment import TEMPLATE, AlignmentRecipe, alignment_of
+from mmvlr.datasets.alignment import TEMPLATE, AlignmentRecipe, find_alignment
 from mmvlr.datasets.transforms import read_image
 from mmvlr.preparation import Aligner, Detection, FaceDetector, align_face, align_tree
 from mmvlr.preparation.alignment import fallback_face, similarity_transform
@@ -255,14 +255,14 @@ def test_without_the_package_the_command_is_named(monkeypatch):
 
 
 @needs_mtcnn
-def test_alignment_of_tells_the_recipe_and_counts(shared, tmp_path):
+def test_find_alignment_tells_the_recipe_and_counts(shared, tmp_path):
     source, out = tmp_path / 'faces', tmp_path / 'aligned'
     for index, face in enumerate([*mugshots(shared, 2), np.zeros((20, 20, 3), np.uint8)]):
         (source / 'a').mkdir(parents=True, exist_ok=True)
         Image.fromarray(face).save(source / 'a' / f'{index}.jpg')
-    assert alignment_of(source) is None
+    assert find_alignment(source) is None
     report = align_tree(source, out)
-    found = alignment_of(out / 'a')
+    found = find_alignment(out / 'a')
     assert (found.root, found.recipe, found.images, found.fallbacks) == (
         out,
         report.recipe,
@@ -270,7 +270,7 @@ def test_alignment_of_tells_the_recipe_and_counts(shared, tmp_path):
         1,
     )
     assert '1 of 3 faces not detected' in found.describe()
-    assert alignment_of(out / 'synthetic') is None
+    assert find_alignment(out / 'synthetic') is None
     two = [out / 'a' / '1.jpg', out / 'a' / '2.jpg']
     assert '1 of 2 faces not detected, cropped instead (50.0%)' in found.describe(two)
     assert '1 are not in alignment.csv' in found.describe([out / 'a' / 'new.jpg'])
@@ -284,10 +284,10 @@ def test_alignment_of_tells_the_recipe_and_counts(shared, tmp_path):
     facts['recipe']['padding'] = 0.5
     (out / 'alignment.json').write_text(json.dumps(facts))
     with pytest.raises(ValueError, match=r'alignment.json is damaged .*digest'):
-        alignment_of(out)
+        find_alignment(out)
     (out / 'alignment.json').write_text('{')
     with pytest.raises(ValueError, match=r'alignment.json is damaged'):
-        alignment_of(out)
+        find_alignment(out)
 
 
 # Journal and processes ----------------------------------------------------------------------------

@@ -65,7 +65,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     return args
 
 
-def rng_of(seed: int, name: str, copy: int) -> np.random.Generator:
+def make_rng(seed: int, name: str, copy: int) -> np.random.Generator:
     """Return the generator of one image.
 
     Args:
@@ -180,7 +180,7 @@ def _degrade(
         except ImageError as error:
             damaged[source] = str(error)
             continue
-        results = degrade(dict(img=image, rng=rng_of(args.seed, source, copy)))
+        results = degrade(dict(img=image, rng=make_rng(args.seed, source, copy)))
         face = Image.fromarray(results['img'])
         write_atomic(out / output, lambda file, f=face: f.save(file, **FORMATS[args.suffix]))
         counts['written'] += 1
