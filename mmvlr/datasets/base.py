@@ -17,6 +17,7 @@ from mmvlr.registry import TRANSFORMS
 from mmvlr.structures import NO_IDENTITY
 from mmvlr.utils.loading import prepare_worker
 
+from .alignment import find_alignment
 from .finding import IMAGE_SUFFIXES, list_folder
 from .inspection import find_copies, inspect_images
 from .transforms.geometric import ResizeFace
@@ -273,9 +274,6 @@ class FaceDataset(BaseDataset):
         )
         lines = [f'{type(self).__name__} ({self.data_root or "no folder"}): {summary}']
         lines += [f'  {finding}' for finding in self.findings()]
-        # Here, not above: alignment needs this module.
-        from .alignment import find_alignment
-
         alignment = find_alignment(self.data_root) if self.data_root else None
         if alignment is not None:
             paths = [info['img_path'] for info in self.infos() if 'img_path' in info]

@@ -5,8 +5,10 @@ import shutil
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Annotated
 
 from PIL import Image
+from pydantic import Field
 
 from mmvlr.datasets.alignment import (
     COLUMNS,
@@ -20,11 +22,22 @@ from mmvlr.datasets.finding import IMAGE_SUFFIXES, find_images
 from mmvlr.datasets.transforms import ImageError, read_image
 from mmvlr.utils.io import sha256_of, write_atomic, write_csv
 from mmvlr.utils.outputs import OutputFolder
-from mmvlr.utils.work import Journal, in_order, progress_bar, read_stamp
+from mmvlr.utils.schema import FileModel, Text
+from mmvlr.utils.work import Journal, Stamp, in_order, progress_bar, read_stamp
 
 from .landmarks import build_aligner
 
 JOURNAL_FILE = '.alignment.jsonl'
+
+_Point = Annotated[list[float], Field(min_length=2, max_length=2)]
+
+
+class _Entry(FileModel):
+    file: Text
+    stamp: Stamp
+    confidence: float
+    landmarks: Annotated[list[_Point], Field(min_length=4, max_length=5)] | None
+    sha256: str
 
 
 @dataclass
@@ -137,7 +150,8 @@ def _align_tree(
 ) -> TreeReport:
     report, out = TreeReport(recipe), output.folder
     output.claim([*names, JOURNAL_FILE, RECIPE_FILE, TABLE_FILE])
-    journal = Journal(out / JOURNAL_FILE, dict(source=str(src), recipe=asdict(recipe)), 'file')
+    header = dict(source=str(src), recipe=asdict(recipe))
+    journal = Journal(out / JOURNAL_FILE, header, 'file', _Entry)
     # Not even a half-done tree may pass for an aligned one.
     for file in (RECIPE_FILE, TABLE_FILE):
         (out / file).unlink(missing_ok=True)

@@ -21,10 +21,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Annotated
 
 import cv2
 import numpy as np
 from PIL import Image
+from pydantic import Field
 
 from mmvlr.datasets.alignment import detector_version
 from mmvlr.datasets.base import require_folder
@@ -32,8 +34,9 @@ from mmvlr.datasets.finding import IMAGE_SUFFIXES, find_images
 from mmvlr.datasets.transforms import ImageError, read_image
 from mmvlr.utils.io import write_atomic, write_csv
 from mmvlr.utils.outputs import OutputFolder
+from mmvlr.utils.schema import FileModel, Text
 from mmvlr.utils.vectors import unit_rows
-from mmvlr.utils.work import Journal, in_order, progress_bar, read_stamp
+from mmvlr.utils.work import Journal, Stamp, in_order, progress_bar, read_stamp
 
 from .align_tree import files_below
 from .detection import FaceDetector
@@ -222,6 +225,13 @@ def every_nth(tracks: dict[str, str], step: int) -> tuple[dict[str, str], list[s
     return taken, skipped
 
 
+class _Entry(FileModel):
+    source: Text
+    stamp: Stamp
+    #: Corners and confidence.
+    faces: list[Annotated[list[float], Field(min_length=5, max_length=5)]]
+
+
 class _FindFaces:
     """Finds the faces of one person image; lives in the working process."""
 
@@ -404,7 +414,7 @@ def _detect_all(
     header = dict(
         source=str(src), search=asdict(search), detector=detector_version(), version=VERSION
     )
-    journal = Journal(out / JOURNAL_FILE, header, 'source')
+    journal = Journal(out / JOURNAL_FILE, header, 'source', _Entry)
     todo = [
         name for name in names if journal.found.get(name, {}).get('stamp') != read_stamp(src / name)
     ]
