@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 
 from mmvlr.datasets.finding import Tree, find_images
-from mmvlr.datasets.transforms.degradation import VLRDegradation, to_uint8
+from mmvlr.datasets.transforms.degradation import to_uint8
 from mmvlr.datasets.transforms.geometric import resize
+from mmvlr.datasets.transforms.presets import VLRDegradation
 
 #: Side in pixels at which the spectrum is taken.
 SPECTRUM_SIDE = 112

@@ -10,7 +10,7 @@ import scipy.signal
 
 from mmvlr.datasets.synthesis import synthesize_face
 from mmvlr.datasets.transforms import JPEGFace, NoiseFace
-from mmvlr.datasets.transforms.degradation import PRESETS
+from mmvlr.datasets.transforms.presets import PRESETS
 from mmvlr.preparation.degradation_statistics import (
     DegradationStatistics,
     blockiness,

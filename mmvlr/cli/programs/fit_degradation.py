@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.progress import Progress, track
 
 from mmvlr.datasets.transforms import ImageError, read_image, resize
-from mmvlr.datasets.transforms.degradation import read_preset
+from mmvlr.datasets.transforms.presets import read_preset
 from mmvlr.preparation.degradation_statistics import (
     DegradationStatistics,
     degrade_faces,

@@ -12,11 +12,11 @@ from .degradation import (
     NoiseFace,
     ShrinkFace,
     ToneFace,
-    VLRDegradation,
 )
 from .formatting import PackFace, PackNativeFace, native_collate
 from .geometric import DownsampleFace, FlipFace, RescaleFace, ResizeFace, RotateFace, resize
 from .loading import LoadFace, read_image
+from .presets import VLRDegradation
 
 __all__ = [
     'BaseTransform',
