@@ -75,7 +75,7 @@ def test_foreign_notes_stay(tmp_path, content):
     assert listed(tmp_path) == {NOTES_FILE}
 
 
-@pytest.mark.parametrize('name', ['../mine', '/tmp/mine', 'a/../../mine', '', '.', 'a/', 'a\0b', 7])
+@pytest.mark.parametrize('name', ['../mine', '/mine', 'a/../../mine', '', '.', 'a/', 'a\0b', 7])
 def test_notes_of_files_elsewhere_are_refused(tmp_path, name):
     """What is noted is removed: it must lie in the folder."""
     write(tmp_path, 'mine')
