@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from mmengine.logging import print_log
 
-from .base import FaceDataset, alike_people, is_number, require_folder, unwrap
+from .base import FaceDataset, alike_people, is_number
 from .finding import find_images
-from .storage import PackPath, data_path
+from .storage import PackPath
 from .storage.mat import MAX_BYTES, read_variables
 
 
@@ -121,38 +121,18 @@ def has_prefix(name: str) -> bool:
 class PairsFileDataset(FaceDataset):
     """Base of TinyFace and QMUL-SurvFace: folders of images and .mat files with identities.
 
-    A subclass states its layout: the only place where it stands.
-
     Attributes:
-        LAYOUT: All of it as text, for the messages.
-        WRAPPER: Folder of the archive, which may be named or the one that holds it.
         TRAIN: Folder of the training people, a folder each.
         SOURCES: See :meth:`matched`.
-        FOLDERS: Folders that must be there; of several in a line, one is enough.
     """
 
-    LAYOUT = ''
-    WRAPPER = ''
     TRAIN = ''
     SOURCES: Mapping[str, tuple[str, str, str]] = MappingProxyType({})
-    FOLDERS: tuple[tuple[str, ...], ...] = ()
 
     @property
     def name(self) -> str:
         """Name of the data set, for the messages."""
         return self.METAINFO['dataset_type']
-
-    def require(self, folder: Path) -> Path:
-        """Return ``folder`` if it is one, else raise an error with the expected layout."""
-        return require_folder(folder, self.name, self.LAYOUT)
-
-    def find_root(self) -> Path | PackPath:
-        """Return the folder that holds the data set.
-
-        Raises:
-            FileNotFoundError: There is no such folder.
-        """
-        return unwrap(self.require(data_path(self.data_root)), self.WRAPPER)
 
     def training_images(self) -> list[str]:
         """See :class:`FaceDataset`."""

@@ -46,14 +46,15 @@ def read_landmarks(path: str | Path) -> dict[str, np.ndarray]:
         if not len(points) and number == 1:
             # Names of columns.
             continue
-        if len(points) not in (4, 5) or not np.isfinite(points).all():
+        place = PurePosixPath(name.replace('\\', '/'))
+        if len(points) not in (4, 5) or not np.isfinite(points).all() or not place.name:
             raise ValueError(
                 f'{path}, line {number}: expected a name and the x and y of both eyes, the nose, '
                 f'and the center or both corners of the mouth, found {line[:80]!r}'
             )
         pairs = [points[:2], points[2:3], points[3:]]
         points = np.concatenate([pair[np.argsort(pair[:, 0], kind='stable')] for pair in pairs])
-        key = str(PurePosixPath(name.replace('\\', '/')).with_suffix('')).lower()
+        key = str(place.with_suffix('')).lower()
         if key in found and not np.array_equal(found[key], points):
             raise ValueError(f'{path}, line {number}: {name} stands there before, elsewhere')
         found[key] = points

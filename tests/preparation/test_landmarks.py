@@ -56,6 +56,7 @@ def test_corners_of_the_mouth_are_ordered_too(tmp_path):
         (['a 1 2 3 4 5 6 7 8', 'b 1 2 3 4 5 6 7 x'], 'line 2'),
         (['a 1 2 3 4 5 6 7 nan'], 'line 1'),
         (['a 1 2 3 4 5 6 7 8', 'A.jpg 1 2 3 4 5 6 7 9'], r'line 2: A\.jpg'),
+        (['a 1 2 3 4 5 6 7 8', '/ 1 2 3 4 5 6 7 9'], 'line 2'),
         (['# nothing'], 'names no image'),
     ],
 )

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from mmvlr.datasets import SCface, SurvFace, TinyFace
 from mmvlr.datasets.pairs_files import read_name_pairs
-from mmvlr.datasets.scface import BY_DISTANCE, FLAT, MUGSHOT, MUGSHOTS, SURVEILLANCE, WRAPPER
+from mmvlr.datasets.scface import BY_DISTANCE, FLAT, MUGSHOT, MUGSHOTS, SURVEILLANCE
 
 from .archive import Archive, alike, find_identity
 
@@ -95,7 +95,7 @@ class SCfaceArchive(Archive):
     KEY = 'scface'
     BY_DISTANCE = tuple(map(BY_DISTANCE.format, (1, 2, 3)))
     TOP = (MUGSHOTS, FLAT, *BY_DISTANCE)
-    WRAPPER = WRAPPER
+    WRAPPER = SCface.WRAPPER
 
     def check(self) -> None:
         """See :class:`Archive`."""
