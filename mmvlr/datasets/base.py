@@ -16,6 +16,7 @@ from mmengine.logging import print_log
 from mmvlr.registry import TRANSFORMS
 from mmvlr.structures import NO_IDENTITY
 from mmvlr.utils.loading import prepare_worker
+from mmvlr.utils.text import is_number
 
 from .alignment import find_alignment
 from .finding import IMAGE_SUFFIXES, list_folder
@@ -331,12 +332,6 @@ def require_folder(folder: Path, dataset: str, layout: str) -> Path:
 def unwrap(root: Path, wrapper: str) -> Path:
     """Return the folder of an archive in ``root`` if it is there, else ``root``."""
     return root / wrapper if wrapper and (root / wrapper).is_dir() else root
-
-
-def is_number(name: str) -> bool:
-    """Say whether a name is a number in the digits 0 to 9: others are names, not numbers."""
-    # Python refuses to read numbers of more than 4,300 digits.
-    return name.isascii() and name.isdecimal() and len(name) < 1000
 
 
 def person_key(name: str) -> tuple[int, int, str]:

@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 from mmengine.logging import print_log
 
-from .base import FaceDataset, alike_people, is_number
+from mmvlr.utils.text import is_number
+
+from .base import FaceDataset, alike_people
 from .finding import find_images
 from .storage import PackPath
 from .storage.mat import MAX_BYTES, read_variables

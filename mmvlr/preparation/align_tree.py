@@ -32,7 +32,9 @@ JOURNAL_FILE = '.alignment.jsonl'
 _Point = Annotated[list[float], Field(min_length=2, max_length=2)]
 
 
-class _Entry(FileModel):
+class Entry(FileModel):
+    """A line of the journal: an image that is aligned."""
+
     file: Text
     stamp: Stamp
     confidence: float
@@ -151,7 +153,7 @@ def _align_tree(
     report, out = TreeReport(recipe), output.folder
     output.claim([*names, JOURNAL_FILE, RECIPE_FILE, TABLE_FILE])
     header = dict(source=str(src), recipe=asdict(recipe))
-    journal = Journal(out / JOURNAL_FILE, header, 'file', _Entry)
+    journal = Journal(out / JOURNAL_FILE, header, 'file', Entry)
     # Not even a half-done tree may pass for an aligned one.
     for file in (RECIPE_FILE, TABLE_FILE):
         (out / file).unlink(missing_ok=True)
@@ -178,7 +180,7 @@ def _align_tree(
     finally:
         journal.close()
     report.unreadable += map(str, find_images(src).unread)
-    report.rows = [_row(journal.found[name]) for name in images if name in journal.found]
+    report.rows = [make_row(journal.found[name]) for name in images if name in journal.found]
     known = {row['file'] for row in report.rows} | set(report.copied)
     known |= {JOURNAL_FILE, RECIPE_FILE, TABLE_FILE}
     report.stale = sorted(name for name in output.names - known if (out / name).is_file())
@@ -186,7 +188,8 @@ def _align_tree(
     return report
 
 
-def _row(entry: dict) -> dict:
+def make_row(entry: dict) -> dict:
+    """Return the row of ``alignment.csv`` for a line of the journal."""
     points = entry['landmarks']
     row = dict(
         file=entry['file'],

@@ -18,7 +18,8 @@ NOTES_FILE = '.mmvlr-files'
 
 def _check_inside(name: str) -> str:
     outside = os.path.isabs(name) or '..' in name.split('/')
-    if outside or os.path.basename(name) in ('', '.') or b'\0' in os.fsencode(name):
+    parts = os.fsencode(name).split(b'/')
+    if outside or parts[-1] in (b'', b'.') or '\0' in name or max(map(len, parts)) > 255:
         raise ValueError('must be the name of a file in this folder')
     return name
 

@@ -44,8 +44,7 @@ class Journal:
         entry: What a result must hold.
 
     Raises:
-        FileFormatError: The file is damaged, or no journal.
-        ValueError: It holds results of another header.
+        FileFormatError: The file is damaged, no journal, or holds results of another header.
 
     Attributes:
         found: Key -> result, of this and earlier runs.
@@ -92,10 +91,9 @@ class Journal:
             if before.get(name) != self.header.get(name)
         ]
         if different:
-            raise ValueError(
-                f'{self.path.parent} holds results of other settings ({"; ".join(different)}); '
-                'choose another output folder, or delete this one'
-            )
+            told = f'results of other settings ({"; ".join(different)})'
+            remedy = 'choose another output folder, or delete this one'
+            raise FileFormatError(self.path, told, remedy)
 
     def append(self, entry: dict) -> None:
         """Add a result."""

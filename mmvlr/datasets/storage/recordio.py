@@ -23,6 +23,7 @@ from typing import NamedTuple
 import numpy as np
 
 from mmvlr.utils.schema import FileFormatError
+from mmvlr.utils.text import is_number
 
 from .decoding import ImageError, decode_image
 
@@ -174,7 +175,7 @@ class RecordIOReader:
             KeyError: There is no such record.
             ImageError: The record or its image is damaged.
         """
-        if not (name.isascii() and name.isdecimal()):
+        if not is_number(name):
             raise KeyError(f'{self.path} has no record {name}')
         return decode_image(self[int(name)].content, f'{self.path}: record {name}')
 
