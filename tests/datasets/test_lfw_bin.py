@@ -204,7 +204,7 @@ def test_truncated_anywhere(tmp_path):
             with pytest.raises(ValueError, match=r'lfw\.bin: (truncated|cannot be read)'):
                 BinReader(path)
     path.write_bytes(b'\xff\xd8 no pickle')
-    with pytest.raises(ValueError, match=r'lfw\.bin cannot be read'):
+    with pytest.raises(ValueError, match=r'lfw\.bin: cannot be read'):
         BinReader(path)
 
 
