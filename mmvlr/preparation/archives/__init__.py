@@ -39,7 +39,7 @@ def check_manifest_path(path: Path, root: Path) -> None:
         raise ValueError(f'{path} is a folder; choose another name for the manifest')
     if path.exists():
         with open(path, encoding='utf-8', errors='replace') as file:
-            if file.readline().strip() != ','.join(COLUMNS):
+            if file.readline(1000).strip() != ','.join(COLUMNS):
                 raise ValueError(f'{path} is no manifest; choose another name, or delete it')
     parent = next(folder for folder in path.parents if folder.exists())
     if not parent.is_dir() or not os.access(parent, os.W_OK):
