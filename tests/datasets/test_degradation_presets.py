@@ -489,6 +489,18 @@ def test_errors_name_step_and_argument(parameters, message):
         VLRDegradation(parameters)
 
 
+@pytest.mark.parametrize(
+    'step',
+    [
+        MisalignFace(shift=-0.0, rotation=-0.0),
+        BlurFace((0.0, -0.0)),
+        NoiseFace((-0.0, 0), (0, -0.0)),
+    ],
+)
+def test_a_negative_zero_is_zero(step):
+    step.apply(face(), rng_of())
+
+
 def test_errors_name_the_file(tmp_path):
     with pytest.raises(ValueError, match=r"no preset 'tinyfaces'.*scface_d1"):
         VLRDegradation('tinyfaces')

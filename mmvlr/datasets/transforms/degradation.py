@@ -136,7 +136,7 @@ class MisalignFace(FaceDegradation):
             raise ValueError(f'shift must be at least 0 and below 1, not {shift!r}')
         if not 0 <= rotation <= 180:
             raise ValueError(f'rotation must be between 0 and 180 degrees, not {rotation!r}')
-        self.shift, self.rotation = shift, rotation
+        self.shift, self.rotation = abs(shift), abs(rotation)
         self.scale = check_range('scale', scale, 0.1, 10)
 
     def degrade(

@@ -35,7 +35,8 @@ def check_range(
         raise ValueError(
             f'{name} must be two rising numbers between {lowest:g} and {highest:g}, not {value!r}'
         )
-    return low, high
+    # NumPy refuses to draw between 0.0 and -0.0.
+    return low + 0.0, high + 0.0
 
 
 def check_kernels(kernels: Sequence[str]) -> tuple[str, ...]:
