@@ -18,6 +18,7 @@ ALIGN = ['facenet-pytorch>=2.5.3,<2.6']
 CAM = ['grad-cam>=1.5']
 EXPORT = ['onnx>=1.17', 'onnxscript>=0.5', 'onnxruntime>=1.18']
 GALLERY = ['faiss-cpu>=1.9']
+MMCV = ['mmcv-lite>=2.2']
 WEB = ['gradio>=6', *CAM]
 USE = [*EXPORT, *GALLERY, *WEB]
 TESTS = [
@@ -65,7 +66,6 @@ setup(
         'torchvision>=0.22',
         'numpy>=1.26',
         'mmengine>=0.10.7',
-        'mmcv-lite>=2.2',
         'opencv-python>=4.8',
         'packaging',
         'pillow>=10.1',
@@ -84,6 +84,7 @@ setup(
         'export': EXPORT,
         'gallery': GALLERY,
         'web': WEB,
+        'mmcv': MMCV,
         'tests': TESTS,
         'docs': DOCS,
         'all': [*TESTS, *DOCS],

@@ -1,4 +1,4 @@
 # Resized and augmented on the device; meant for a pack: TINYFACE_ROOT=data/tinyface.pack
-_base_ = ['./mobilefacenet_tinyface.py', '../_base_/datasets/batched.py']
+_base_ = './mobilefacenet_tinyface.py'
 
 train_dataloader = _base_.batched

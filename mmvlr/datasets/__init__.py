@@ -1,7 +1,7 @@
 """Data sets, transforms and collation."""
 
 from . import transforms
-from .alignment import Alignment, AlignmentRecipe, alignment_of
+from .alignment import Alignment, AlignmentRecipe, find_alignment
 from .base import NO_IDENTITY, FaceDataset, set_epoch
 from .collate import face_collate
 from .face_folder import FaceFolder
@@ -29,8 +29,8 @@ __all__ = [
     'TinyFace',
     'UIFaces',
     'ValidationSubset',
-    'alignment_of',
     'face_collate',
+    'find_alignment',
     'set_epoch',
     'transforms',
 ]

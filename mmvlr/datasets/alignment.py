@@ -1,6 +1,5 @@
 """How faces are aligned: the recipe, and the record of it beside the images of a data set."""
 
-import csv
 import hashlib
 import importlib.metadata
 import json
@@ -9,8 +8,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Annotated, Literal
 
 import numpy as np
+from pydantic import AliasChoices, Field, ValidationInfo, field_validator
+
+from mmvlr.utils.schema import Count, FileModel, read_csv, read_json
 
 #: ArcFace's five points in a face of 112 x 112: the person's right eye (left in the image), the
 #: other eye, nose, corners of the mouth; (x, y) in pixels.
@@ -29,8 +32,30 @@ FOUR_POINTS = np.vstack([TEMPLATE[:3], TEMPLATE[3:].mean(0)])
 VERSION = 1
 RECIPE_FILE = 'alignment.json'
 TABLE_FILE = 'alignment.csv'
-COLUMNS = ['file', 'fallback', 'confidence', *(f'{a}{i}' for i in range(1, 6) for a in 'xy')]
-COLUMNS += ['sha256']
+_REMEDY = 'align the images again (mmvlr align)'
+_Coordinate = float | Literal['']
+
+
+class AlignedRow(FileModel):
+    """A row of ``alignment.csv``: an image, whether no face was found, landmarks in its pixels."""
+
+    file: str
+    fallback: Literal['0', '1']
+    confidence: float
+    x1: _Coordinate
+    y1: _Coordinate
+    x2: _Coordinate
+    y2: _Coordinate
+    x3: _Coordinate
+    y3: _Coordinate
+    x4: _Coordinate
+    y4: _Coordinate
+    x5: _Coordinate
+    y5: _Coordinate
+    sha256: str
+
+
+COLUMNS = list(AlignedRow.model_fields)
 
 
 def not_installed() -> ImportError:
@@ -130,15 +155,8 @@ class Alignment:
 
     @cached_property
     def _fell_back(self) -> dict[str, bool]:
-        path = self.root / TABLE_FILE
-        try:
-            with open(path, encoding='utf-8', newline='') as file:
-                return {row['file']: row['fallback'] == '1' for row in csv.DictReader(file)}
-        except (OSError, KeyError) as error:
-            raise ValueError(
-                f'{path} is missing or damaged ({error}); align the images again '
-                '(tools/dataset_converters/align.py)'
-            ) from error
+        rows = read_csv(self.root / TABLE_FILE, AlignedRow, _REMEDY)
+        return {row.file: row.fallback == '1' for row in rows}
 
     def describe(self, paths: Iterable[str | Path] | None = None) -> str:
         """Return one line: the recipe, and of how many faces no landmarks were found.
@@ -147,7 +165,8 @@ class Alignment:
             paths: The images in question; all of the folder by default.
 
         Raises:
-            ValueError: ``alignment.csv`` is missing or damaged.
+            FileNotFoundError: ``alignment.csv`` is missing.
+            FileFormatError: It is damaged.
         """
         images, fallbacks, unknown = self.images, self.fallbacks, 0
         if paths is not None:
@@ -161,34 +180,53 @@ class Alignment:
         return text + (f'; {unknown:,} are not in {TABLE_FILE}' if unknown else '')
 
 
-def alignment_of(root: str | Path) -> Alignment | None:
+class _RecipeContent(FileModel):
+    size: int
+    detection_side: int
+    padding: float
+    min_face: float
+    thresholds: list[float]
+    detector: str
+    version: int
+
+
+class _Content(FileModel):
+    recipe: _RecipeContent
+    digest: str
+    name: str = ''
+    # Trees that mmvlr 0.1 aligned call them pictures.
+    images: Annotated[Count, Field(validation_alias=AliasChoices('images', 'pictures'))]
+    fallbacks: Count
+    unreadable: Count = 0
+
+    @field_validator('recipe')
+    @classmethod
+    def _build(cls, recipe: _RecipeContent) -> AlignmentRecipe:
+        return AlignmentRecipe(**recipe.model_dump())
+
+    @field_validator('digest')
+    @classmethod
+    def _compare(cls, digest: str, info: ValidationInfo) -> str:
+        if 'recipe' in info.data and digest != info.data['recipe'].digest:
+            raise ValueError('that of another recipe')
+        return digest
+
+
+def find_alignment(root: str | Path) -> Alignment | None:
     """Return how the images under a folder were aligned, or None if they were not.
 
     ``alignment.json`` is sought in the folder and above it: a data set may lie in a part of the
     tree that was aligned. Data without a folder, such as synthetic faces, are not aligned.
 
     Raises:
-        ValueError: The file is damaged or was edited.
+        FileFormatError: The file is damaged or was edited.
     """
     root = Path(root).resolve()
     if not root.is_dir():
         return None
     for folder in (root, *root.parents):
         path = folder / RECIPE_FILE
-        if not path.is_file():
-            continue
-        try:
-            facts = json.loads(path.read_text(encoding='utf-8'))
-            recipe = AlignmentRecipe(**facts['recipe'])
-            # Trees that mmvlr 0.1 aligned call them pictures.
-            count = facts.get('images', facts.get('pictures'))
-            found = Alignment(folder, recipe, int(count), int(facts['fallbacks']))
-            if recipe.digest != facts['digest']:
-                raise ValueError('the digest is that of another recipe')
-        except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(
-                f'{path} is damaged or of another version of mmvlr ({error}); align the images '
-                'again (tools/dataset_converters/align.py)'
-            ) from error
-        return found
+        if path.is_file():
+            found = read_json(path, _Content, _REMEDY)
+            return Alignment(folder, found.recipe, found.images, found.fallbacks)
     return None

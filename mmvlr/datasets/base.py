@@ -16,9 +16,12 @@ from mmengine.logging import print_log
 from mmvlr.registry import TRANSFORMS
 from mmvlr.structures import NO_IDENTITY
 from mmvlr.utils.loading import prepare_worker
+from mmvlr.utils.text import is_number
 
+from .alignment import find_alignment
 from .finding import IMAGE_SUFFIXES, list_folder
 from .inspection import find_copies, inspect_images
+from .storage import PackPath, data_path
 from .transforms.geometric import ResizeFace
 
 #: What is left out because nobody may or can read it.
@@ -58,6 +61,13 @@ class FaceDataset(BaseDataset):
     depends neither on the number of workers nor of ranks, nor on what ran before, which makes a
     resumed run equal to an unbroken one.
 
+    A subclass states its layout, which stands nowhere else.
+
+    Attributes:
+        LAYOUT: All of it as text, for the messages.
+        WRAPPER: Folder of the archive, which may be named or the one that holds it.
+        FOLDERS: Folders that must be there; of several in a line, one is enough.
+
     Args:
         data_root: Folder of the data set, or a pack of it (:mod:`mmvlr.datasets.storage.pack`).
         pipeline: Transforms, as configs or callables.
@@ -67,6 +77,9 @@ class FaceDataset(BaseDataset):
     """
 
     METAINFO: dict = dict(dataset_type='face')
+    LAYOUT = ''
+    WRAPPER = ''
+    FOLDERS: tuple[tuple[str, ...], ...] = ()
     #: Whether the images are looked at while loading; not where another set has done so.
     inspects = True
 
@@ -120,6 +133,18 @@ class FaceDataset(BaseDataset):
                 odd |= find_copies(records, self.training_images(), self.data_root)
             self.noticed.update(odd)
         return records
+
+    def require(self, folder: Path) -> Path:
+        """Return ``folder`` if it is one, else raise an error with the expected layout."""
+        return require_folder(folder, self.METAINFO['dataset_type'], self.LAYOUT)
+
+    def find_root(self) -> Path | PackPath:
+        """Return the folder that holds the data set.
+
+        Raises:
+            FileNotFoundError: There is no such folder.
+        """
+        return unwrap(self.require(data_path(self.data_root)), self.WRAPPER)
 
     def training_images(self) -> Iterable[str]:
         """Return the images of the training set that a test set belongs to."""
@@ -273,10 +298,7 @@ class FaceDataset(BaseDataset):
         )
         lines = [f'{type(self).__name__} ({self.data_root or "no folder"}): {summary}']
         lines += [f'  {finding}' for finding in self.findings()]
-        # Here, not above: alignment needs this module.
-        from .alignment import alignment_of
-
-        alignment = alignment_of(self.data_root) if self.data_root else None
+        alignment = find_alignment(self.data_root) if self.data_root else None
         if alignment is not None:
             paths = [info['img_path'] for info in self.infos() if 'img_path' in info]
             lines.append(f'  {alignment.describe(paths)}')
@@ -312,11 +334,6 @@ def unwrap(root: Path, wrapper: str) -> Path:
     return root / wrapper if wrapper and (root / wrapper).is_dir() else root
 
 
-def is_number(name: str) -> bool:
-    """Say whether a name is a number in the digits 0 to 9: others are names, not numbers."""
-    return name.isascii() and name.isdecimal()
-
-
 def person_key(name: str) -> tuple[int, int, str]:
     """Return a sort key that puts numbered people in numeric order, named ones after them."""
     return (0, int(name), name) if is_number(name) else (1, 0, name)
@@ -326,6 +343,7 @@ def alike_people(names: Sequence[str]) -> list[str]:
     """Return the names that differ only in zeros, digits or the form of Unicode, side by side."""
     groups: dict[Any, list[str]] = defaultdict(list)
     for name in names:
-        key = int(name) if name.isdecimal() else unicodedata.normalize('NFC', name)
+        is_short = name.isdecimal() and len(name) < 1000
+        key = int(name) if is_short else unicodedata.normalize('NFC', name)
         groups[key].append(name)
     return [' and '.join(group) for group in groups.values() if len(group) > 1]

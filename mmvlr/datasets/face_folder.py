@@ -5,10 +5,7 @@ from typing import Any
 
 from mmvlr.registry import DATASETS
 
-from .base import FaceDataset, person_key, require_folder
-from .storage import data_path
-
-LAYOUT = 'one folder a person with images in it'
+from .base import FaceDataset, person_key
 
 
 @DATASETS.register_module()
@@ -31,6 +28,7 @@ class FaceFolder(FaceDataset):
     """
 
     METAINFO = dict(dataset_type='FaceFolder')
+    LAYOUT = 'one folder a person with images in it'
 
     def __init__(
         self,
@@ -48,8 +46,7 @@ class FaceFolder(FaceDataset):
 
     def load_data_list(self) -> list[dict]:
         """Return the records of all images."""
-        root = require_folder(data_path(self.data_root), 'FaceFolder', LAYOUT)
-        records = self.scan_people(root)
+        records = self.scan_people(self.find_root())
         return records if self.split == 'train' else self.split_gallery(records)
 
     def split_gallery(self, records: list[dict]) -> list[dict]:

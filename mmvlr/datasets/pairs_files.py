@@ -10,25 +10,31 @@ from typing import Any
 import numpy as np
 from mmengine.logging import print_log
 
-from .base import FaceDataset, alike_people, is_number, require_folder, unwrap
+from mmvlr.utils.schema import FileFormatError
+from mmvlr.utils.text import is_number
+
+from .base import FaceDataset, alike_people
 from .finding import find_images
-from .storage import PackPath, data_path
+from .storage import PackPath
 from .storage.mat import MAX_BYTES, read_variables
+
+_REMEDY = 'unpack the archive again'
 
 
 def read_mat(path: Path | PackPath, *keys: str) -> list[Any]:
     """Return variables of a .mat file, see :func:`read_variables`.
 
     Raises:
-        ValueError: The file is no .mat file or lacks a variable.
+        FileFormatError: The file is no .mat file or lacks a variable.
     """
     try:
         content = read_variables(_read(path), *keys)
     except ValueError as error:
-        raise ValueError(f'{path} is not a readable .mat file: {error}; unpack it again') from error
+        raise FileFormatError(path, f'not a readable .mat file: {error}', _REMEDY) from error
     for key in keys:
         if key not in content:
-            raise ValueError(f'{path} has no variable {key}; it has {sorted(content)}')
+            told = f'no variable {key}; it has {sorted(content)}'
+            raise FileFormatError(path, told, _REMEDY)
     return [content[key] for key in keys]
 
 
@@ -49,31 +55,30 @@ def read_pairs(path: Path | PackPath, names_key: str, ids_key: str) -> dict[str,
         ids_key: Variable with N whole numbers.
 
     Raises:
-        ValueError: The file is no .mat file, lacks a variable, names nothing, an identity is no
-            whole number, the lengths differ, or an image has two identities.
+        FileFormatError: The file is no .mat file, lacks a variable, names nothing, an identity is
+            no whole number, the lengths differ, or an image has two identities.
     """
     cells, numbers = read_mat(path, names_key, ids_key)
     names = [_text(cell, path, names_key) for cell in np.ravel(cells)]
     if not names:
-        raise ValueError(f'{path}: {names_key} is empty; expected file names; unpack it again')
+        raise FileFormatError(path, f'{names_key}: empty; expected file names', _REMEDY)
     if not isinstance(numbers, np.ndarray) or numbers.dtype.kind not in 'iuf':
-        raise ValueError(f'{path}: {ids_key} holds no numbers; unpack it again')
+        raise FileFormatError(path, f'{ids_key}: no numbers', _REMEDY)
     values = np.ravel(numbers).tolist()
     for place, value in enumerate(values):
         # Double precision counts one by one up to 2^53.
         if not abs(value) <= 2**53 or value != int(value):
-            raise ValueError(
-                f'{path}: entry {place + 1} of {ids_key} is {value}; an identity is a whole number'
-            )
+            told = f'{ids_key}: entry {place + 1} is {value}; an identity is a whole number'
+            raise FileFormatError(path, told, _REMEDY)
     ids = [int(value) for value in values]
     if len(names) != len(ids):
-        raise ValueError(f'{path}: {len(names)} {names_key} but {len(ids)} {ids_key}')
+        told = f'{len(names)} {names_key} but {len(ids)} {ids_key}'
+        raise FileFormatError(path, told, _REMEDY)
     pairs: dict[str, int] = {}
     for name, identity in zip(names, ids, strict=True):
-        if abs(identity) >= 2**63:
-            raise ValueError(f'{path}: {ids_key} of {name} is {identity}, beyond 64 bits')
         if pairs.setdefault(name, identity) != identity:
-            raise ValueError(f'{path} gives {name} two identities, {pairs[name]} and {identity}')
+            told = f'{ids_key}: gives {name} two identities, {pairs[name]} and {identity}'
+            raise FileFormatError(path, told, _REMEDY)
     return pairs
 
 
@@ -85,12 +90,13 @@ def read_name_pairs(path: Path, key: str) -> list[tuple[str, str]]:
         key: Variable with an (N, 2) cell of file names.
 
     Raises:
-        ValueError: The file is no .mat file, lacks the variable, or it has another shape.
+        FileFormatError: The file is no .mat file, lacks the variable, or it has another shape.
     """
     (cells,) = read_mat(path, key)
     cells = np.asarray(cells, object)
     if cells.ndim != 2 or cells.shape[1] != 2 or not len(cells):
-        raise ValueError(f'{path}: {key} has shape {cells.shape}; expected (N, 2) file names')
+        told = f'{key}: has shape {cells.shape}; expected (N, 2) file names'
+        raise FileFormatError(path, told, _REMEDY)
     return [(_text(first, path, key), _text(second, path, key)) for first, second in cells]
 
 
@@ -98,7 +104,8 @@ def _text(cell: Any, path: Path | PackPath, key: str) -> str:
     while isinstance(cell, np.ndarray) and cell.size == 1:
         cell = cell.item()
     if not isinstance(cell, str) or not cell:
-        raise ValueError(f'{path}: {key} holds {cell!r} where a file name is expected')
+        told = f'{key}: holds {cell!r:.99} where a file name is expected'
+        raise FileFormatError(path, told, _REMEDY)
     return cell
 
 
@@ -121,38 +128,18 @@ def has_prefix(name: str) -> bool:
 class PairsFileDataset(FaceDataset):
     """Base of TinyFace and QMUL-SurvFace: folders of images and .mat files with identities.
 
-    A subclass states its layout: the only place where it stands.
-
     Attributes:
-        LAYOUT: All of it as text, for the messages.
-        WRAPPER: Folder of the archive, which may be named or the one that holds it.
         TRAIN: Folder of the training people, a folder each.
         SOURCES: See :meth:`matched`.
-        FOLDERS: Folders that must be there; of several in a line, one is enough.
     """
 
-    LAYOUT = ''
-    WRAPPER = ''
     TRAIN = ''
     SOURCES: Mapping[str, tuple[str, str, str]] = MappingProxyType({})
-    FOLDERS: tuple[tuple[str, ...], ...] = ()
 
     @property
     def name(self) -> str:
         """Name of the data set, for the messages."""
         return self.METAINFO['dataset_type']
-
-    def require(self, folder: Path) -> Path:
-        """Return ``folder`` if it is one, else raise an error with the expected layout."""
-        return require_folder(folder, self.name, self.LAYOUT)
-
-    def find_root(self) -> Path | PackPath:
-        """Return the folder that holds the data set.
-
-        Raises:
-            FileNotFoundError: There is no such folder.
-        """
-        return unwrap(self.require(data_path(self.data_root)), self.WRAPPER)
 
     def training_images(self) -> list[str]:
         """See :class:`FaceDataset`."""

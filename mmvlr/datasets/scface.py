@@ -7,9 +7,8 @@ from typing import Any
 
 from mmvlr.registry import DATASETS
 
-from .base import FaceDataset, require_folder, unwrap
+from .base import FaceDataset
 from .finding import find_images
-from .storage import data_path
 
 WRAPPER = 'SCface_database'
 MUGSHOTS = 'mugshot_frontal_cropped_all'
@@ -89,6 +88,7 @@ class SCface(FaceDataset):
     """
 
     METAINFO = dict(dataset_type='SCface')
+    LAYOUT, WRAPPER, FOLDERS = LAYOUT, WRAPPER, FOLDERS
 
     def __init__(
         self,
@@ -123,7 +123,7 @@ class SCface(FaceDataset):
 
     def load_data_list(self) -> list[dict]:
         """Return the records of the split."""
-        root = self._root()
+        root = self.find_root()
         if self.split == 'train':
             records = self._surveillance(root, 'train_subjects', 'train')
             labels = {subject: i for i, subject in enumerate(_subjects(records))}
@@ -145,20 +145,19 @@ class SCface(FaceDataset):
         )
         return mugshots + probes
 
-    def _root(self) -> Path:
-        return unwrap(require_folder(data_path(self.data_root), 'SCface', LAYOUT), WRAPPER)
-
     def training_images(self) -> list[str]:
         """See :class:`FaceDataset`."""
         subjects = set(self.train_subjects)
-        named = ((path, SURVEILLANCE.match(path.name)) for path in find_images(self._root()).images)
+        named = (
+            (path, SURVEILLANCE.match(path.name)) for path in find_images(self.find_root()).images
+        )
         return [str(path) for path, name in named if name and int(name[1]) in subjects]
 
     def _expected(self, subjects: Sequence[int]) -> int:
         return len(subjects) * len(self.distances) * len(self.cameras)
 
     def _mugshots(self, root: Path) -> list[dict]:
-        folder = require_folder(root / MUGSHOTS, 'SCface', LAYOUT)
+        folder = self.require(root / MUGSHOTS)
         found: dict[int, Path] = {}
         for path in self.list_images(folder):
             name = MUGSHOT.match(path.name)
@@ -233,9 +232,9 @@ class SCface(FaceDataset):
             return self.list_images(flat)
         files = []
         for distance, folder in zip(self.distances, by_distance, strict=True):
-            require_folder(folder, 'SCface', LAYOUT)
+            self.require(folder)
             for camera in self.cameras:
-                inner = require_folder(folder / f'cam_{camera}', 'SCface', LAYOUT)
+                inner = self.require(folder / f'cam_{camera}')
                 for path in self.list_images(inner):
                     name = SURVEILLANCE.match(path.name)
                     if name and (int(name[2]), int(name[3])) != (camera, distance):

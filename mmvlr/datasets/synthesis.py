@@ -27,6 +27,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from .face_space import CANVAS, FaceSpace, enlarge
+
 __all__ = [
     'MAX_NATIVE_SIZE',
     'MIN_NATIVE_SIZE',
@@ -39,12 +41,7 @@ __all__ = [
 MIN_NATIVE_SIZE = 8
 MAX_NATIVE_SIZE = 24
 
-# Side of the image on which pose, light and blur are applied, before it is sampled down: twice
-# the source faces, so that a shift of half a pixel and a blur below one pixel still mean something.
-_CANVAS = 50
-_V, _U = np.float32(np.mgrid[-1 : 1 : _CANVAS * 1j, -1 : 1 : _CANVAS * 1j])
-_NUM_COMPONENTS = 50
-_NUM_TURNS = 12
+_V, _U = np.float32(np.mgrid[-1 : 1 : CANVAS * 1j, -1 : 1 : CANVAS * 1j])
 
 # Streams of random numbers. The two of images share the identities, so that a test can compare
 # a recognizable and an unrecognizable image of one and the same person.
@@ -96,149 +93,6 @@ class SyntheticFace:
     jpeg_quality: int
     difficulty: float
     unrecognizable: bool = False
-
-
-@dataclass(frozen=True, eq=False)
-class FaceSpace:
-    """Linear space in which every point is a synthetic face.
-
-    A face is split into its mirror-symmetric and its antisymmetric half, and each half has its
-    own eigenfaces. The symmetric ones are how people differ; the antisymmetric ones are mostly
-    which way a head is turned and where the light comes from, so images of one person may move
-    freely along them.
-
-    Attributes:
-        mean: (S, S) float32 mean face. Faces have mean 0 and standard deviation about 1.
-        components: (K, S, S) float32 symmetric eigenfaces, strongest first, each times the
-            standard deviation of a face along it.
-        turns: (T, S, S) float32 antisymmetric eigenfaces, in the same way.
-        mask: (S, S) float32 in [0, 1], where the face is; the rest is background.
-    """
-
-    mean: np.ndarray
-    components: np.ndarray
-    turns: np.ndarray
-    mask: np.ndarray
-
-    @classmethod
-    def from_faces(
-        cls,
-        faces: np.ndarray,
-        num_components: int = _NUM_COMPONENTS,
-        num_turns: int = _NUM_TURNS,
-        size: int = _CANVAS,
-    ) -> FaceSpace:
-        """Build the space from gray images of faces that lie in the same place.
-
-        Args:
-            faces: (N, h, w) images, any range.
-            num_components: How many symmetric eigenfaces to keep, at most N - 1.
-            num_turns: How many antisymmetric eigenfaces to keep, at most N - 1.
-            size: Side S in pixels at which faces are drawn.
-
-        Returns:
-            The space.
-
-        Raises:
-            ValueError: If ``faces`` is not (N, h, w) or a number of eigenfaces is out of range.
-        """
-        faces = np.asarray(faces, dtype=np.float64)
-        if faces.ndim != 3:
-            raise ValueError(f'faces must be (N, h, w), got shape {faces.shape}')
-        for name, number in (('num_components', num_components), ('num_turns', num_turns)):
-            if not 1 <= number < len(faces):
-                raise ValueError(f'{name} must be in [1, {len(faces) - 1}], got {number}')
-        height, width = faces.shape[1:]
-        y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j]
-        mask = _oval(x, y)
-        # The first eigenfaces of raw images are brightness and the side of the light, which are
-        # no part of who somebody is: take a plane of light out of every face first.
-        plane = np.stack([np.ones_like(x), x, y], axis=-1).reshape(-1, 3)
-        weight = mask.reshape(-1, 1)
-        flat = faces.reshape(len(faces), -1).T
-        flat = flat - plane @ np.linalg.lstsq(plane * weight, flat * weight, rcond=None)[0]
-        deviation = np.sqrt((flat**2 * weight).sum(axis=0) / weight.sum())
-        faces = (flat / np.maximum(deviation, 1e-12)).T.reshape(faces.shape)
-        mirrored = faces[:, :, ::-1]
-        symmetric = (faces + mirrored) / 2
-        mean = symmetric.mean(axis=0)
-        components = _eigenfaces((symmetric - mean) * mask, num_components)
-        turns = _eigenfaces((faces - mirrored) / 2 * mask, num_turns)
-        return cls(
-            mean=_enlarge(mean, size),
-            components=np.stack([_enlarge(component, size) for component in components]),
-            turns=np.stack([_enlarge(turn, size) for turn in turns]),
-            mask=np.clip(_enlarge(mask, size), 0, 1),
-        )
-
-    @classmethod
-    def from_lfw_subset(
-        cls, num_components: int = _NUM_COMPONENTS, num_turns: int = _NUM_TURNS
-    ) -> FaceSpace:
-        """Return the space of the 100 faces inside scikit-image, built once per process.
-
-        Args:
-            num_components: How many symmetric eigenfaces to keep, at most 99.
-            num_turns: How many antisymmetric eigenfaces to keep, at most 99.
-
-        Returns:
-            The space, with faces of 50 x 50 pixels.
-
-        Raises:
-            ImportError: If scikit-image is not installed.
-        """
-        return _lfw_space(num_components, num_turns)
-
-    def render(self, coefficients: np.ndarray, turn: np.ndarray | None = None) -> np.ndarray:
-        """Draw a face.
-
-        Args:
-            coefficients: (K,) coordinates along ``components``, standard normal for people.
-            turn: (T,) coordinates along ``turns``, zero if not given.
-
-        Returns:
-            (S, S) float32 gray face with mean about 0 and standard deviation about 1.
-        """
-        face = self.mean + np.tensordot(np.float32(coefficients), self.components, axes=1)
-        if turn is not None:
-            face = face + np.tensordot(np.float32(turn), self.turns, axes=1)
-        return face
-
-
-def _oval(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    # Hair and chin are inside, the corners are not; the edge is soft.
-    radius = np.sqrt((x / 0.84) ** 2 + ((y + 0.05) / 1.05) ** 2)
-    return 1 / (1 + np.exp((radius - 1) / 0.06))
-
-
-def _eigenfaces(images: np.ndarray, number: int) -> np.ndarray:
-    _, singular, vectors = np.linalg.svd(images.reshape(len(images), -1), full_matrices=False)
-    vectors = vectors[:number] * (singular[:number, None] / np.sqrt(len(images)))
-    # The sign of an eigenvector is free and differs between LAPACK builds.
-    strongest = np.abs(vectors).argmax(axis=1, keepdims=True)
-    vectors = vectors * np.sign(np.take_along_axis(vectors, strongest, axis=1))
-    return vectors.reshape(number, *images.shape[1:])
-
-
-def _enlarge(image: np.ndarray, size: int) -> np.ndarray:
-    return cv2.resize(image.astype(np.float32), (size, size), interpolation=cv2.INTER_CUBIC)
-
-
-@functools.lru_cache(maxsize=4)
-def _lfw_space(num_components: int, num_turns: int) -> FaceSpace:
-    try:
-        from skimage.data import lfw_subset
-    except ImportError as error:
-        raise ImportError(
-            'The synthetic faces are made from the 100 faces inside scikit-image, which is not '
-            'installed. Install it with: pip install "mmvlr[demo]"'
-        ) from error
-    # The second half of the 200 patches shows no faces.
-    space = FaceSpace.from_faces(lfw_subset()[:100], num_components, num_turns)
-    # It is shared by everybody in the process.
-    for array in (space.mean, space.components, space.turns, space.mask):
-        array.flags.writeable = False
-    return space
 
 
 @dataclass(frozen=True, eq=False)
@@ -317,7 +171,7 @@ def synthesize_face(
     backdrop = _BACKDROP_LEVEL * who.tone + _BACKDROP * (
         rng.normal() + 0.5 * rng.normal(size=(4, 4))
     )
-    canvas = space.mask * canvas + (1 - space.mask) * _enlarge(backdrop, _CANVAS)
+    canvas = space.mask * canvas + (1 - space.mask) * enlarge(backdrop, CANVAS)
 
     canvas = _pose(canvas, rng, hard)
     canvas, brightness = _light(canvas, rng, hard)
@@ -354,7 +208,7 @@ def _pose(canvas: np.ndarray, rng: np.random.Generator, hard: float) -> np.ndarr
     # A turned head moves its middle more than its edges.
     x = x + yaw * (1 - u * u)
     y = y + nod * (1 - v * v)
-    half = np.float32((_CANVAS - 1) / 2)
+    half = np.float32((CANVAS - 1) / 2)
     return cv2.remap(
         canvas, (x + 1) * half, (y + 1) * half, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101
     )
@@ -408,10 +262,10 @@ def _shoot(
     jpeg_quality: int,
 ) -> np.ndarray:
     """Do what lens, sensor and recorder do to the scene."""
-    scene = cv2.GaussianBlur(canvas * brightness, (0, 0), blur * _CANVAS / MAX_NATIVE_SIZE)
+    scene = cv2.GaussianBlur(canvas * brightness, (0, 0), blur * CANVAS / MAX_NATIVE_SIZE)
     gray = cv2.resize(scene, (detail_size, detail_size), interpolation=cv2.INTER_AREA)
     if detail_size != native_size:
-        gray = _enlarge(gray, native_size)
+        gray = enlarge(gray, native_size)
     # White balance belongs to the camera, so it drifts from image to image.
     image = gray[..., None] * (255 * tint * rng.uniform(0.96, 1.04, size=3))
     # Behind a demosaicing filter, most of the noise is shared by the colors.

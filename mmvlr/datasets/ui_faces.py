@@ -4,11 +4,8 @@ from typing import Any
 
 from mmvlr.registry import DATASETS
 
-from .base import NO_IDENTITY, UNREAD, FaceDataset, require_folder
+from .base import NO_IDENTITY, UNREAD, FaceDataset
 from .finding import find_images
-from .storage import data_path
-
-LAYOUT = 'a folder of images, or folders of images inside it'
 
 
 @DATASETS.register_module()
@@ -29,6 +26,7 @@ class UIFaces(FaceDataset):
     """
 
     METAINFO = dict(dataset_type='UIFaces')
+    LAYOUT = 'a folder of images, or folders of images inside it'
 
     def __init__(self, data_root: str = '', max_images: int | None = None, **kwargs: Any):
         self.max_images = max_images
@@ -37,15 +35,15 @@ class UIFaces(FaceDataset):
 
     def load_data_list(self) -> list[dict]:
         """Return one record an image."""
-        root = require_folder(data_path(self.data_root), 'UIFaces', LAYOUT)
+        root = self.find_root()
         tree = find_images(root)
         images = tree.images
         self.left_out['entries that are no images'].extend(e.name for e in tree.others)
         self.left_out[UNREAD].extend(map(str, tree.unread))
         if not images:
             raise ValueError(
-                f'UIFaces: no image under {root}; expected {LAYOUT}. Set UI_ROOT to a folder of '
-                'unrecognizable faces.'
+                f'UIFaces: no image under {root}; expected {self.LAYOUT}. Set UI_ROOT to a folder '
+                'of unrecognizable faces.'
             )
         if self.max_images is not None and len(images) > self.max_images:
             step = len(images) / self.max_images

@@ -18,8 +18,9 @@ from mmengine.dataset import InfiniteSampler
 from mmengine.logging import print_log
 from mmengine.runner import CheckpointLoader, Runner
 
-from mmvlr.datasets import alignment_of
-from mmvlr.registry import DATASETS, MODELS
+from mmvlr.datasets import find_alignment
+from mmvlr.datasets.transforms import FlipFace, PackFace, RescaleFace, ResizeFace, RotateFace
+from mmvlr.registry import DATASETS, MODELS, TRANSFORMS
 from mmvlr.utils import compat
 from mmvlr.utils.checkpoint import state_dict_of
 from mmvlr.utils.config_keys import check_file_keys, check_options
@@ -157,6 +158,7 @@ def build_trainer(config: Config) -> Runner:
             would not make a single step.
     """
     prepare(config)
+    check_resizing(config)
     state_alignment(config, config.train_dataloader.dataset)
     dataset = DATASETS.build(config.train_dataloader.dataset)
     resolve_num_classes(config, getattr(dataset, 'num_classes', None))
@@ -203,6 +205,7 @@ def build_tester(config: Config, checkpoint: str) -> Runner:
     prepare(config)
     refuse_drop_last(config, 'test_dataloader')
     state = state_dict_of(CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu'))
+    check_resizing(config, ('test_dataloader', 'ui_dataloader'))
     state_alignment(config, config.test_dataloader.dataset)
     weight = state.get('head.weight')
     if weight is None:
@@ -289,10 +292,62 @@ def state_alignment(config: Config, dataset: Mapping[str, Any]) -> None:
     """
     while dataset.get('data_root') is None and 'dataset' in dataset:
         dataset = dataset['dataset']
-    found = alignment_of(dataset['data_root']) if dataset.get('data_root') else None
+    found = find_alignment(dataset['data_root']) if dataset.get('data_root') else None
     preprocessor = config.model.get('data_preprocessor') or dict(type='FaceDataPreprocessor')
     if found is not None and preprocessor.get('alignment', 'none') == 'none':
         config.model.data_preprocessor = {**preprocessor, 'alignment': found.recipe.name}
+
+
+#: What may stand behind ``ResizeFace`` without changing the size.
+_SIZE_STAYS = (FlipFace, RotateFace, RescaleFace, PackFace)
+
+
+def check_resizing(config: Config, loaders: Iterable[str] | None = None) -> None:
+    """Check that the pipelines resize faces as the preprocessing contract states.
+
+    Else training sees other faces than whoever goes by the contract of the checkpoint.
+
+    Args:
+        config: The config.
+        loaders: Names of the loaders; all that the config has by default.
+
+    Raises:
+        ValueError: A ``ResizeFace`` has another size or interpolation.
+    """
+    preprocessor = MODELS.build(
+        {'type': 'FaceDataPreprocessor', **(config.model.get('data_preprocessor') or {})}
+    )
+    for name in loaders or [key for key in config if key.endswith('_dataloader')]:
+        for pipeline in _find_pipelines((config.get(name) or {}).get('dataset')):
+            kinds = [_get_transform(step) for step in pipeline]
+            places = [i for i, kind in enumerate(kinds) if kind is ResizeFace]
+            if not places:
+                continue
+            last = places[-1]
+            resize = TRANSFORMS.build(pipeline[last])
+            size_stays = all(kind in _SIZE_STAYS for kind in kinds[last + 1 :])
+            for field in ('interpolation', *['size'] * size_stays):
+                found, stated = getattr(resize, field), getattr(preprocessor, field, None)
+                if stated not in (None, found):
+                    raise ValueError(
+                        f'ResizeFace.{field} in the pipeline of {name} is {found!r}, but '
+                        f'model.data_preprocessor.{field} is {stated!r}: set both to the same'
+                    )
+
+
+def _find_pipelines(dataset: Any) -> Iterator[list]:
+    """Iterate over the pipelines of a data set's config, also of those inside a wrapper."""
+    if isinstance(dataset, Mapping):
+        if dataset.get('pipeline'):
+            yield dataset['pipeline']
+        else:
+            for inner in (dataset.get('dataset'), *(dataset.get('datasets') or ())):
+                yield from _find_pipelines(inner)
+
+
+def _get_transform(step: Any) -> Any:
+    kind = step.get('type') if isinstance(step, Mapping) else None
+    return TRANSFORMS.get(kind) if isinstance(kind, str) else kind
 
 
 def prepare(config: Config) -> None:

@@ -5,20 +5,41 @@ import shutil
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Annotated
 
 from PIL import Image
+from pydantic import Field
 
-from mmvlr.datasets.alignment import COLUMNS, RECIPE_FILE, TABLE_FILE, AlignmentRecipe, alignment_of
+from mmvlr.datasets.alignment import (
+    COLUMNS,
+    RECIPE_FILE,
+    TABLE_FILE,
+    AlignmentRecipe,
+    find_alignment,
+)
 from mmvlr.datasets.base import require_folder
 from mmvlr.datasets.finding import IMAGE_SUFFIXES, find_images
 from mmvlr.datasets.transforms import ImageError, read_image
 from mmvlr.utils.io import sha256_of, write_atomic, write_csv
 from mmvlr.utils.outputs import OutputFolder
-from mmvlr.utils.work import Journal, in_order, progress_bar, stamp_of
+from mmvlr.utils.schema import FileModel, Text
+from mmvlr.utils.work import Journal, Stamp, in_order, progress_bar, read_stamp
 
 from .landmarks import build_aligner
 
 JOURNAL_FILE = '.alignment.jsonl'
+
+_Point = Annotated[list[float], Field(min_length=2, max_length=2)]
+
+
+class Entry(FileModel):
+    """A line of the journal: an image that is aligned."""
+
+    file: Text
+    stamp: Stamp
+    confidence: float
+    landmarks: Annotated[list[_Point], Field(min_length=4, max_length=5)] | None
+    sha256: str
 
 
 @dataclass
@@ -60,7 +81,7 @@ class _AlignFile:
         self.src, self.out, self.aligner = src, out, build_aligner(recipe)
 
     def __call__(self, name: str) -> dict:
-        stamp = stamp_of(self.src / name)
+        stamp = read_stamp(self.src / name)
         try:
             face = self.aligner(read_image(str(self.src / name)), name)
         except ImageError as error:
@@ -111,7 +132,7 @@ def align_tree(
     require_folder(src, 'alignment', 'a folder of images, or of folders of images')
     if src == out or src in out.parents or out in src.parents:
         raise ValueError(f'{out} lies in {src} or around it; choose a folder of its own')
-    if alignment_of(src) is not None:
+    if find_alignment(src) is not None:
         raise ValueError(f'{src} is aligned already (it has {RECIPE_FILE}); give the source')
     names = files_below(src)
     images = [name for name in names if Path(name).suffix.lower() in IMAGE_SUFFIXES]
@@ -131,7 +152,8 @@ def _align_tree(
 ) -> TreeReport:
     report, out = TreeReport(recipe), output.folder
     output.claim([*names, JOURNAL_FILE, RECIPE_FILE, TABLE_FILE])
-    journal = Journal(out / JOURNAL_FILE, dict(source=str(src), recipe=asdict(recipe)), 'file')
+    header = dict(source=str(src), recipe=asdict(recipe))
+    journal = Journal(out / JOURNAL_FILE, header, 'file', Entry)
     # Not even a half-done tree may pass for an aligned one.
     for file in (RECIPE_FILE, TABLE_FILE):
         (out / file).unlink(missing_ok=True)
@@ -142,7 +164,7 @@ def _align_tree(
     todo = [
         name
         for name in images
-        if journal.found.get(name, {}).get('stamp') != stamp_of(src / name)
+        if journal.found.get(name, {}).get('stamp') != read_stamp(src / name)
         or not (out / name).is_file()
     ]
     report.resumed = len(images) - len(todo)
@@ -158,7 +180,7 @@ def _align_tree(
     finally:
         journal.close()
     report.unreadable += map(str, find_images(src).unread)
-    report.rows = [_row(journal.found[name]) for name in images if name in journal.found]
+    report.rows = [make_row(journal.found[name]) for name in images if name in journal.found]
     known = {row['file'] for row in report.rows} | set(report.copied)
     known |= {JOURNAL_FILE, RECIPE_FILE, TABLE_FILE}
     report.stale = sorted(name for name in output.names - known if (out / name).is_file())
@@ -166,7 +188,8 @@ def _align_tree(
     return report
 
 
-def _row(entry: dict) -> dict:
+def make_row(entry: dict) -> dict:
+    """Return the row of ``alignment.csv`` for a line of the journal."""
     points = entry['landmarks']
     row = dict(
         file=entry['file'],

@@ -13,9 +13,12 @@ import numpy as np
 
 from mmvlr.datasets.alignment import AlignmentRecipe
 from mmvlr.datasets.transforms import ImageError
+from mmvlr.utils.schema import FileFormatError
 
 from .alignment import AlignedFace, Aligner, align_face, fallback_face
 from .detection import Detection
+
+_REMEDY = 'give a list of landmarks'
 
 
 def read_landmarks(path: str | Path) -> dict[str, np.ndarray]:
@@ -30,12 +33,14 @@ def read_landmarks(path: str | Path) -> dict[str, np.ndarray]:
 
     Raises:
         OSError: The file cannot be read.
-        ValueError: A line has another form, a name comes twice with other points, or there is none.
+        FileFormatError: A line has another form, a name comes twice with other points, or there is
+            none.
     """
     path = Path(path)
     found: dict[str, np.ndarray] = {}
     lines = path.read_text(encoding='utf-8-sig', errors='surrogateescape').splitlines()
     for number, line in enumerate(lines, start=1):
+        source = f'{path}, line {number}'
         name, *fields = re.split(r'[\s,;]+', line.strip())
         if not name or name.startswith('#'):
             continue
@@ -46,19 +51,21 @@ def read_landmarks(path: str | Path) -> dict[str, np.ndarray]:
         if not len(points) and number == 1:
             # Names of columns.
             continue
-        if len(points) not in (4, 5) or not np.isfinite(points).all():
-            raise ValueError(
-                f'{path}, line {number}: expected a name and the x and y of both eyes, the nose, '
-                f'and the center or both corners of the mouth, found {line[:80]!r}'
+        place = PurePosixPath(name.replace('\\', '/'))
+        if len(points) not in (4, 5) or not np.isfinite(points).all() or not place.name:
+            told = (
+                'expected a name and the x and y of both eyes, the nose, and the center or both '
+                f'corners of the mouth, found {line[:80]!r}'
             )
+            raise FileFormatError(source, told, _REMEDY)
         pairs = [points[:2], points[2:3], points[3:]]
         points = np.concatenate([pair[np.argsort(pair[:, 0], kind='stable')] for pair in pairs])
-        key = str(PurePosixPath(name.replace('\\', '/')).with_suffix('')).lower()
+        key = str(place.with_suffix('')).lower()
         if key in found and not np.array_equal(found[key], points):
-            raise ValueError(f'{path}, line {number}: {name} stands there before, elsewhere')
+            raise FileFormatError(source, f'{name} has other points above', _REMEDY)
         found[key] = points
     if not found:
-        raise ValueError(f'{path} names no image; expected a list of landmarks')
+        raise FileFormatError(path, 'names no image', _REMEDY)
     return found
 
 

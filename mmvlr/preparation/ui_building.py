@@ -8,35 +8,35 @@ done here, in this order:
    processes, and what is found is kept in a journal.
 2. Faces outside the limits of size and confidence are dropped.
 3. Near duplicates are dropped: within a track, faces whose 16 x 16 gray thumbnails correlate with
-   that of an earlier one that is kept (:func:`near_duplicates`).
+   that of an earlier one that is kept (:func:`find_near_duplicates`).
 4. With embeddings, only the largest cluster is kept: unrecognizable faces of all people lie
    together, the recognizable ones of each person apart (Deng et al., *Harnessing Unrecognizable
    Faces for Improving Face Recognition*, arXiv 2106.04112).
 5. The crops are written in their native size, without scaling, as PNG.
 """
 
-import re
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Annotated
 
-import cv2
 import numpy as np
 from PIL import Image
+from pydantic import Field
 
 from mmvlr.datasets.alignment import detector_version
-from mmvlr.datasets.base import require_folder
-from mmvlr.datasets.finding import IMAGE_SUFFIXES, find_images
+from mmvlr.datasets.finding import find_images
 from mmvlr.datasets.transforms import ImageError, read_image
 from mmvlr.utils.io import write_atomic, write_csv
 from mmvlr.utils.outputs import OutputFolder
-from mmvlr.utils.vectors import unit_rows
-from mmvlr.utils.work import Journal, in_order, progress_bar, stamp_of
+from mmvlr.utils.schema import FileModel, Text
+from mmvlr.utils.work import Journal, Stamp, in_order, progress_bar, read_stamp
 
-from .align_tree import files_below
 from .detection import FaceDetector
+from .people_layouts import LAYOUTS, scan_people, take_every_nth
+from .ui_filtering import crop_box, find_near_duplicates, find_unrecognizable, make_thumbnail
 
 JOURNAL_FILE = '.detections.jsonl'
 #: Written by tools/dataset_converters/build_ui_set.py.
@@ -46,20 +46,6 @@ MANIFEST_FILE = 'manifest.csv'
 COLUMNS = ['file', 'source', 'x1', 'y1', 'x2', 'y2', 'confidence']
 #: Counted up whenever the same settings give other faces than before.
 VERSION = 1
-THUMBNAIL = 16
-#: Agglomerative clustering holds the distances of all pairs: 20,000 faces take 3 GB.
-MAX_CLUSTERED = 20_000
-
-#: LPW: scenes, views, people; the crops are called by their frame.
-LPW = re.compile(r'(?P<track>scen\d/view\d/[^/]+)/[^/]+')
-#: MARS: person (-1 as 00-1), camera, track, frame.
-MARS = re.compile(r'bbox_train/[^/]+/(?P<track>[^/]+C\d+T\d+)F\d+\.\w+')
-FOLDER = re.compile(r'(?:(?P<track>.+)/)?[^/]+')
-LAYOUTS = {
-    'lpw': (LPW, 'scen{1,2,3}/view{1..4}/<person>/*.jpg'),
-    'mars': (MARS, 'bbox_train/<person>/<person>C<camera>T<track>F<frame>.jpg'),
-    'folder': (FOLDER, 'any folders of images; each folder is a track'),
-}
 
 
 @dataclass(frozen=True)
@@ -164,62 +150,11 @@ class UISet:
     clusters: list[int] = field(default_factory=list)
 
 
-def natural_key(name: str) -> list[tuple[str, int]]:
-    """Return a sort key under which ``f9`` stands before ``f10``."""
-    return [(text, int(number or 0)) for text, number in re.findall(r'(\D*)(\d*)', name)]
-
-
-def scan_people(src: Path, layout: str) -> tuple[dict[str, str], dict[str, list[str]]]:
-    """List the person images of a layout.
-
-    - ``lpw``, Labeled Pedestrian in the Wild (Song et al., AAAI 2018): 2,731 people in 7,694
-      sequences, three scenes, the first with three views and the others with four; images are
-      scaled to 256 x 128 (folder ``pep_256x128``). A number means the same person in all views of
-      a scene. SRC is the folder that holds ``scen1``.
-    - ``mars`` (Zheng et al., ECCV 2016): 1,261 people, six cameras, images of 256 x 128. SRC
-      holds ``bbox_train``; the test people of ``bbox_test`` are left alone.
-    - ``folder``: anything.
-
-    Returns:
-        Image -> track, in the order of tracks and frames, and what was left out.
-
-    Raises:
-        FileNotFoundError: There is no such folder.
-        ValueError: No image fits the layout.
-    """
-    pattern, described = LAYOUTS[layout]
-    require_folder(src, f'UI set from {layout}', described)
-    tracks: dict[str, str] = {}
-    left_out: dict[str, list[str]] = defaultdict(list)
-    for name in files_below(src):
-        fits = pattern.fullmatch(name)
-        if Path(name).suffix.lower() not in IMAGE_SUFFIXES:
-            left_out['files that are no images'].append(name)
-        elif fits is None:
-            left_out[f'images outside the layout {described}'].append(name)
-        else:
-            tracks[name] = fits['track'] or ''
-    if not tracks:
-        raise ValueError(f'no image under {src} in the layout {described}')
-    order = sorted(tracks, key=lambda name: (natural_key(tracks[name]), natural_key(name)))
-    return {name: tracks[name] for name in order}, left_out
-
-
-def every_nth(tracks: dict[str, str], step: int) -> tuple[dict[str, str], list[str]]:
-    """Take every ``step``-th image of each track.
-
-    Returns:
-        Image -> track, in the same order, and the other images.
-    """
-    place: dict[str, int] = defaultdict(int)
-    taken, skipped = {}, []
-    for name, track in tracks.items():
-        if place[track] % step:
-            skipped.append(name)
-        else:
-            taken[name] = track
-        place[track] += 1
-    return taken, skipped
+class _Entry(FileModel):
+    source: Text
+    stamp: Stamp
+    #: Corners and confidence.
+    faces: list[Annotated[list[float], Field(min_length=5, max_length=5)]]
 
 
 class _FindFaces:
@@ -230,7 +165,7 @@ class _FindFaces:
         self.detector = FaceDetector(search.side, search.padding, search.min_face)
 
     def __call__(self, name: str) -> dict:
-        stamp = stamp_of(self.src / name)
+        stamp = read_stamp(self.src / name)
         try:
             image = read_image(str(self.src / name))
         except ImageError as error:
@@ -238,96 +173,6 @@ class _FindFaces:
         upper = image[: max(1, round(len(image) * self.search.upper))]
         faces = [[*face.box, face.confidence] for face in self.detector.detect([upper])[0]]
         return dict(source=name, stamp=stamp, faces=faces)
-
-
-def crop_box(
-    box: Sequence[float], shape: Sequence[int], margin: float
-) -> tuple[int, int, int, int]:
-    """Return the square around a box with its margin, in whole pixels, cut at the image's edge.
-
-    Args:
-        box: (x1, y1, x2, y2) in pixels.
-        shape: (height, width, ...) of the image.
-        margin: Added on every side, as a share of the longer side of the box.
-    """
-    x1, y1, x2, y2 = box
-    half = max(x2 - x1, y2 - y1) * (0.5 + margin)
-    x, y = (x1 + x2) / 2, (y1 + y2) / 2
-    return (
-        max(0, round(x - half)),
-        max(0, round(y - half)),
-        min(shape[1], round(x + half)),
-        min(shape[0], round(y + half)),
-    )
-
-
-def thumbnail(face: np.ndarray) -> np.ndarray:
-    """Return the unit vector (256,) of a face's 16 x 16 gray thumbnail, less its mean.
-
-    The scalar product of two is their normalized correlation, in [-1, 1]. A flat image gives
-    zeros: it correlates with nothing.
-    """
-    gray = cv2.cvtColor(face, cv2.COLOR_RGB2GRAY)
-    small = cv2.resize(gray, (THUMBNAIL, THUMBNAIL), interpolation=cv2.INTER_AREA)
-    vector = small.astype(np.float64).ravel()
-    vector -= vector.mean()
-    return vector / max(np.linalg.norm(vector), 1e-9)
-
-
-def near_duplicates(thumbnails: Sequence[np.ndarray], limit: float) -> np.ndarray:
-    """Mark the faces of one track that an earlier, kept one shows already.
-
-    Args:
-        thumbnails: Results of :func:`thumbnail`, in the order of the frames.
-        limit: A face is a near duplicate if it correlates more than this with a kept one.
-
-    Returns:
-        (N,) bool.
-    """
-    kept: list[np.ndarray] = []
-    marks = np.zeros(len(thumbnails), bool)
-    for index, vector in enumerate(thumbnails):
-        if kept and max(float(vector @ other) for other in kept) > limit:
-            marks[index] = True
-        else:
-            kept.append(vector)
-    return marks
-
-
-def unrecognizable_cluster(embeddings: np.ndarray, distance: float) -> tuple[np.ndarray, list[int]]:
-    """Find the cluster of unrecognizable faces: the largest one.
-
-    Agglomerative clustering by cosine distance with average linkage. It holds where the faces are
-    of many people with few images each, as behind a filter of near duplicates.
-
-    Args:
-        embeddings: (N, D), normalized here.
-        distance: Clusters are merged up to this mean distance, 1 - cosine.
-
-    Returns:
-        (N,) bool, True in the largest cluster (of equal ones, that of the first face), and the
-        sizes of all clusters, largest first.
-
-    Raises:
-        ValueError: There are too many faces for the memory.
-    """
-    if len(embeddings) > MAX_CLUSTERED:
-        raise ValueError(
-            f'{len(embeddings):,} faces cannot be clustered (at most {MAX_CLUSTERED:,}); use '
-            'tighter limits of size, confidence or correlation'
-        )
-    if len(embeddings) < 2:
-        return np.ones(len(embeddings), bool), [1] * len(embeddings)
-    from sklearn.cluster import AgglomerativeClustering
-
-    units = unit_rows(embeddings, 'the embedding of face {}'.format, double=True)
-    clustering = AgglomerativeClustering(
-        n_clusters=None, distance_threshold=distance, metric='cosine', linkage='average'
-    )
-    labels = clustering.fit_predict(units)
-    sizes = np.bincount(labels)
-    first = labels[np.argmax(sizes[labels])]
-    return labels == first, sorted(sizes.tolist(), reverse=True)
 
 
 def build_ui_set(
@@ -382,13 +227,13 @@ def _build(
     result = UISet()
     result.left_out.update(left_out)
     result.unreadable += map(str, find_images(src).unread)
-    tracks, skipped = every_nth(tracks, keep.every)
+    tracks, skipped = take_every_nth(tracks, keep.every)
     result.left_out['images between those searched in a track'].extend(skipped)
     result.images = len(tracks)
     detections = _detect_all(src, output.folder, list(tracks), search, jobs, result)
     candidates = _candidates(src, tracks, detections, keep, result)
     if embed is not None and candidates:
-        inside, result.clusters = unrecognizable_cluster(
+        inside, result.clusters = find_unrecognizable(
             embed([crop for _, crop in candidates]), keep.cluster_distance
         )
         _leave(result, 'faces outside the unrecognizable cluster', candidates, ~inside)
@@ -404,9 +249,9 @@ def _detect_all(
     header = dict(
         source=str(src), search=asdict(search), detector=detector_version(), version=VERSION
     )
-    journal = Journal(out / JOURNAL_FILE, header, 'source')
+    journal = Journal(out / JOURNAL_FILE, header, 'source', _Entry)
     todo = [
-        name for name in names if journal.found.get(name, {}).get('stamp') != stamp_of(src / name)
+        name for name in names if journal.found.get(name, {}).get('stamp') != read_stamp(src / name)
     ]
     result.resumed = len(names) - len(todo)
     try:
@@ -458,7 +303,9 @@ def _candidates(
                     by_track[track].append((face, image[y1:y2, x1:x2].copy()))
     candidates = []
     for pairs in by_track.values():
-        marks = near_duplicates([thumbnail(crop) for _, crop in pairs], keep.max_correlation)
+        marks = find_near_duplicates(
+            [make_thumbnail(crop) for _, crop in pairs], keep.max_correlation
+        )
         _leave(result, 'near duplicates within their track', pairs, marks)
         candidates += [pair for pair, mark in zip(pairs, marks, strict=True) if not mark]
     return candidates

@@ -4,12 +4,32 @@ import contextlib
 import os
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator
 
 from .io import JOURNAL_FILE, remove_leftovers
 from .locks import LOCK_FILE, locked
+from .schema import FileModel, Text
 from .work import Journal
 
 NOTES_FILE = '.mmvlr-files'
+
+
+def _check_inside(name: str) -> str:
+    outside = os.path.isabs(name) or '..' in name.split('/')
+    parts = os.fsencode(name).split(b'/')
+    if outside or parts[-1] in (b'', b'.') or '\0' in name or max(map(len, parts)) > 255:
+        raise ValueError('must be the name of a file in this folder')
+    return name
+
+
+class _Note(FileModel):
+    # What is noted may be overwritten and removed: it must lie in the folder.
+    file: Annotated[Text, AfterValidator(_check_inside)]
+    tool: str
+
+
 _HEADER = dict(mmvlr='files that mmvlr wrote into this folder')
 _active: dict[str, 'OutputFolder'] = {}
 _written: set[str] = set()
@@ -68,7 +88,7 @@ class OutputFolder:
 
     def _notes(self) -> Journal:
         if self._journal is None:
-            self._journal = Journal(self.folder / NOTES_FILE, _HEADER, 'file')
+            self._journal = Journal(self.folder / NOTES_FILE, _HEADER, 'file', _Note)
         return self._journal
 
     @property

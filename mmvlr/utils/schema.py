@@ -1,13 +1,17 @@
 """What a file that is read back must hold: checked in one place, refused with one error.
 
-A reader declares the content as a :class:`FileModel` and calls :func:`read_json`, or
-:func:`validate` for values that came from elsewhere, such as the metadata of a checkpoint.
+A reader declares the content as a :class:`FileModel` and calls :func:`read_json`,
+:func:`read_csv`, or :func:`validate` for values that came from elsewhere, such as the metadata of
+a checkpoint.
 """
 
+import contextlib
+import csv
+import functools
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, TypeVar
 
@@ -36,12 +40,20 @@ class FileModel(BaseModel):
     model_config = ConfigDict(strict=True, extra='forbid', allow_inf_nan=False, frozen=True)
 
 
+def _check_text(value: Any) -> str:
+    if type(value) is not str:
+        raise ValueError('must be text')
+    return value
+
+
 def _check_texts(values: list) -> list:
     if not all(type(value) is str for value in values):
         raise ValueError('every entry must be text')
     return values
 
 
+#: Any text, also one that is no valid Unicode.
+Text = Annotated[Any, AfterValidator(_check_text)]
 #: Any texts, also those that are no valid Unicode, such as names of files of old archives.
 Texts = Annotated[list, AfterValidator(_check_texts)]
 #: A number of things; larger ones cannot be counted in float64.
@@ -83,14 +95,55 @@ def validate(value: Any, model: type[Model], source: str | Path, remedy: str) ->
             raise FileFormatError(source, f'nested more than {MAX_DEPTH} deep', remedy)
         inner = [v.values() if isinstance(v, dict) else v for v in level if _is_nested(v)]
         level = [v for values in inner for v in values if _is_nested(v)]
+    with _explained(source, remedy):
+        return _adapter(model).validate_python(value)
+
+
+_adapter = functools.cache(TypeAdapter)
+
+
+@contextlib.contextmanager
+def _explained(source: str | Path, remedy: str) -> Iterator[None]:
     try:
-        return TypeAdapter(model).validate_python(value)
+        yield
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
         field = '.'.join(map(str, first['loc'])) or 'content'
         raise FileFormatError(source, f'{field}: {first["msg"]}', remedy) from error
     except OverflowError as error:
         raise FileFormatError(source, f'a number is out of range ({error})', remedy) from error
+
+
+def read_csv(path: str | Path, model: type[Model], remedy: str) -> Iterator[Model]:
+    """Iterate over the rows of a table of comma-separated values.
+
+    Args:
+        path: The file, UTF-8, with a header.
+        model: What a row must hold; its fields are the columns, in their order.
+        remedy: See :func:`read_json`.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        FileFormatError: It has other columns, or a field is not what it must be.
+    """
+    columns = list(model.model_fields)
+    try:
+        with open(path, encoding='utf-8', newline='') as file:
+            rows = csv.reader(file, strict=True)
+            header = next(rows, [])
+            if header != columns:
+                problem = f'columns: {",".join(header)[:100]!r}, not {",".join(columns)!r}'
+                raise FileFormatError(path, problem, remedy)
+            for row in rows:
+                source = f'{path}, line {rows.line_num}'
+                if len(row) != len(columns):
+                    problem = f'{len(row)} fields for {len(columns)} columns'
+                    raise FileFormatError(source, problem, remedy)
+                with _explained(source, remedy):
+                    found = _adapter(model).validate_strings(dict(zip(columns, row, strict=True)))
+                yield found
+    except (UnicodeError, csv.Error) as error:
+        raise FileFormatError(path, f'not a readable table ({error})', remedy) from error
 
 
 def _is_nested(value: Any) -> bool:

@@ -11,6 +11,12 @@ def is_control(character: str) -> bool:
     return unicodedata.category(character) in ('Cc', 'Zl', 'Zp') or character in _TURNING
 
 
+def is_number(name: str) -> bool:
+    """Say whether a name is a number in the digits 0 to 9: others are names, not numbers."""
+    # Python refuses to read numbers of more than 4,300 digits.
+    return name.isascii() and name.isdecimal() and len(name) < 1000
+
+
 def printable(text: str) -> str:
     r"""Return text in one line that holds no control characters, which are shown as escapes.
 

@@ -11,12 +11,24 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import cv2
 import torch
+from pydantic import Field, RootModel
 
 from .io import write_atomic
+from .schema import FileFormatError, FileModel, parse_json
+
+_REMEDY = 'move the file away to start from the beginning'
+
+
+class Header(RootModel[dict[str, Any]]):
+    """First line of a journal."""
+
+
+class Entry(FileModel, extra='allow'):
+    """A result of any kind."""
 
 
 class Journal:
@@ -29,15 +41,22 @@ class Journal:
         path: The file.
         header: What the results depend on; plain values.
         key: Name of the entry that identifies a result.
+        entry: What a result must hold.
 
     Raises:
-        ValueError: The file holds results of another header, or is damaged.
+        FileFormatError: The file is damaged, no journal, or holds results of another header.
 
     Attributes:
         found: Key -> result, of this and earlier runs.
     """
 
-    def __init__(self, path: str | Path, header: Mapping[str, Any], key: str):
+    def __init__(
+        self,
+        path: str | Path,
+        header: Mapping[str, Any],
+        key: str,
+        entry: type[FileModel] = Entry,
+    ):
         self.path, self.key = Path(path), key
         self.found: dict[str, dict] = {}
         # Through JSON, as the one in the file went: lists and tuples are the same there.
@@ -46,17 +65,14 @@ class Journal:
             self._write_all()
         content = self.path.read_bytes()
         whole = content[: content.rfind(b'\n') + 1]
-        first, *lines = whole.decode(errors='replace').splitlines() or ['']
-        self._check(first)
+        first, *lines = whole.split(b'\n')[:-1] or [b'']
+        self._check(parse_json(first, Header, f'{self.path}, line 1', _REMEDY).root)
         for number, line in enumerate(lines, start=2):
-            try:
-                entry = json.loads(line)
-                self.found[entry[key]] = entry
-            except (ValueError, KeyError, TypeError) as error:
-                raise ValueError(
-                    f'{self.path}, line {number} is damaged ({error}); delete the file to start '
-                    'again from the beginning'
-                ) from error
+            source = f'{self.path}, line {number}'
+            found = parse_json(line, entry, source, _REMEDY).model_dump()
+            if type(found.get(key)) is not str:
+                raise FileFormatError(source, f'{key}: must be text', _REMEDY)
+            self.found[found[key]] = found
         self._open()
         self._file.truncate(len(whole))
 
@@ -68,24 +84,16 @@ class Journal:
         text = ''.join(json.dumps(line) + '\n' for line in lines)
         write_atomic(self.path, lambda path: path.write_text(text, encoding='ascii'))
 
-    def _check(self, first: str) -> None:
-        try:
-            before = dict(json.loads(first))
-        except (ValueError, TypeError) as error:
-            raise ValueError(
-                f'{self.path}, line 1 is damaged or not by mmvlr; move the file away to start from '
-                'the beginning'
-            ) from error
+    def _check(self, before: dict[str, Any]) -> None:
         different = [
             f'{name}: {before.get(name)!r} before, {self.header.get(name)!r} now'
             for name in sorted({*before, *self.header})
             if before.get(name) != self.header.get(name)
         ]
         if different:
-            raise ValueError(
-                f'{self.path.parent} holds results of other settings ({"; ".join(different)}); '
-                'choose another output folder, or delete this one'
-            )
+            told = f'results of other settings ({"; ".join(different)})'
+            remedy = 'choose another output folder, or delete this one'
+            raise FileFormatError(self.path, told, remedy)
 
     def append(self, entry: dict) -> None:
         """Add a result."""
@@ -120,7 +128,11 @@ class Journal:
         self._file.close()
 
 
-def stamp_of(path: Path) -> list[int]:
+#: What :func:`read_stamp` returns, in a file.
+Stamp = Annotated[list[int], Field(min_length=2, max_length=2)]
+
+
+def read_stamp(path: Path) -> list[int]:
     """Return size and time of a file: what tells that it has changed."""
     status = path.stat()
     return [status.st_size, status.st_mtime_ns]

@@ -23,17 +23,15 @@ from mmvlr.datasets.transforms import (
     ToneFace,
     VLRDegradation,
 )
-from mmvlr.datasets.transforms.degradation import (
-    PRESETS,
-    STEPS,
+from mmvlr.datasets.transforms.kernels import (
     crop_to_shape,
     disc_kernel,
     downsample,
-    even_sizes,
     line_kernel,
-    read_preset,
 )
+from mmvlr.datasets.transforms.presets import PRESETS, STEPS, even_sizes, read_preset
 from mmvlr.registry import TRANSFORMS
+from mmvlr.utils.schema import FileFormatError
 
 
 def face(height=60, width=48, seed=1):
@@ -479,6 +477,11 @@ def test_preset_of_a_file(tmp_path):
         (dict(native=dict(kernels=('cubic',))), "step 'native': kernels must be"),
         (dict(native=dict(kernels='area')), "step 'native': kernels must be"),
         (dict(native=dict(), tone=dict(prob=1.5)), "step 'tone': prob must be"),
+        # What would take gigabytes, or is beyond float64.
+        (dict(native=dict(), blur=dict(sigma=(0, 1e6))), "step 'blur': sigma must be"),
+        (dict(native=dict(), motion=dict(length=(0, 1e6))), "step 'motion': length must be"),
+        (dict(native=dict(sizes=[(1e300, 8, 1)])), "step 'native': sizes must have"),
+        (dict(native=dict(), jpeg=dict(quality=(1, 10**400))), "step 'jpeg': "),
     ],
 )
 def test_errors_name_step_and_argument(parameters, message):
@@ -486,18 +489,38 @@ def test_errors_name_step_and_argument(parameters, message):
         VLRDegradation(parameters)
 
 
+@pytest.mark.parametrize(
+    'step',
+    [
+        MisalignFace(shift=-0.0, rotation=-0.0),
+        BlurFace((0.0, -0.0)),
+        NoiseFace((-0.0, 0), (0, -0.0)),
+    ],
+)
+def test_a_negative_zero_is_zero(step):
+    step.apply(face(), rng_of())
+
+
 def test_errors_name_the_file(tmp_path):
     with pytest.raises(ValueError, match=r"no preset 'tinyfaces'.*scface_d1"):
         VLRDegradation('tinyfaces')
     with pytest.raises(FileNotFoundError, match=r'absent\.json'):
         VLRDegradation(str(tmp_path / 'absent.json'))
-    for text in ('{', '[]', '{"parameters": 3}', '{"parameters": {"blur": 3}}'):
-        (tmp_path / 'broken.json').write_text(text)
-        with pytest.raises(ValueError, match=r'broken\.json is no preset'):
-            VLRDegradation(str(tmp_path / 'broken.json'))
-    (tmp_path / 'bad.json').write_text('{"parameters": {"native": {"sizes": [[8, 8]]}}}')
-    with pytest.raises(ValueError, match=r"bad\.json, step 'native'"):
-        VLRDegradation(str(tmp_path / 'bad.json'))
+    path = tmp_path / 'preset.json'
+    for text, field in (
+        ('{', ''),
+        ('[' * 9999, ''),
+        ('[]', 'content: '),
+        ('{}', 'parameters: '),
+        ('{"parameters": 3}', 'parameters: '),
+        ('{"parameters": {"blur": 3}}', 'parameters.blur: '),
+        ('{"parameters": {"native": {"sizes": [[8, 8]]}}}', "step 'native': sizes"),
+        ('{"parameters": {"native": {"sizes": [[NaN, 8, 1]]}}}', ''),
+    ):
+        path.write_text(text)
+        with pytest.raises(FileFormatError) as raised:
+            VLRDegradation(str(path))
+        assert str(raised.value).startswith(f'{path}: {field}')
 
 
 def test_in_a_data_set(tmp_path):

@@ -5,6 +5,9 @@ import pytest
 from PIL import Image
 
 from mmvlr.datasets import NO_IDENTITY, FaceFolder, UIFaces
+from mmvlr.datasets.base import alike_people
+from mmvlr.datasets.pairs_files import prefix_identity
+from mmvlr.datasets.storage import write_pack
 from mmvlr.datasets.transforms import ImageError
 
 
@@ -14,6 +17,18 @@ def people(tmp_path, write_face):
         for n in range(count):
             write_face(tmp_path / 'faces' / person / f'{n}.png')
     return tmp_path / 'faces'
+
+
+def test_numbers_that_python_does_not_read_are_names(tmp_path, write_face):
+    """Names in packs and label files may have any length: Python reads 4,300 digits."""
+    long = '1' * 5000
+    with pytest.raises(ValueError, match=r'no identity in the file name'):
+        prefix_identity(f'{long}_1.jpg')
+    assert alike_people([long, long + '1']) == []
+    image = np.zeros((8, 8, 3), np.uint8)
+    pack = write_pack(tmp_path / 'x.pack', [(f'{long}/a.png', image), ('7/a.png', image)])
+    found = [(info['person'], info['gt_label']) for info in FaceFolder(str(pack.path)).infos()]
+    assert found == [('7', 0), (long, 1)]
 
 
 def test_labels_follow_the_numeric_order(people):

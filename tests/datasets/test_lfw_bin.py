@@ -181,7 +181,7 @@ def test_code_does_not_run(tmp_path):
     marker, path = tmp_path / 'marker', tmp_path / 'lfw.bin'
     for refused, content in crafted(marker):
         path.write_bytes(content)
-        with pytest.raises(ValueError, match=rf'lfw\.bin is refused: it asks for {refused}'):
+        with pytest.raises(ValueError, match=rf'lfw\.bin: refused: it asks for {refused}'):
             BinReader(path)
         with pytest.raises(ValueError, match='do not trust it'):
             LFWBin(data_root=str(path))
@@ -202,10 +202,10 @@ def test_truncated_anywhere(tmp_path):
         content = FORMS[form]
         for length in (0, 1, 2, 10, len(content) // 2, len(content) - 1):
             path.write_bytes(content[:length])
-            with pytest.raises(ValueError, match=r'lfw\.bin (is truncated|cannot be read)'):
+            with pytest.raises(ValueError, match=r'lfw\.bin: (truncated|cannot be read)'):
                 BinReader(path)
     path.write_bytes(b'\xff\xd8 no pickle')
-    with pytest.raises(ValueError, match=r'lfw\.bin cannot be read'):
+    with pytest.raises(ValueError, match=r'lfw\.bin: cannot be read'):
         BinReader(path)
 
 

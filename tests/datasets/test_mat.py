@@ -122,11 +122,11 @@ def test_the_official_lists(shared, name, count, stem):
 @pytest.mark.parametrize(
     ('ids', 'told'),
     [
-        ([1.5, 2, 3, 4, 5], r'entry 1 of probe_ids is 1\.5'),
-        ([1, 1.9, 3, 4, 5], r'entry 2 of probe_ids is 1\.9'),
-        ([1, 2, np.inf, 4, 5], 'entry 3 of probe_ids is inf'),
-        ([1, 2, 3, np.nan, 5], 'entry 4 of probe_ids is nan'),
-        ([1, 2, 3, 4, 2.0**60], 'entry 5 of probe_ids is'),
+        ([1.5, 2, 3, 4, 5], r'probe_ids: entry 1 is 1\.5'),
+        ([1, 1.9, 3, 4, 5], r'probe_ids: entry 2 is 1\.9'),
+        ([1, 2, np.inf, 4, 5], 'probe_ids: entry 3 is inf'),
+        ([1, 2, 3, np.nan, 5], 'probe_ids: entry 4 is nan'),
+        ([1, 2, 3, 4, 2.0**60], 'probe_ids: entry 5 is'),
         ([1, 2, 3, 4], '5 probe_set but 4 probe_ids'),
     ],
 )
@@ -142,12 +142,12 @@ def test_identities_are_whole_numbers(tmp_path, ids, told):
     [
         (
             dict(probe_set=np.empty((0, 1), object), probe_ids=np.empty((0, 1))),
-            'probe_set is empty',
+            'probe_set: empty',
         ),
-        (dict(probe_set=cell(['a']), probe_ids='one'), 'probe_ids holds no numbers'),
-        (dict(probe_set=cell(['a']), probe_ids=cell([1.0])), 'probe_ids holds no numbers'),
-        (dict(probe_set=cell([np.eye(2)]), probe_ids=1), 'probe_set holds array'),
-        (dict(probe_set=cell(['']), probe_ids=1), "probe_set holds ''"),
+        (dict(probe_set=cell(['a']), probe_ids='one'), 'probe_ids: no numbers'),
+        (dict(probe_set=cell(['a']), probe_ids=cell([1.0])), 'probe_ids: no numbers'),
+        (dict(probe_set=cell([np.eye(2)]), probe_ids=1), 'probe_set: holds array'),
+        (dict(probe_set=cell(['']), probe_ids=1), "probe_set: holds ''"),
         (dict(probe_set=cell(['a']), probe_ids=1 + 2j), 'neither a cell, text nor real numbers'),
         (dict(probe_set={'a': 1}, probe_ids=1), 'neither a cell, text nor real numbers'),
     ],
@@ -192,7 +192,7 @@ def bomb():
 def test_damaged(tmp_path, content, told):
     path = tmp_path / 'pairs.mat'
     path.write_bytes(content)
-    with pytest.raises(ValueError, match=rf'pairs\.mat is not a readable .*{told}'):
+    with pytest.raises(ValueError, match=rf'pairs\.mat: not a readable .*{told}'):
         read_pairs(path, 'x', 'x')
 
 

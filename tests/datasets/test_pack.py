@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 from mmvlr.datasets import FaceFolder, SCface, SurvFace, TinyFace, UIFaces
 from mmvlr.datasets.storage import PackReader, data_path, file_status, pack, write_pack
 from mmvlr.datasets.transforms import ImageError, read_image
+from mmvlr.utils.schema import FileFormatError
 
 LOAD = [dict(type='LoadFace')]
 LABELS = {'.mat', '.db', '.txt'}
@@ -278,17 +279,16 @@ def rewrite_header(path, version):
 
 def test_later_version(packed):
     rewrite_header(packed, 2)
-    with pytest.raises(ValueError, match=r'people\.pack has version 2 .*install a later mmvlr'):
-        PackReader(packed)
-    with pytest.raises(ValueError, match='version 2'):
-        FaceFolder(data_root=str(packed))
+    for read in (PackReader, FaceFolder):
+        with pytest.raises(FileFormatError, match=r'people\.pack: version: 2, .*update mmvlr'):
+            read(str(packed))
 
 
 def test_wrong_magic(tmp_path):
     for content in (b'', b'PK\3\4' + bytes(100), b'MMVLRPAX' + bytes(100)):
         path = tmp_path / 'x.pack'
         path.write_bytes(content)
-        with pytest.raises(ValueError, match=r'x\.pack is no pack'):
+        with pytest.raises(FileFormatError, match=r'x\.pack: no pack'):
             PackReader(path)
     with pytest.raises(FileNotFoundError):
         PackReader(tmp_path / 'absent.pack')
@@ -298,10 +298,10 @@ def test_truncated_anywhere(packed):
     clean = packed.read_bytes()
     for length in (1, 8, 35, 36, 37, len(clean) // 2, len(clean) - 1):
         packed.write_bytes(clean[:length])
-        with pytest.raises(ValueError, match=r'people\.pack is truncated'):
+        with pytest.raises(FileFormatError, match=r'people\.pack: truncated'):
             PackReader(packed)
     packed.write_bytes(clean + b'x')
-    with pytest.raises(ValueError, match=r'people\.pack is longer than it should be'):
+    with pytest.raises(FileFormatError, match=r'people\.pack: longer'):
         PackReader(packed)
 
 
@@ -312,34 +312,58 @@ def test_every_flipped_byte_of_header_and_index(packed):
         damaged = bytearray(clean)
         damaged[place] ^= 1
         packed.write_bytes(damaged)
-        what = 'is no pack' if place < 8 else 'header' if place < 36 else 'index'
-        with pytest.raises(ValueError, match=rf'people\.pack.*{what}'):
+        what = 'no pack' if place < 8 else 'header' if place < 36 else 'index'
+        with pytest.raises(FileFormatError, match=rf'people\.pack.*{what}'):
             PackReader(packed)
 
 
-@pytest.mark.parametrize(
-    'change',
-    [
-        lambda index: index.pop('images'),
-        lambda index: index['images']['height'].pop(),
-        lambda index: index['images']['offset'].__setitem__(0, 10**9),
-        lambda index: index['images']['offset'].__setitem__(0, -5),
-        lambda index: index['images'].update(height=[-7] * 6, width=[-7] * 6),
-        lambda index: index['files'].update(size=[10**9]),
-    ],
-)
-def test_index_that_cannot_be(packed, change):
-    """With right checksums, as a faulty writer would make it."""
-    content = packed.read_bytes()
+def rewrite_index(path, change):
+    """Change the index, with right checksums, as a faulty writer would make it."""
+    content = path.read_bytes()
     start = struct.unpack('<Q', content[12:20])[0]
     index = json.loads(content[start:])
     change(index)
     text = json.dumps(index).encode()
     facts = struct.pack('<8sIQQI', b'MMVLRPAK', 1, start, len(text), zlib.crc32(text))
     header = facts + struct.pack('<I', zlib.crc32(facts))
-    packed.write_bytes(header + content[36:start] + text)
-    with pytest.raises(ValueError, match=r'people\.pack: the index is not that of a pack'):
+    path.write_bytes(header + content[36:start] + text)
+
+
+@pytest.mark.parametrize(
+    ('change', 'field'),
+    [
+        (lambda index: index.pop('images'), 'images'),
+        (lambda index: index.update(more=[]), 'more'),
+        (lambda index: index.update(folders=[1]), 'folders'),
+        (lambda index: index['images']['height'].pop(), 'images'),
+        (
+            lambda index: index['images']['name'].__setitem__(0, index['images']['name'][1]),
+            'images',
+        ),
+        (lambda index: index['images']['name'].__setitem__(0, ['a']), 'images.name'),
+        (lambda index: index['images']['crc32'].__setitem__(0, 2**32), 'images.crc32.0'),
+        (lambda index: index['images']['offset'].__setitem__(0, 10**9), 'images.offset'),
+        (lambda index: index['images']['offset'].__setitem__(0, -5), 'images.offset.0'),
+        (lambda index: index['images']['offset'].__setitem__(0, '36'), 'images.offset.0'),
+        (lambda index: index['images'].update(height=[-7] * 6, width=[-7] * 6), 'images.height.0'),
+        # Their product is 12 modulo 2**64.
+        (lambda index: index['images']['height'].__setitem__(0, 2**62 + 1), 'images.height.0'),
+        (lambda index: index['files'].update(size=[10**9]), 'files.offset'),
+    ],
+)
+def test_index_that_cannot_be(packed, change, field):
+    rewrite_index(packed, change)
+    with pytest.raises(FileFormatError) as raised:
         PackReader(packed)
+    assert str(raised.value).startswith(f'{packed}: index: {field}: ')
+
+
+def test_packs_of_mmvlr_0_1_are_read(packed):
+    before = PackReader(packed)
+    rewrite_index(packed, lambda index: index.update(pictures=index.pop('images')))
+    found = PackReader(packed)
+    assert found.names == before.names
+    assert all(np.array_equal(found[name], before[name]) for name in found)
 
 
 def face(value=0, shape=(3, 4, 3), dtype=np.uint8):

@@ -13,6 +13,7 @@ from mmvlr.datasets.storage import ImageError, RecordIOReader, recordio
 from mmvlr.datasets.storage.faces import RecordIOFaces
 from mmvlr.datasets.transforms import read_image
 from mmvlr.registry import DATASETS
+from mmvlr.utils.schema import FileFormatError
 
 MAGIC = struct.pack('<I', 0xCED7230A)
 
@@ -347,7 +348,7 @@ def test_every_truncation_names_the_last_record(tmp_path, last):
         with pytest.raises(ImageError, match=r'train\.rec: record 2 is damaged .the file ends'):
             reader.first_labels(reader.keys)
     path.write_bytes(b'')
-    with pytest.raises(ValueError, match=r'train\.rec is empty'):
+    with pytest.raises(FileFormatError, match=r'train\.rec: empty'):
         RecordIOReader(path)
 
 
@@ -364,18 +365,21 @@ def test_content_too_short_for_its_header(tmp_path):
 @pytest.mark.parametrize(
     ('text', 'message'),
     [
-        ('', r'train\.idx is empty'),
-        ('hello\n', r'train\.idx: expected lines with the number'),
-        ('1\t0\n2\n', r'train\.idx: expected lines with the number'),
+        ('', r'train\.idx: empty'),
+        ('hello\n', r'train\.idx: expected the number'),
+        ('1\t0\n2\n', r'train\.idx: expected the number'),
         ('1\t0\t5\n', 'found 3 numbers'),
         ('1\t0\n1\t8\n', 'record 1 stands in it twice'),
         ('1\t0\n4\t99999999\n', r'record 4 at 99,999,999 lies outside .*train\.rec'),
         ('1\t0\n4\t-8\n', r'record 4 at -8 lies outside'),
+        (f'1\t0\n4\t{2**63 - 1}\n', r'train\.idx: record 4 at 9,223'),
+        (f'1\t0\n4\t{2**63}\n', r'train\.idx: expected the number'),
+        ('-1\t0\n4\t36\n', r'train\.idx: record -1'),
     ],
 )
 def test_damaged_index(rec, text, message):
     rec.with_suffix('.idx').write_text(text)
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(FileFormatError, match=message):
         RecordIOReader(rec)
 
 
@@ -397,13 +401,22 @@ def test_header_record_tells_of_more_than_the_index_has(rec):
     idx = rec.with_suffix('.idx')
     lines = [line for line in idx.read_text().splitlines(True) if not line.startswith('4\t')]
     idx.write_text(''.join(lines))
-    with pytest.raises(ValueError, match=r'lacks 1 of the 8 images .* such as record 4'):
+    with pytest.raises(FileFormatError, match=r'train\.idx: .* 8 images .*record 4 is missing'):
         RecordIOFaces(data_root=str(rec.parent))
 
 
-def test_header_record_that_cannot_be(tmp_path):
-    path = write_records(tmp_path, {0: header(9, 3), 1: header(0)})
-    with pytest.raises(ValueError, match=r'record 0 is a header with \[9.0, 3.0\]'):
+@pytest.mark.parametrize(
+    ('labels', 'told'),
+    [
+        ((9, 3), r'train\.rec: record 0 is a header with \[9.0, 3.0\]'),
+        ((float('inf'), float('inf')), r'train\.rec: record 0 is a header with \[inf, inf\]'),
+        # A list of so many numbers would take 8 TB.
+        ((1e12, 1e12), r'train\.idx: .*record 2 is missing'),
+    ],
+)
+def test_header_record_that_cannot_be(tmp_path, labels, told):
+    path = write_records(tmp_path, {0: header(*labels), 1: header(0)})
+    with pytest.raises(FileFormatError, match=told):
         RecordIOReader(path).image_keys()
 
 

@@ -107,14 +107,14 @@ PAIRS_FILES = [
 def test_damaged_mat(survface_root, file):
     path = survface_root / file
     path.write_bytes(path.read_bytes()[:150])
-    with pytest.raises(ValueError, match=rf'{path.name} is not a readable \.mat file'):
+    with pytest.raises(ValueError, match=rf'{path.name}: not a readable \.mat file'):
         make(survface_root, 'test')
 
 
 @pytest.mark.parametrize('file', PAIRS_FILES)
 def test_mat_of_another_kind(survface_root, file):
     scipy.io.savemat(survface_root / file, {'other': [1]})
-    expected = rf"{Path(file).name} has no variable \w+(_set|_names); it has \['other'\]"
+    expected = rf"{Path(file).name}: no variable \w+(_set|_names); it has \['other'\]"
     with pytest.raises(ValueError, match=expected):
         make(survface_root, 'test')
 

@@ -5,7 +5,7 @@ import pytest
 
 pytest.importorskip('skimage')
 
-from mmvlr.datasets import synthesis
+from mmvlr.datasets import face_space, synthesis
 from mmvlr.datasets.synthesis import (
     MAX_NATIVE_SIZE,
     MIN_NATIVE_SIZE,
@@ -51,7 +51,7 @@ def ruined():
 def test_same_arguments_same_bytes(unrecognizable):
     first = synthesize_face(5, 3, seed=1, unrecognizable=unrecognizable)
     synthesis._person.cache_clear()
-    synthesis._lfw_space.cache_clear()
+    face_space.build_lfw_space.cache_clear()
     again = synthesize_face(
         np.int64(5), np.int32(3), seed=np.uint8(1), unrecognizable=unrecognizable
     )
@@ -190,7 +190,7 @@ def test_a_fractional_person_is_refused():
 
 
 def test_missing_scikit_image_names_the_extra(monkeypatch):
-    synthesis._lfw_space.cache_clear()
+    face_space.build_lfw_space.cache_clear()
     monkeypatch.setitem(sys.modules, 'skimage.data', None)
     with pytest.raises(ImportError, match=r'pip install "mmvlr\[demo\]"'):
         synthesize_face(0, 0)

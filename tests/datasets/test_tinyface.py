@@ -163,7 +163,7 @@ def test_image_that_the_mat_does_not_name_is_counted(tinyface_root, write_face, 
 def test_damaged_mat(tinyface_root, content):
     path = tinyface_root / 'Testing_Set' / 'probe_img_ID_pairs.mat'
     path.write_bytes(path.read_bytes()[:200] if content is None else content)
-    with pytest.raises(ValueError, match=r'probe_img_ID_pairs\.mat is not a readable \.mat file'):
+    with pytest.raises(ValueError, match=r'probe_img_ID_pairs\.mat: not a readable \.mat file'):
         TinyFace(data_root=str(tinyface_root), split='test')
 
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from mmvlr.apis import build_tester, load_config, resolve_num_classes
+from mmvlr.apis import build_tester, build_trainer, load_config, resolve_num_classes
 from mmvlr.datasets import AlignmentRecipe
-from mmvlr.engine.building import prepare, state_alignment
+from mmvlr.engine.building import check_resizing, prepare, state_alignment
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = sorted(
@@ -169,12 +169,61 @@ def test_configs_build_their_model(name):
     from mmvlr.registry import HOOKS, MODELS
 
     config = load_config(ROOT / 'configs' / name)
+    check_resizing(config)
     resolve_num_classes(config, 3)
     with torch.device('meta'):
         model = MODELS.build(config.model)
     build_optim_wrapper(model, config.optim_wrapper)
     for hook in [*config.custom_hooks, *config.default_hooks.values()]:
         HOOKS.build(hook)
+
+
+RESIZE = dict(type='ResizeFace', size=(112, 112))
+
+
+@pytest.mark.parametrize(
+    ('change', 'fields'),
+    [
+        (dict(interpolation='area'), ('interpolation', "'area'", "'bicubic'")),
+        (dict(size=(96, 112)), ('size', '(96, 112)', '(112, 112)')),
+    ],
+)
+@pytest.mark.parametrize('loader', ['train_dataloader', 'ui_dataloader'])
+@pytest.mark.parametrize('build', [build_trainer, build_tester])
+def test_resizing_that_contradicts_the_contract(change, fields, loader, build, tmp_path):
+    """In the pipeline, or in the contract; also where a wrapper holds the pipeline."""
+    inner = dict(type='SyntheticFaces', pipeline=[dict(type='LoadFace'), {**RESIZE, **change}])
+    config = Config(
+        dict(
+            model=dict(type='FaceRecognizer', backbone=dict(type='MobileFaceNet')),
+            **{loader: dict(dataset=dict(type='RepeatDataset', dataset=inner))},
+            test_dataloader=dict(dataset=inner),
+        )
+    )
+    field, found, stated = fields
+    torch.save(dict(state_dict={}), tmp_path / 'x.pth')
+    with pytest.raises(ValueError) as raised:
+        build(config, *[str(tmp_path / 'x.pth')] * (build is build_tester))
+    assert all(
+        told in str(raised.value)
+        for told in (f'ResizeFace.{field}', f'data_preprocessor.{field}', found, stated)
+    )
+    config.model.data_preprocessor = change
+    check_resizing(config)
+
+
+@pytest.mark.parametrize(
+    'pipeline',
+    [
+        [dict(type='ResizeFace', size=(16, 16), interpolation='area'), RESIZE],
+        [dict(RESIZE, type='mmvlr.ResizeFace'), dict(type='PackFace')],
+        # What is not known may change the size.
+        [dict(type='ResizeFace', size=(128, 128)), dict(type='CropOfMyOwn'), len],
+    ],
+)
+def test_resizing_that_agrees_with_the_contract(pipeline):
+    loader = dict(dataset=dict(pipeline=pipeline))
+    check_resizing(Config(dict(model=dict(), train_dataloader=loader, val_dataloader=None)))
 
 
 @pytest.fixture

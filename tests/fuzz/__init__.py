@@ -1,1 +1,1 @@
-"""Malformed files for every reader: see ``python -m tests.fuzz --help`` and docs/reliability.md."""
+"""Malformed files for every reader: see ``python -m tests.fuzz --help`` and docs/files.md."""

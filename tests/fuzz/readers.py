@@ -20,6 +20,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save
 
+from . import data_readers as data
 from .mutations import mutate_bytes, mutate_value
 
 
@@ -282,4 +283,15 @@ READERS = {
     'safetensors': Reader('.safetensors', make_safetensors, read_model),
     'onnx': Reader('.onnx', make_onnx, read_model),
     'table': Reader('.npz', make_table, read_table),
+    'mat': Reader('.mat', data.make_mat, data.read_mat),
+    'landmarks': Reader('.txt', data.make_landmarks, data.read_landmarks),
+    'recordio': Reader('.rec', data.make_recordio, data.read_recordio),
+    'recordio_index': Reader('.idx', data.make_recordio_index, data.read_recordio),
+    'pack': Reader('.pack', data.make_pack, data.read_pack),
+    'bin': Reader('.bin', data.make_bin, data.read_bin),
+    'alignment': Reader('.json', data.make_alignment, data.read_alignment),
+    'alignment_table': Reader('.csv', data.make_alignment_table, data.read_alignment_table),
+    'journal': Reader('.jsonl', data.make_journal, data.read_journal),
+    'notes': Reader('.jsonl', data.make_notes, data.read_notes),
+    'preset': Reader('.json', data.make_preset, data.read_preset),
 }

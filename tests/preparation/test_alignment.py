@@ -1,6 +1,7 @@
 import csv
 import importlib.util
 import json
+from dataclasses import asdict
 
 import cv2
 import numpy as np
@@ -10,11 +11,12 @@ from PIL import Image
 from scipy.optimize import minimize
 from skimage.transform import SimilarityTransform
 
-from mmvlr.datasets.alignment import TEMPLATE, AlignmentRecipe, alignment_of
+from mmvlr.datasets.alignment import COLUMNS, TEMPLATE, AlignmentRecipe, find_alignment
 from mmvlr.datasets.transforms import read_image
 from mmvlr.preparation import Aligner, Detection, FaceDetector, align_face, align_tree
 from mmvlr.preparation.alignment import fallback_face, similarity_transform
 from mmvlr.preparation.detection import main_face, on_square, to_image
+from mmvlr.utils.schema import FileFormatError, FileModel, Text
 from mmvlr.utils.work import Journal, in_order
 
 needs_mtcnn = pytest.mark.skipif(
@@ -255,14 +257,14 @@ def test_without_the_package_the_command_is_named(monkeypatch):
 
 
 @needs_mtcnn
-def test_alignment_of_tells_the_recipe_and_counts(shared, tmp_path):
+def test_find_alignment_tells_the_recipe_and_counts(shared, tmp_path):
     source, out = tmp_path / 'faces', tmp_path / 'aligned'
     for index, face in enumerate([*mugshots(shared, 2), np.zeros((20, 20, 3), np.uint8)]):
         (source / 'a').mkdir(parents=True, exist_ok=True)
         Image.fromarray(face).save(source / 'a' / f'{index}.jpg')
-    assert alignment_of(source) is None
+    assert find_alignment(source) is None
     report = align_tree(source, out)
-    found = alignment_of(out / 'a')
+    found = find_alignment(out / 'a')
     assert (found.root, found.recipe, found.images, found.fallbacks) == (
         out,
         report.recipe,
@@ -270,7 +272,7 @@ def test_alignment_of_tells_the_recipe_and_counts(shared, tmp_path):
         1,
     )
     assert '1 of 3 faces not detected' in found.describe()
-    assert alignment_of(out / 'synthetic') is None
+    assert find_alignment(out / 'synthetic') is None
     two = [out / 'a' / '1.jpg', out / 'a' / '2.jpg']
     assert '1 of 2 faces not detected, cropped instead (50.0%)' in found.describe(two)
     assert '1 are not in alignment.csv' in found.describe([out / 'a' / 'new.jpg'])
@@ -280,14 +282,80 @@ def test_alignment_of_tells_the_recipe_and_counts(shared, tmp_path):
     written = read_image(str(out / 'a' / '1.jpg'))
     assert np.abs(face.astype(int) - written).max() <= 2
 
-    facts = json.loads((out / 'alignment.json').read_text())
-    facts['recipe']['padding'] = 0.5
-    (out / 'alignment.json').write_text(json.dumps(facts))
-    with pytest.raises(ValueError, match=r'alignment.json is damaged .*digest'):
-        alignment_of(out)
-    (out / 'alignment.json').write_text('{')
-    with pytest.raises(ValueError, match=r'alignment.json is damaged'):
-        alignment_of(out)
+
+RECIPE = AlignmentRecipe(detector='a detector 1.0')
+
+
+@pytest.fixture
+def facts(tmp_path):
+    """What ``alignment.json`` holds; call it to write that, with changes."""
+    found = dict(recipe=asdict(RECIPE), digest=RECIPE.digest, name=RECIPE.name)
+    found |= dict(images=2, fallbacks=1, unreadable=0)
+
+    def write(**changes):
+        content = {k: v for k, v in (found | changes).items() if v is not ...}
+        (tmp_path / 'alignment.json').write_text(json.dumps(content))
+
+    write()
+    return write
+
+
+@pytest.mark.parametrize(
+    ('changes', 'field'),
+    [
+        (dict(recipe=asdict(RECIPE) | dict(padding=0.5)), 'digest'),
+        (dict(recipe=asdict(RECIPE) | dict(padding=5)), 'recipe'),
+        (dict(recipe=asdict(RECIPE) | dict(padding='0.25')), 'recipe.padding'),
+        (dict(recipe=asdict(RECIPE) | dict(side=3)), 'recipe.side'),
+        (dict(recipe=[]), 'recipe'),
+        (dict(digest=...), 'digest'),
+        (dict(images=...), 'images'),
+        (dict(images=-1), 'images'),
+        (dict(fallbacks='1'), 'fallbacks'),
+        (dict(more=1), 'more'),
+    ],
+)
+def test_a_damaged_recipe_is_named(facts, tmp_path, changes, field):
+    facts(**changes)
+    with pytest.raises(FileFormatError) as raised:
+        find_alignment(tmp_path)
+    assert str(raised.value).startswith(f'{tmp_path / "alignment.json"}: {field}: ')
+
+
+@pytest.mark.parametrize('key', ['images', 'pictures'])
+def test_recipes_of_mmvlr_0_1_are_read(facts, tmp_path, key):
+    facts(**{'images': ..., key: 7}, name=..., unreadable=...)
+    found = find_alignment(tmp_path)
+    assert (found.images, found.fallbacks, found.recipe) == (7, 1, RECIPE)
+
+
+HEADER = ','.join(COLUMNS)
+POINTS = ',1.5' * 8 + ',,'
+
+
+@pytest.mark.parametrize(
+    ('text', 'place'),
+    [
+        ('', ': columns'),
+        (HEADER.replace('fallback', 'fallen') + '\n', ': columns'),
+        (f'{HEADER}\na.png,0\n', ', line 2: '),
+        (f'{HEADER}\na.png,0,0.9{POINTS},12\nb.png,2,0.9{POINTS},12\n', ', line 3: fallback'),
+        (f'{HEADER}\na.png,0,nan{POINTS},12\n', ', line 2: confidence'),
+        (f'{HEADER}\na.png,0,0.9{POINTS.replace("1.5", "x", 1)},12\n', ', line 2: x1'),
+        (f'{HEADER}\n"a.png,0', ': '),
+        (f'{HEADER}\n\udcff', ': '),
+    ],
+)
+def test_a_damaged_table_is_named(facts, tmp_path, text, place):
+    (tmp_path / 'alignment.csv').write_bytes(text.encode(errors='surrogateescape'))
+    with pytest.raises(FileFormatError) as raised:
+        find_alignment(tmp_path).describe([tmp_path / 'a.png'])
+    assert str(raised.value).startswith(f'{tmp_path / "alignment.csv"}{place}')
+
+
+def test_a_missing_table_is_named(facts, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r'alignment\.csv'):
+        find_alignment(tmp_path).describe([tmp_path / 'a.png'])
 
 
 # Journal and processes ----------------------------------------------------------------------------
@@ -314,12 +382,36 @@ def test_a_journal_of_other_settings_or_damaged_is_an_error(tmp_path):
     Journal(path, dict(side=1), 'name').close()
     with pytest.raises(ValueError, match='side: 1 before, 2 now'):
         Journal(path, dict(side=2), 'name')
-    path.write_text('{"side": 1}\nnot json\n{"name": "a"}\n')
-    with pytest.raises(ValueError, match='journal, line 2 is damaged'):
-        Journal(path, dict(side=1), 'name')
-    path.write_text('what\n')
-    with pytest.raises(ValueError, match='line 1 is damaged'):
-        Journal(path, dict(side=1), 'name')
+
+
+class Scored(FileModel):
+    name: Text
+    score: float
+
+
+@pytest.mark.parametrize(
+    ('text', 'place'),
+    [
+        ('what\n', 'line 1: '),
+        ('[]\n', 'line 1: content: '),
+        ('{"side": 1}\nnot json\n{"name": "a"}\n', 'line 2: '),
+        ('{"side": 1}\n{"name": "a", "score": "1"}\n', 'line 2: score: '),
+        ('{"side": 1}\n{"name": "a", "score": 1}\n{"score": 1}\n', 'line 3: name: '),
+        ('{"side": 1}\n{"name": [], "score": 1}\n', 'line 2: name: '),
+        ('{"side": 1}\n' + '[' * 9999 + '\n', 'line 2: '),
+    ],
+)
+@pytest.mark.parametrize('model', [dict(entry=Scored), {}])
+def test_a_damaged_journal_is_named(tmp_path, text, place, model):
+    path = tmp_path / 'journal'
+    path.write_text(text)
+    if not model and 'score:' in place:
+        Journal(path, dict(side=1), 'name').close()
+        return
+    with pytest.raises(FileFormatError) as raised:
+        Journal(path, dict(side=1), 'name', **model)
+    assert str(raised.value).startswith(f'{path}, {place}')
+    assert path.read_text() == text
 
 
 def test_results_come_in_order_and_on_one_thread():

@@ -434,9 +434,10 @@ def test_damaged_label_files(tinyface_root, write_pairs):
     names = ['11_2.jpg', '11_2.jpg']
     write_pairs(test / 'probe_img_ID_pairs.mat', 'probe', names, [11, 12])
     (found,) = problems('tinyface', tinyface_root).values()
-    assert found[0].startswith('Testing_Set/gallery_match_img_ID_pairs.mat: is not a readable .mat')
+    assert found[0].startswith('Testing_Set/gallery_match_img_ID_pairs.mat: not a readable .mat')
     assert found[1] == (
-        'Testing_Set/probe_img_ID_pairs.mat: gives 11_2.jpg two identities, 11 and 12'
+        'Testing_Set/probe_img_ID_pairs.mat: probe_ids: gives 11_2.jpg two identities, 11 and 12; '
+        'unpack the archive again'
     )
 
 

@@ -10,13 +10,12 @@ import scipy.signal
 
 from mmvlr.datasets.synthesis import synthesize_face
 from mmvlr.datasets.transforms import JPEGFace, NoiseFace
-from mmvlr.datasets.transforms.degradation import PRESETS
+from mmvlr.datasets.transforms.presets import PRESETS
+from mmvlr.preparation.degradation_fitting import degrade_faces, fit_preset
 from mmvlr.preparation.degradation_statistics import (
     DegradationStatistics,
     blockiness,
-    degrade_faces,
     distance,
-    fit_preset,
     luminance,
     measure_faces,
     noise_level,

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmvlr.datasets import alignment_of
+from mmvlr.datasets import find_alignment
 from mmvlr.datasets.alignment import FOUR_POINTS, TEMPLATE
 from mmvlr.preparation import align_tree
 from mmvlr.preparation.alignment import align_face
@@ -56,6 +56,7 @@ def test_corners_of_the_mouth_are_ordered_too(tmp_path):
         (['a 1 2 3 4 5 6 7 8', 'b 1 2 3 4 5 6 7 x'], 'line 2'),
         (['a 1 2 3 4 5 6 7 nan'], 'line 1'),
         (['a 1 2 3 4 5 6 7 8', 'A.jpg 1 2 3 4 5 6 7 9'], r'line 2: A\.jpg'),
+        (['a 1 2 3 4 5 6 7 8', '/ 1 2 3 4 5 6 7 9'], 'line 2'),
         (['# nothing'], 'names no image'),
     ],
 )
@@ -122,7 +123,7 @@ def test_tree(archive, tmp_path, monkeypatch):
         np.testing.assert_array_equal(np.asarray(image), expected)
     rows = list(csv.DictReader((out / 'alignment.csv').open()))
     assert [rows[0][f'{axis}4'] for axis in 'xy'] == ['46.000', '80.000'] and rows[0]['x5'] == ''
-    found = alignment_of(out)
+    found = find_alignment(out)
     assert found.recipe.name == recipe.name and 'landmarks' in found.describe()
     # Another list is another recipe, and its results are not taken for those of this one.
     write(path, '001_frontal 30 40 60 38 45 60 46 81')

@@ -8,16 +8,13 @@ import pytest
 from PIL import Image
 
 from mmvlr.datasets import UIFaces
-from mmvlr.preparation.ui_building import (
-    UIFilter,
-    UISearch,
-    build_ui_set,
+from mmvlr.preparation.people_layouts import natural_key, scan_people
+from mmvlr.preparation.ui_building import UIFilter, UISearch, build_ui_set
+from mmvlr.preparation.ui_filtering import (
     crop_box,
-    natural_key,
-    near_duplicates,
-    scan_people,
-    thumbnail,
-    unrecognizable_cluster,
+    find_near_duplicates,
+    find_unrecognizable,
+    make_thumbnail,
 )
 
 needs_mtcnn = pytest.mark.skipif(
@@ -171,9 +168,9 @@ def test_thumbnails_correlate_as_numpy_says():
     for a in range(3):
         for b in range(3):
             expected = np.corrcoef(gray[a].ravel(), gray[b].ravel())[0, 1]
-            found = thumbnail(faces[a]) @ thumbnail(faces[b])
+            found = make_thumbnail(faces[a]) @ make_thumbnail(faces[b])
             assert found == pytest.approx(expected, abs=0.02)
-    assert not thumbnail(np.full((9, 9, 3), 80, np.uint8)).any()
+    assert not make_thumbnail(np.full((9, 9, 3), 80, np.uint8)).any()
 
 
 def test_near_duplicates_are_those_of_a_kept_face():
@@ -183,9 +180,9 @@ def test_near_duplicates_are_those_of_a_kept_face():
     # Each turns by 20 degrees: the third is near the second, which is dropped, not the first. The
     # last is near the first alone.
     degrees = [0, 20, 40, 60, 61, 2]
-    marks = near_duplicates([at(angle) for angle in degrees], np.cos(np.radians(30)))
+    marks = find_near_duplicates([at(angle) for angle in degrees], np.cos(np.radians(30)))
     assert marks.tolist() == [False, True, False, True, True, True]
-    assert near_duplicates([], 0.9).tolist() == []
+    assert find_near_duplicates([], 0.9).tolist() == []
 
 
 def test_the_largest_cluster_is_found():
@@ -194,12 +191,12 @@ def test_the_largest_cluster_is_found():
     people = [centers[1 + i % 7] + 0.05 * rng.standard_normal(32) for i in range(28)]
     unrecognizable = [centers[0] + 0.05 * rng.standard_normal(32) for _ in range(12)]
     embeddings = np.array(people[:14] + unrecognizable + people[14:]) * 40
-    inside, sizes = unrecognizable_cluster(embeddings, 0.5)
+    inside, sizes = find_unrecognizable(embeddings, 0.5)
     assert np.flatnonzero(inside).tolist() == list(range(14, 26))
     assert sizes == [12] + [4] * 7
-    assert unrecognizable_cluster(embeddings[:1], 0.5)[0].tolist() == [True]
+    assert find_unrecognizable(embeddings[:1], 0.5)[0].tolist() == [True]
     with pytest.raises(ValueError, match='tighter limits'):
-        unrecognizable_cluster(np.ones((20_001, 2)), 0.5)
+        find_unrecognizable(np.ones((20_001, 2)), 0.5)
 
 
 @pytest.mark.parametrize('change', [dict(every=0), dict(min_size=9, max_size=8)])

@@ -16,7 +16,7 @@ import scipy.io
 from PIL import Image
 
 from mmvlr.datasets import TinyFace
-from mmvlr.datasets.alignment import alignment_of
+from mmvlr.datasets.alignment import find_alignment
 
 pytestmark = [
     pytest.mark.slow,
@@ -142,7 +142,7 @@ def test_the_result_stands_in_for_the_source(source, tmp_path, tool, capsys):
     assert 'Testing_Set/Gallery_Distractor/wall.PNG' in fallbacks
     assert len(fallbacks) <= 3
     facts = json.loads((out / 'alignment.json').read_text())
-    found = alignment_of(out)
+    found = find_alignment(out)
     assert (facts['images'], facts['fallbacks']) == (10, len(fallbacks))
     assert (found.recipe.digest, found.fallbacks) == (facts['digest'], len(fallbacks))
     assert f'{len(fallbacks)} without a detected face' in printed

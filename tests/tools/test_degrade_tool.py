@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from mmvlr.datasets.transforms import read_image
-from mmvlr.datasets.transforms.degradation import PRESETS
+from mmvlr.datasets.transforms.presets import PRESETS
 from mmvlr.utils.outputs import NOTES_FILE
 
 
@@ -187,6 +187,10 @@ def test_errors(run, source, tmp_path):
     (tmp_path / 'foreign' / 'degradation.json').write_text('{')
     run(source, tmp_path / 'broken', *preset)
     (tmp_path / 'broken' / 'degradation.json').write_text('{')
+    run(source, tmp_path / 'odd', *preset)
+    record = json.loads((tmp_path / 'odd' / 'degradation.json').read_text())
+    record['settings']['seed'] = 'zero'
+    (tmp_path / 'odd' / 'degradation.json').write_text(json.dumps(record))
     for arguments, message in (
         ([source, source, *preset], 'must not lie in one another'),
         ([source, source / 'lr', *preset], 'must not lie in one another'),
@@ -196,7 +200,8 @@ def test_errors(run, source, tmp_path):
         ([source, tmp_path / 'lr', '--preset', 'tiny'], "no preset 'tiny'"),
         ([source, tmp_path / 'full', *preset], 'full holds other files'),
         ([source, tmp_path / 'foreign', *preset], 'foreign holds other files'),
-        ([source, tmp_path / 'broken', *preset], 'degradation.json is damaged'),
+        ([source, tmp_path / 'broken', *preset], 'degradation.json: '),
+        ([source, tmp_path / 'odd', *preset], 'degradation.json: settings.seed: '),
         ([tmp_path / 'torn', tmp_path / 'lr', *preset], 'all images are damaged'),
     ):
         code, _, errors = run(*arguments)

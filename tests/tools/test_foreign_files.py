@@ -92,7 +92,7 @@ from mmvlr.preparation import ui_building as u
 class Find:
     def __init__(self, src, search): self.src = src
     def __call__(self, name):
-        return dict(source=name, stamp=u.stamp_of(self.src / name), faces=[[2, 2, 18, 18, 1.0]])
+        return dict(source=name, stamp=u.read_stamp(self.src / name), faces=[[2, 2, 18, 18, 1.0]])
 u._FindFaces, u.detector_version = Find, lambda: 'none'
 """
 ALIGN_NONE = """

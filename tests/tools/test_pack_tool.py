@@ -172,7 +172,7 @@ def test_verify(main, people, tmp_path, capsys):
     assert '2 damaged' in found.out
     out.write_bytes(content[:-5])
     assert main(['--verify', str(out)]) == 1
-    assert 'is truncated' in capsys.readouterr().err
+    assert 'truncated' in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import argparse
 import errno
+import json
 import os
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from mmvlr.utils.command import output_file, output_folder, tell_write_errors
 from mmvlr.utils.compat import AtomicLocalBackend
 from mmvlr.utils.locks import LockedError, locked
 from mmvlr.utils.outputs import NOTES_FILE, OutputFolder
+from mmvlr.utils.schema import FileFormatError
 
 
 def write(folder, *names):
@@ -71,6 +73,21 @@ def test_foreign_notes_stay(tmp_path, content):
         pass
     assert (tmp_path / NOTES_FILE).read_text() == content
     assert listed(tmp_path) == {NOTES_FILE}
+
+
+@pytest.mark.parametrize('name', ['../mine', '/mine', 'a/../../mine', '', '.', 'a/', 'a\0b', 7])
+def test_notes_of_files_elsewhere_are_refused(tmp_path, name):
+    """What is noted is removed: it must lie in the folder."""
+    write(tmp_path, 'mine')
+    out = tmp_path / 'out'
+    with OutputFolder(out, 'a') as output:
+        output.claim(['one'])
+    with (out / NOTES_FILE).open('a') as file:
+        file.write(json.dumps(dict(file=name, tool='a')) + '\n')
+    with pytest.raises(FileFormatError) as raised, OutputFolder(out, 'a') as output:
+        output.remove()
+    assert str(raised.value).startswith(f'{out / NOTES_FILE}, line 3: file: ')
+    assert (tmp_path / 'mine').exists()
 
 
 def work_dir(folder, **more):

@@ -10,7 +10,7 @@ import torch
 from mmvlr.evaluation import FaceTable
 from mmvlr.evaluation.functional import open_set_identification
 from mmvlr.identification import Gallery, MeanTemplate
-from mmvlr.preparation.ui_building import unrecognizable_cluster
+from mmvlr.preparation.ui_filtering import find_unrecognizable
 from mmvlr.utils.vectors import unit_rows
 
 SCALES = (1e-45, 1e-30, 1e-12, 1.0, 50.0, 1e12, 1e25, 1e38)
@@ -99,7 +99,7 @@ def open_set_thresholds(rows):
     [
         lambda rows: FaceTable(rows, ['probe'] * len(rows), range(len(rows))).unit.numpy(),
         lambda rows: MeanTemplate()(rows),
-        lambda rows: unrecognizable_cluster(rows, 0.5)[0],
+        lambda rows: find_unrecognizable(rows, 0.5)[0],
         gallery_similarities,
         open_set_thresholds,
     ],

@@ -5,14 +5,12 @@ ui_root = __import__('os').environ.get('UI_ROOT') or 'data/ui'
 load = dict(type='LoadFace')
 resize = dict(type='ResizeFace', size=(112, 112), interpolation='bicubic')
 pack = dict(type='PackFace')
-train_pipeline = [
-    load,
-    resize,
+augmentation = [
     dict(type='FlipFace', prob=0.5),
     dict(type='RotateFace', degrees=10),
     dict(type='RescaleFace', sizes=(64, 100)),
-    pack,
 ]
+train_pipeline = [load, resize, *augmentation, pack]
 test_pipeline = [load, resize, pack]
 degraded_pipeline = [load, dict(type='DegradeFace'), resize, pack]
 
@@ -27,6 +25,12 @@ train_dataloader = dict(
     sampler=dict(type='DefaultSampler', shuffle=True),
     dataset=dict(pipeline=train_pipeline),
     **collate,
+)
+# Merged into train_dataloader by the `_batched` configs, for packed data: batches are resized and
+# augmented on the device. All other loaders keep transforming one by one.
+batched = dict(
+    collate_fn=dict(type='mmvlr.native_collate'),
+    dataset=dict(pipeline=[load, dict(type='PackNativeFace', transforms=augmentation)]),
 )
 val_dataloader = dict(
     persistent_workers=True,

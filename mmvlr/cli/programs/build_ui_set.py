@@ -23,9 +23,9 @@ from torch.utils.data import DataLoader
 from mmvlr.apis import load_config
 from mmvlr.datasets import NO_IDENTITY, FaceDataset, face_collate
 from mmvlr.engine import extract_predictions
+from mmvlr.preparation.people_layouts import LAYOUTS
 from mmvlr.preparation.ui_building import (
     FACES_FOLDER,
-    LAYOUTS,
     MANIFEST_FILE,
     SHEET_FILE,
     UIFilter,

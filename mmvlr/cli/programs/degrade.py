@@ -23,14 +23,29 @@ from rich.progress import track
 
 from mmvlr.datasets.finding import Tree
 from mmvlr.datasets.transforms import ImageError, VLRDegradation, read_image
-from mmvlr.datasets.transforms.degradation import PRESETS
+from mmvlr.datasets.transforms.presets import PRESETS
 from mmvlr.preparation.degradation_statistics import require_images
 from mmvlr.utils.command import describe
 from mmvlr.utils.io import write_atomic
 from mmvlr.utils.outputs import OutputFolder
+from mmvlr.utils.schema import FileModel, Text, read_json
 from mmvlr.version import __version__
 
 RECORD = 'degradation.json'
+
+
+class _Settings(FileModel):
+    source: Text
+    parameters: dict[str, dict[str, Any]]
+    seed: int
+    copies: int
+    suffix: str
+
+
+class _Record(FileModel):
+    settings: _Settings
+    mmvlr: str
+
 
 #: How a suffix is written. A preset compresses already, so JPEG here loses as little as it can.
 FORMATS = dict(
@@ -65,7 +80,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     return args
 
 
-def rng_of(seed: int, name: str, copy: int) -> np.random.Generator:
+def make_rng(seed: int, name: str, copy: int) -> np.random.Generator:
     """Return the generator of one image.
 
     Args:
@@ -101,7 +116,8 @@ def record_settings(output: OutputFolder, settings: dict[str, Any]) -> None:
     """Record the settings in a folder, or see that those recorded there are the same.
 
     Raises:
-        ValueError: They differ, or the record is damaged.
+        ValueError: They differ.
+        FileFormatError: The record is damaged.
         FileExistsError: The record is not by mmvlr.
     """
     record = output.folder / RECORD
@@ -109,11 +125,8 @@ def record_settings(output: OutputFolder, settings: dict[str, Any]) -> None:
     # As JSON gives them back: tuples become lists.
     settings = json.loads(json.dumps(settings))
     if record.is_file():
-        try:
-            found = json.loads(record.read_text(encoding='utf-8'))['settings']
-            different = [key for key in settings if found.get(key) != settings[key]]
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f'{record} is damaged ({error}); choose an empty OUT') from error
+        found = read_json(record, _Record, 'choose an empty OUT').settings.model_dump()
+        different = [key for key in settings if found[key] != settings[key]]
         if different:
             raise ValueError(
                 f'{record}: this folder was made with other settings ({", ".join(different)}); '
@@ -180,7 +193,7 @@ def _degrade(
         except ImageError as error:
             damaged[source] = str(error)
             continue
-        results = degrade(dict(img=image, rng=rng_of(args.seed, source, copy)))
+        results = degrade(dict(img=image, rng=make_rng(args.seed, source, copy)))
         face = Image.fromarray(results['img'])
         write_atomic(out / output, lambda file, f=face: f.save(file, **FORMATS[args.suffix]))
         counts['written'] += 1

@@ -23,12 +23,11 @@ from rich.console import Console
 from rich.progress import Progress, track
 
 from mmvlr.datasets.transforms import ImageError, read_image, resize
-from mmvlr.datasets.transforms.degradation import read_preset
+from mmvlr.datasets.transforms.presets import read_preset
+from mmvlr.preparation.degradation_fitting import degrade_faces, fit_preset
 from mmvlr.preparation.degradation_statistics import (
     DegradationStatistics,
-    degrade_faces,
     distance,
-    fit_preset,
     measure_faces,
     require_images,
 )

@@ -11,9 +11,13 @@ from typing import Any
 
 import numpy as np
 
+from mmvlr.utils.schema import FileFormatError
+from mmvlr.utils.text import is_number
+
 from .decoding import ImageError, decode_image
 
 SUFFIX = '.bin'
+_REMEDY = 'get the file again'
 
 
 def _encode_latin1(text: str, encoding: str) -> bytes:
@@ -64,7 +68,7 @@ class BinReader:
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: It is damaged, asks for code, or holds something else.
+        FileFormatError: It is damaged, asks for code, or holds something else.
     """
 
     def __init__(self, path: str | Path):
@@ -74,23 +78,24 @@ class BinReader:
                 # Files of Python 2 hold images as text.
                 content = _RestrictedUnpickler(file, encoding='bytes').load()
             except _RefusedError as error:
-                raise ValueError(f'{self.path} is refused: {error}; do not trust it') from error
+                raise FileFormatError(self.path, f'refused: {error}', 'do not trust it') from error
             except Exception as error:  # a damaged pickle raises a dozen types
-                kind = 'is truncated' if isinstance(error, EOFError) else 'cannot be read'
-                raise ValueError(f'{self.path} {kind}: {error}; get the file again') from error
+                kind = 'truncated' if isinstance(error, EOFError) else 'cannot be read'
+                raise FileFormatError(self.path, f'{kind}: {error}', _REMEDY) from error
         if not isinstance(content, tuple | list) or len(content) != 2:
-            raise ValueError(f'{self.path} holds {type(content).__name__}; expected (images, same)')
+            told = f'holds {type(content).__name__}; expected (images, same)'
+            raise FileFormatError(self.path, told, _REMEDY)
         images, same = (list(part) if np.iterable(part) else [part] for part in content)
         same = [
             flag.item() if np.size(flag) == 1 and hasattr(flag, 'item') else flag for flag in same
         ]
         for number, flag in enumerate(same):
             if not isinstance(flag, bool | np.bool_ | int | np.integer) or flag not in (0, 1):
-                raise ValueError(f'{self.path}: same[{number}] is {flag!r}, not true or false')
+                told = f'same[{number}] is {flag!r:.99}, not true or false'
+                raise FileFormatError(self.path, told, _REMEDY)
         if not same or len(images) != 2 * len(same):
-            raise ValueError(
-                f'{self.path}: {len(images):,} images for {len(same):,} pairs; expected two a pair'
-            )
+            told = f'{len(images):,} images for {len(same):,} pairs; expected two a pair'
+            raise FileFormatError(self.path, told, _REMEDY)
         self.encoded = [self._bytes(number, item) for number, item in enumerate(images)]
         self.same = np.array(same, bool)
 
@@ -131,6 +136,6 @@ class BinReader:
             KeyError: There is no such image.
             ImageError: It is damaged.
         """
-        if not (name.isascii() and name.isdecimal() and int(name) < len(self)):
+        if not (is_number(name) and int(name) < len(self)):
             raise KeyError(f'{self.path} has no image {name}')
         return decode_image(self.encoded[int(name)], f'{self.path}: image {name}')

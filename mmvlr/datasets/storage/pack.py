@@ -26,16 +26,18 @@ Names are paths below the packed folder, with ``/``. Other files are label files
 import json
 import struct
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import AliasChoices, Field, model_validator
 
 from mmvlr.utils.io import write_atomic
+from mmvlr.utils.schema import Count, FileFormatError, FileModel, Texts, check_format, parse_json
 
-from .decoding import ImageError
+from .decoding import MAX_PIXELS, ImageError
 
 SUFFIX = '.pack'
 MAGIC = b'MMVLRPAK'
@@ -43,6 +45,43 @@ VERSION = 1
 _FACTS = struct.Struct('<8sIQQI')
 _CRC = struct.Struct('<I')
 HEADER_BYTES = _FACTS.size + _CRC.size
+
+
+_REMEDY = 'copy it or pack the folder again (mmvlr pack)'
+
+
+class _Contents(FileModel):
+    name: Texts
+    offset: list[Count]
+    crc32: list[Annotated[int, Field(ge=0, lt=2**32)]]
+
+    @model_validator(mode='after')
+    def _check_lengths(self) -> '_Contents':
+        for key, values in self:
+            if len(values) != len(self.name):
+                raise ValueError(f'{len(self.name)} names but {len(values)} entries of {key}')
+        if len(set(self.name)) < len(self.name):
+            raise ValueError('a name comes twice')
+        return self
+
+
+_Side = Annotated[int, Field(ge=1, le=MAX_PIXELS)]
+
+
+class _Images(_Contents):
+    height: list[_Side]
+    width: list[_Side]
+
+
+class _Files(_Contents):
+    size: list[Count]
+
+
+class _Index(FileModel):
+    # Packs of mmvlr 0.1 call them pictures.
+    images: Annotated[_Images, Field(validation_alias=AliasChoices('images', 'pictures'))]
+    files: _Files
+    folders: Texts
 
 
 def write_pack(
@@ -128,7 +167,8 @@ class PackReader:
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: It is no pack, truncated, damaged outside its images, or of a later version.
+        FileFormatError: It is no pack, truncated, damaged outside its images, or of a later
+            version.
     """
 
     def __init__(self, path: str | Path):
@@ -137,65 +177,58 @@ class PackReader:
         mapped = np.memmap(self.path, mode='r', dtype=np.uint8)
         # A plain array: slicing a memmap costs ten times as much.
         self._bytes = np.asarray(mapped)
-        try:
-            self._fill(json.loads(index))
-        except (KeyError, TypeError, ValueError, OverflowError) as error:
-            raise ValueError(
-                f'{self.path}: the index is not that of a pack ({error}); pack the folder again'
-            ) from error
+        self._fill(parse_json(index, _Index, f'{self.path}: index', _REMEDY))
 
     def _read_index(self) -> bytes:
-        again = 'copy it or pack the folder again'
         size = self.path.stat().st_size
         with self.path.open('rb') as file:
             header = file.read(HEADER_BYTES)
             if header[: len(MAGIC)] != MAGIC[: len(header)] or not header:
-                raise ValueError(
-                    f'{self.path} is no pack: it does not start with {MAGIC.decode()}; make one '
-                    'with tools/dataset_converters/pack.py'
+                raise FileFormatError(
+                    self.path, f'no pack: it does not start with {MAGIC.decode()}', _REMEDY
                 )
             if len(header) < HEADER_BYTES:
-                raise ValueError(f'{self.path} is truncated inside its header; {again}')
+                raise FileFormatError(self.path, 'truncated inside its header', _REMEDY)
             facts = header[: _FACTS.size]
             if _CRC.unpack(header[_FACTS.size :])[0] != zlib.crc32(facts):
-                raise ValueError(f'{self.path}: the header is damaged (CRC32); {again}')
+                raise FileFormatError(self.path, 'the header is damaged (CRC32)', _REMEDY)
             _, version, offset, length, crc = _FACTS.unpack(facts)
-            if version != VERSION:
-                raise ValueError(
-                    f'{self.path} has version {version} of the format, and this mmvlr reads '
-                    f'version {VERSION}; install a later mmvlr, or pack the folder again'
-                )
+            check_format(self.path, SUFFIX, SUFFIX, version, (VERSION,), _REMEDY)
             if size != offset + length:
                 kind = 'truncated' if size < offset + length else 'longer than it should be'
-                raise ValueError(
-                    f'{self.path} is {kind}: {size:,} bytes of {offset + length:,}; {again}'
-                )
+                told = f'{kind}: {size:,} bytes of {offset + length:,}'
+                raise FileFormatError(self.path, told, _REMEDY)
             file.seek(offset)
             index = file.read(length)
         if zlib.crc32(index) != crc:
-            raise ValueError(f'{self.path}: the index is damaged (CRC32); {again}')
+            raise FileFormatError(self.path, 'the index is damaged (CRC32)', _REMEDY)
         self._end = offset
         return index
 
-    def _fill(self, index: dict) -> None:
-        # Packs of mmvlr 0.1 call them pictures.
-        images, files = index.get('images') or index['pictures'], index['files']
-        self._names: list[str] = images['name']
-        height, width = (_numbers(images, key) for key in ('height', 'width'))
-        if (height < 1).any():
-            raise ValueError('an image without a height')
-        self._shape = [(h, w, 3) for h, w in zip(height.tolist(), width.tolist(), strict=True)]
+    def _fill(self, index: '_Index') -> None:
+        images, files = index.images, index.files
+        self._names: list[str] = images.name
+        self._shape = [(h, w, 3) for h, w in zip(images.height, images.width, strict=True)]
         self._row = {name: row for row, name in enumerate(self._names)}
-        self._file_row = {name: row for row, name in enumerate(files['name'])}
-        self._folders: list[str] = index['folders']
-        self._span = _spans(_numbers(images, 'offset'), 3 * height * width, self._end)
-        self._file_span = _spans(
-            _numbers(files, 'offset'), _numbers(files, 'size'), self._end, least=0
-        )
-        self._crc = _numbers(images, 'crc32').tolist()
-        self._file_crc = _numbers(files, 'crc32').tolist()
+        self._file_row = {name: row for row, name in enumerate(files.name)}
+        self._folders: list[str] = index.folders
+        sizes = [3 * height * width for height, width, _ in self._shape]
+        self._span = self._find_spans('images', images.offset, sizes)
+        self._file_span = self._find_spans('files', files.offset, files.size)
+        self._crc, self._file_crc = images.crc32, files.crc32
         #: Has the image's checksum been compared?
         self._compared = bytearray(len(self._names))
+
+    def _find_spans(
+        self, which: str, start: Sequence[int], sizes: Sequence[int]
+    ) -> list[tuple[int, int]]:
+        """Return first byte and end of contents."""
+        spans = [(first, first + size) for first, size in zip(start, sizes, strict=True)]
+        if any(first < HEADER_BYTES or end > self._end for first, end in spans):
+            raise FileFormatError(
+                f'{self.path}: index', f'{which}.offset: a content lies outside the file', _REMEDY
+            )
+        return spans
 
     def __reduce__(self) -> tuple:
         return type(self), (str(self.path),)
@@ -300,19 +333,3 @@ class PackReader:
         for name in self._folders:
             tree.setdefault(name, {})
         return {folder: list(inside) for folder, inside in tree.items()}
-
-
-def _numbers(columns: dict[str, list], key: str) -> np.ndarray:
-    """Return a column as (N,) int64."""
-    values = np.array(columns[key], np.int64).reshape(-1)
-    if len(values) != len(columns['name']):
-        raise ValueError(f'{len(columns["name"])} names but {len(values)} entries of {key}')
-    return values
-
-
-def _spans(start: np.ndarray, sizes: np.ndarray, end: int, least: int = 1) -> list[tuple[int, int]]:
-    """Return first byte and end of contents that start at ``start``."""
-    stop = start + sizes
-    if ((start < HEADER_BYTES) | (sizes < least) | (stop > end)).any():
-        raise ValueError('a content lies outside the file')
-    return list(zip(start.tolist(), stop.tolist(), strict=True))

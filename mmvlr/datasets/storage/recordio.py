@@ -22,6 +22,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from mmvlr.utils.schema import FileFormatError
+from mmvlr.utils.text import is_number
+
 from .decoding import ImageError, decode_image
 
 SUFFIX = '.rec'
@@ -34,6 +37,7 @@ _LENGTH = (1 << 29) - 1
 _MAGIC_BYTES = struct.pack('<I', MAGIC)
 #: Records whose labels are read at once.
 _CHUNK = 1 << 16
+_REMEDY = 'get both files again'
 
 
 class Record(NamedTuple):
@@ -63,7 +67,7 @@ class RecordIOReader:
 
     Raises:
         FileNotFoundError: One of the files is missing.
-        ValueError: The index is damaged, empty, or points outside the .rec file.
+        FileFormatError: The index is damaged, empty, or points outside the .rec file.
     """
 
     def __init__(self, rec: str | Path, idx: str | Path | None = None):
@@ -75,7 +79,7 @@ class RecordIOReader:
             )
         self._size = self.path.stat().st_size
         if not self._size:
-            raise ValueError(f'{self.path} is empty; get the file again')
+            raise FileFormatError(self.path, 'empty', _REMEDY)
         with self.path.open('rb') as file:
             self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         keys, offsets = self._read_index()
@@ -85,30 +89,30 @@ class RecordIOReader:
         self._offsets = offsets[order]
         twice = np.flatnonzero(np.diff(self.keys) == 0)
         if len(twice):
-            raise ValueError(f'{self.idx}: record {self.keys[twice[0]]} stands in it twice')
-        outside = (self._offsets < 0) | (self._offsets + _PART.size > self._size)
+            told = f'record {self.keys[twice[0]]} stands in it twice'
+            raise FileFormatError(self.idx, told, _REMEDY)
+        if self.keys[0] < 0:
+            raise FileFormatError(self.idx, f'record {self.keys[0]}: below 0', _REMEDY)
+        outside = (self._offsets < 0) | (self._offsets > self._size - _PART.size)
         if outside.any():
             worst = np.flatnonzero(outside)[0]
-            raise ValueError(
-                f'{self.idx}: record {self.keys[worst]} at {self._offsets[worst]:,} lies outside '
-                f'{self.path} with its {self._size:,} bytes; the files are truncated or do not '
-                'belong together'
+            told = (
+                f'record {self.keys[worst]} at {self._offsets[worst]:,} lies outside {self.path} '
+                f'with its {self._size:,} bytes: truncated, or of another file'
             )
+            raise FileFormatError(self.idx, told, _REMEDY)
 
     def _read_index(self) -> tuple[np.ndarray, np.ndarray]:
         if not self.idx.stat().st_size:
-            raise ValueError(f'{self.idx} is empty; get the file again')
+            raise FileFormatError(self.idx, 'empty', _REMEDY)
+        expected = 'expected the number and offset of a record in a line'
         try:
             table = np.loadtxt(self.idx, dtype=np.int64, ndmin=2, comments=None)
         except ValueError as error:
-            raise ValueError(
-                f'{self.idx}: expected lines with the number and offset of a record ({error})'
-            ) from error
-        if table.shape[1] != 2:
-            raise ValueError(
-                f'{self.idx}: expected the number and offset of a record in a line, found '
-                f'{table.shape[1]} numbers'
-            )
+            raise FileFormatError(self.idx, f'{expected} ({error})', _REMEDY) from error
+        if table.shape[1] != 2 or not len(table):
+            told = f'{expected}, found {table.shape[1]} numbers'
+            raise FileFormatError(self.idx, told, _REMEDY)
         return table[:, 0], table[:, 1]
 
     def __reduce__(self) -> tuple:
@@ -171,7 +175,7 @@ class RecordIOReader:
             KeyError: There is no such record.
             ImageError: The record or its image is damaged.
         """
-        if not (name.isascii() and name.isdecimal()):
+        if not is_number(name):
             raise KeyError(f'{self.path} has no record {name}')
         return decode_image(self[int(name)].content, f'{self.path}: record {name}')
 
@@ -187,24 +191,30 @@ class RecordIOReader:
         """Return the numbers of the records that hold images, ascending.
 
         Raises:
-            ValueError: Record 0 is a header, and the index lacks records that it tells of.
+            FileFormatError: Record 0 is a header, and the index lacks records that it tells of.
         """
         if self.keys[0] != 0 or not self._is_header(0):
             return self.keys
         labels = self[0].labels
-        if len(labels) < 2 or not 1 < labels[0] <= labels[1]:
-            raise ValueError(
-                f'{self.path}: record 0 is a header with {labels.tolist()}; expected the first '
-                'record behind the images and the first behind the people'
+        if len(labels) < 2 or not 1 < labels[0] <= labels[1] < np.inf:
+            raise FileFormatError(
+                self.path,
+                f'record 0 is a header with {labels.tolist()[:3]}; expected the first record '
+                'behind the images and the first behind the people',
+                _REMEDY,
             )
-        wanted = np.arange(1, int(labels[0]))
-        missing = np.setdiff1d(wanted, self.keys, assume_unique=True)
-        if len(missing):
-            raise ValueError(
-                f'{self.idx} lacks {len(missing):,} of the {len(wanted):,} images that record 0 '
-                f'of {self.path} tells of, such as record {missing[0]}; get both files again'
+        count = int(labels[0]) - 1
+        found = self.keys[1 : count + 1]
+        if len(found) < count or found[-1] != count:
+            # Ascending and none twice: the first one that is not at its place is missing.
+            wrong = np.flatnonzero(found != np.arange(1, len(found) + 1))
+            first = wrong[0] + 1 if len(wrong) else len(found) + 1
+            told = (
+                f'not all of the {count:,} images that record 0 of {self.path} tells of: record '
+                f'{first} is missing'
             )
-        return wanted
+            raise FileFormatError(self.idx, told, _REMEDY)
+        return found
 
     def _is_header(self, key: int) -> bool:
         """Say whether a record has an array of labels and no image."""

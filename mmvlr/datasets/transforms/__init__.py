@@ -1,6 +1,7 @@
 """Transforms of one face, from file to tensor."""
 
 from ..storage import ImageError
+from .base import BaseTransform
 from .degradation import (
     BlurFace,
     DegradeFace,
@@ -11,13 +12,14 @@ from .degradation import (
     NoiseFace,
     ShrinkFace,
     ToneFace,
-    VLRDegradation,
 )
 from .formatting import PackFace, PackNativeFace, native_collate
 from .geometric import DownsampleFace, FlipFace, RescaleFace, ResizeFace, RotateFace, resize
 from .loading import LoadFace, read_image
+from .presets import VLRDegradation
 
 __all__ = [
+    'BaseTransform',
     'BlurFace',
     'DegradeFace',
     'DownUpFace',

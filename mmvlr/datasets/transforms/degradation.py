@@ -1,34 +1,30 @@
 """Random loss of quality, as optics, sensors and codecs cause it.
 
 ``DegradeFace`` is the short form: blur, shrink, noise. The other transforms are the steps of a
-camera one by one, and ``VLRDegradation`` chains them: what a high-resolution face would look like
-in a very-low-resolution set. All draw from ``results['rng']``.
+camera one by one; ``VLRDegradation`` in :mod:`.presets` chains them. All draw from
+``results['rng']``.
 """
 
 import io
-import json
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
-from mmcv.transforms import BaseTransform
 from PIL import Image
 
 from mmvlr.registry import TRANSFORMS
 
+from .base import BaseTransform
 from .geometric import resize
-
-#: Kernels of downsampling. ``area`` averages exactly what a pixel covers and ``nearest`` aliases;
-#: the others are Pillow's, stretched over the footprint of a pixel, hence free of aliasing.
-KERNELS = {
-    'area': None,
-    'nearest': None,
-    'bilinear': Image.Resampling.BILINEAR,
-    'bicubic': Image.Resampling.BICUBIC,
-    'lanczos': Image.Resampling.LANCZOS,
-}
+from .kernels import (
+    check_kernels,
+    check_range,
+    convolve,
+    crop_to_shape,
+    disc_kernel,
+    downsample,
+    line_kernel,
+)
 
 
 @TRANSFORMS.register_module()
@@ -73,104 +69,9 @@ class DegradeFace(BaseTransform):
         return results
 
 
-def check_range(
-    name: str, value: Sequence[float], lowest: float = 0.0, highest: float = np.inf
-) -> tuple[float, float]:
-    """Return ``value`` as (low, high).
-
-    Raises:
-        ValueError: It is not two numbers, lowest <= low <= high <= highest.
-    """
-    try:
-        low, high = (float(number) for number in value)
-    except (TypeError, ValueError):
-        low, high = np.nan, np.nan
-    if not lowest <= low <= high <= highest or not np.isfinite(high):
-        raise ValueError(
-            f'{name} must be two rising numbers between {lowest:g} and {highest:g}, not {value!r}'
-        )
-    return low, high
-
-
-def check_kernels(kernels: Sequence[str]) -> tuple[str, ...]:
-    """Return ``kernels`` as a tuple.
-
-    Raises:
-        ValueError: It is empty, or one has no such name.
-    """
-    if isinstance(kernels, str) or not kernels or not set(kernels) <= set(KERNELS):
-        raise ValueError(f'kernels must be a list of {sorted(KERNELS)}, not {kernels!r}')
-    return tuple(kernels)
-
-
 def to_uint8(image: np.ndarray) -> np.ndarray:
     """Round gray levels to uint8, clipped to 0 to 255."""
     return np.clip(np.rint(image), 0, 255).astype(np.uint8)
-
-
-def disc_kernel(radius: float) -> np.ndarray:
-    """Return the (k, k) float32 kernel of a defocused lens: a disc, edge pixels by their share.
-
-    Args:
-        radius: In pixels.
-    """
-    half = int(np.ceil(radius + 0.5))
-    fine = 8
-    steps = (np.arange((2 * half + 1) * fine) + 0.5) / fine - half - 0.5
-    inside = (steps[:, None] ** 2 + steps**2 <= radius**2).astype(np.float32)
-    side = 2 * half + 1
-    kernel = inside.reshape(side, fine, side, fine).sum((1, 3))
-    if not kernel.any():
-        kernel[half, half] = 1
-    return kernel / kernel.sum()
-
-
-def line_kernel(length: float, angle: float) -> np.ndarray:
-    """Return the (k, k) float32 kernel of a uniform motion.
-
-    Args:
-        length: Of the path during the exposure, in pixels.
-        angle: In radians, counter-clockwise on the screen from the x axis.
-    """
-    half = int(np.ceil(length / 2)) + 1
-    kernel = np.zeros((2 * half + 1,) * 2, np.float32)
-    count = 8 * half + 1
-    along = ((np.arange(count) + 0.5) / count - 0.5) * length
-    x, y = half + along * np.cos(angle), half - along * np.sin(angle)
-    left, top = np.floor(x).astype(int), np.floor(y).astype(int)
-    for row, row_share in ((top, 1 - (y - top)), (top + 1, y - top)):
-        for column, column_share in ((left, 1 - (x - left)), (left + 1, x - left)):
-            np.add.at(kernel, (row, column), row_share * column_share)
-    return kernel / kernel.sum()
-
-
-def convolve(image: np.ndarray, kernel: np.ndarray) -> np.ndarray:
-    """Convolve (H, W, 3) float32 with a kernel symmetric about its center; the border mirrors."""
-    return cv2.filter2D(image, -1, kernel, borderType=cv2.BORDER_REFLECT_101)
-
-
-def downsample(image: np.ndarray, size: Sequence[int], kernel: str) -> np.ndarray:
-    """Shrink (H, W, 3) float32 to ``size`` = (height, width) with one of ``KERNELS``."""
-    if KERNELS[kernel] is None:
-        return resize(image, size, kernel)
-    shape = (int(size[1]), int(size[0]))
-    channels = [
-        np.asarray(Image.fromarray(np.ascontiguousarray(c)).resize(shape, KERNELS[kernel]))
-        for c in np.moveaxis(image, 2, 0)
-    ]
-    return np.stack(channels, 2)
-
-
-def crop_to_shape(image: np.ndarray, size: Sequence[int]) -> np.ndarray:
-    """Crop (H, W, 3) centrally to the aspect ratio of ``size`` = (height, width)."""
-    height, width = image.shape[:2]
-    if height * size[1] > width * size[0]:
-        kept = max(1, round(width * size[0] / size[1]))
-        top = (height - kept) // 2
-        return image[top : top + kept]
-    kept = max(1, round(height * size[1] / size[0]))
-    left = (width - kept) // 2
-    return image[:, left : left + kept]
 
 
 class FaceDegradation(BaseTransform):
@@ -235,7 +136,7 @@ class MisalignFace(FaceDegradation):
             raise ValueError(f'shift must be at least 0 and below 1, not {shift!r}')
         if not 0 <= rotation <= 180:
             raise ValueError(f'rotation must be between 0 and 180 degrees, not {rotation!r}')
-        self.shift, self.rotation = shift, rotation
+        self.shift, self.rotation = abs(shift), abs(rotation)
         self.scale = check_range('scale', scale, 0.1, 10)
 
     def degrade(
@@ -274,7 +175,7 @@ class BlurFace(FaceDegradation):
         super().__init__(prob)
         if not 0 <= defocus <= 1:
             raise ValueError(f'defocus must be between 0 and 1, not {defocus!r}')
-        self.sigma, self.defocus = check_range('sigma', sigma), defocus
+        self.sigma, self.defocus = check_range('sigma', sigma, 0, 100), defocus
 
     def degrade(
         self, image: np.ndarray, rng: np.random.Generator, pixel: float = 1.0
@@ -300,7 +201,7 @@ class MotionBlurFace(FaceDegradation):
 
     def __init__(self, length: Sequence[float] = (0.5, 2.0), prob: float = 0.3):
         super().__init__(prob)
-        self.length = check_range('length', length)
+        self.length = check_range('length', length, 0, 100)
 
     def degrade(
         self, image: np.ndarray, rng: np.random.Generator, pixel: float = 1.0
@@ -333,12 +234,17 @@ class ShrinkFace(FaceDegradation):
         if table.ndim != 2 or table.shape[1] != 3:
             raise ValueError(f'sizes must be a list of (height, width, weight), not {sizes!r}')
         weights = table[:, 2]
-        if (table[:, :2] < 1).any() or not (weights >= 0).all() or not 0 < weights.sum() < np.inf:
+        sides, total = table[:, :2], weights.sum()
+        if (
+            not ((sides >= 1) & (sides < 2**16)).all()
+            or (weights < 0).any()
+            or not 0 < total < np.inf
+        ):
             raise ValueError(
-                'sizes must have sides of at least 1 pixel and weights that sum above 0'
+                'sizes must have sides of 1 to 65,535 pixels and weights that sum above 0'
             )
-        self.sizes = table[:, :2].astype(int)
-        self.shares = np.cumsum(weights / weights.sum())
+        self.sizes = sides.astype(int)
+        self.shares = np.cumsum(weights / total)
         self.kernels = check_kernels(kernels)
 
     def draw_size(self, rng: np.random.Generator) -> tuple[int, int]:
@@ -384,7 +290,8 @@ class NoiseFace(FaceDegradation):
         prob: float = 1.0,
     ):
         super().__init__(prob)
-        self.shot, self.read = check_range('shot', shot), check_range('read', read)
+        self.shot = check_range('shot', shot, 0, 1000)
+        self.read = check_range('read', read, 0, 1000)
 
     def degrade(
         self, image: np.ndarray, rng: np.random.Generator, pixel: float = 1.0
@@ -486,184 +393,3 @@ class JPEGFace(FaceDegradation):
         stream = io.BytesIO()
         Image.fromarray(to_uint8(image)).save(stream, 'JPEG', quality=quality, subsampling='4:2:0')
         return np.asarray(Image.open(stream)).astype(np.float32)
-
-
-#: Steps of a preset, in the order in which a camera takes them.
-STEPS = dict(
-    misalign=MisalignFace,
-    blur=BlurFace,
-    motion=MotionBlurFace,
-    native=ShrinkFace,
-    noise=NoiseFace,
-    tone=ToneFace,
-    down_up=DownUpFace,
-    jpeg=JPEGFace,
-)
-
-
-def even_sizes(low: int, high: int, aspect: float = 0.8) -> list[tuple[int, int, float]]:
-    """Return ``sizes`` for :class:`ShrinkFace`: heights ``low`` to ``high``, each as likely.
-
-    Args:
-        low: Smallest height in pixels.
-        high: Largest height in pixels, included.
-        aspect: Width over height.
-    """
-    return [(height, round(height * aspect), 1.0) for height in range(low, high + 1)]
-
-
-# All numbers are our choice: they span faces of 8 to 40 pixels and are fitted to no data set. None
-# of the three sets states blur, noise or compression. To match given images, fit a preset to them
-# with tools/analysis/measure_degradation.py. Lengths are in native pixels, noise in gray levels.
-_DETECTOR = dict(shift=0.05, scale=(1.0, 1.2), rotation=6.0)
-_TONE = dict(gamma=(0.7, 1.4), contrast=(0.7, 1.1))
-_KERNELS = ('area', 'bilinear', 'bicubic', 'lanczos', 'nearest')
-
-#: Name -> step -> arguments of its class in ``STEPS``.
-PRESETS: dict[str, dict[str, dict[str, Any]]] = {
-    # Faces of web images: many cameras, scaled by software of all kinds, good light.
-    'tinyface': dict(
-        misalign=_DETECTOR,
-        blur=dict(sigma=(0.2, 0.8), defocus=0.3),
-        motion=dict(length=(0.5, 1.5), prob=0.2),
-        native=dict(sizes=even_sizes(12, 28), kernels=_KERNELS),
-        noise=dict(shot=(0.0, 0.15), read=(0.0, 4.0)),
-        tone=_TONE,
-        down_up=dict(factor=(0.6, 0.95), prob=0.3),
-        jpeg=dict(quality=(50, 95)),
-    ),
-    # Indoor surveillance, one scene, subjects stand still: the farther, the smaller and noisier.
-    'scface_d1': dict(
-        misalign=_DETECTOR,
-        blur=dict(sigma=(0.4, 1.0), defocus=0.3),
-        native=dict(sizes=even_sizes(10, 18), kernels=('area',)),
-        noise=dict(shot=(0.05, 0.3), read=(2.0, 6.0)),
-        tone=_TONE,
-        jpeg=dict(quality=(60, 90)),
-    ),
-    'scface_d2': dict(
-        misalign=_DETECTOR,
-        blur=dict(sigma=(0.3, 0.9), defocus=0.3),
-        native=dict(sizes=even_sizes(16, 26), kernels=('area',)),
-        noise=dict(shot=(0.05, 0.3), read=(2.0, 5.0)),
-        tone=_TONE,
-        jpeg=dict(quality=(60, 90)),
-    ),
-    'scface_d3': dict(
-        misalign=_DETECTOR,
-        blur=dict(sigma=(0.3, 0.8), defocus=0.3),
-        native=dict(sizes=even_sizes(26, 40), kernels=('area',)),
-        noise=dict(shot=(0.05, 0.3), read=(2.0, 5.0)),
-        tone=_TONE,
-        jpeg=dict(quality=(60, 90)),
-    ),
-    # Outdoor surveillance: people walk, compression is strong.
-    'survface': dict(
-        misalign=_DETECTOR,
-        blur=dict(sigma=(0.3, 1.2), defocus=0.4),
-        motion=dict(length=(0.5, 3.0), prob=0.4),
-        native=dict(sizes=even_sizes(8, 32), kernels=('area', 'bilinear')),
-        noise=dict(shot=(0.0, 0.4), read=(1.0, 8.0)),
-        tone=dict(gamma=(0.6, 1.6), contrast=(0.6, 1.1)),
-        down_up=dict(factor=(0.5, 0.95), prob=0.3),
-        jpeg=dict(quality=(30, 85)),
-    ),
-}
-
-
-def read_preset(preset: str | Path | Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return the parameters of a preset: step -> arguments.
-
-    Args:
-        preset: A name of ``PRESETS``, a JSON file with them under ``parameters`` (as
-            ``tools/analysis/measure_degradation.py --fit`` writes it), or the parameters.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: No preset has this name, or the file is no preset.
-    """
-    if isinstance(preset, Mapping):
-        return {step: dict(arguments) for step, arguments in preset.items()}
-    if str(preset) in PRESETS:
-        return read_preset(PRESETS[str(preset)])
-    path = Path(preset)
-    if path.suffix.lower() != '.json':
-        raise ValueError(
-            f'no preset {str(preset)!r}: expected one of {sorted(PRESETS)} or a .json file'
-        )
-    if not path.is_file():
-        raise FileNotFoundError(f'{path}: no such preset file')
-    try:
-        parameters = json.loads(path.read_text(encoding='utf-8'))['parameters']
-        return {step: dict(arguments) for step, arguments in parameters.items()}
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise ValueError(
-            f'{path} is no preset: expected "parameters" with a dict for each step, as '
-            f'tools/analysis/measure_degradation.py --fit writes it ({error})'
-        ) from error
-
-
-@TRANSFORMS.register_module()
-class VLRDegradation(FaceDegradation):
-    """Turn a high-resolution face into one of very low resolution, at its native size.
-
-    In the order of a camera: misalignment, crop to the native aspect ratio, optical and motion blur
-    (lengths in native pixels, whatever the size of the source), sampling, sensor noise, tone curve,
-    rescaling, JPEG. Comes in front of ``ResizeFace``.
-
-    Every step has a generator of its own, drawn from ``results['rng']``: changing one step leaves
-    what the others draw as it was.
-
-    Args:
-        preset: Name of a preset, JSON file, or the parameters themselves; see :func:`read_preset`.
-            A step that is missing is not taken; ``native`` must be there.
-        prob: Probability of degrading at all.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: The preset is unknown, or a step or argument in it; the message names it.
-
-    Example:
-        >>> import numpy as np
-        >>> face = np.full((112, 112, 3), 128, np.uint8)
-        >>> degrade = VLRDegradation('scface_d1')
-        >>> results = degrade(dict(img=face, rng=np.random.default_rng(0)))
-        >>> 10 <= results['img'].shape[0] <= 18
-        True
-    """
-
-    def __init__(self, preset: str | Path | Mapping[str, Any] = 'tinyface', prob: float = 1.0):
-        super().__init__(prob)
-        self.parameters = read_preset(preset)
-        name = 'the preset' if isinstance(preset, Mapping) else str(preset)
-        unknown = sorted(set(self.parameters) - set(STEPS))
-        if unknown or 'native' not in self.parameters:
-            problem = f'unknown steps {unknown}' if unknown else "the step 'native' is missing"
-            raise ValueError(f'{name}: {problem}; steps are {list(STEPS)}')
-        self.steps: dict[str, FaceDegradation] = {}
-        for step, arguments in self.parameters.items():
-            try:
-                self.steps[step] = STEPS[step](**arguments)
-            except (TypeError, ValueError) as error:
-                raise ValueError(f'{name}, step {step!r}: {error}') from error
-
-    def degrade(
-        self, image: np.ndarray, rng: np.random.Generator, pixel: float = 1.0
-    ) -> np.ndarray:
-        """See :class:`FaceDegradation`; ``pixel`` follows from the drawn size."""
-        seeds = rng.integers(2**63, size=len(STEPS))
-        rngs = {step: np.random.default_rng(seed) for step, seed in zip(STEPS, seeds, strict=True)}
-        native = self.steps['native']
-        size = native.draw_size(rngs['native'])
-        if 'misalign' in self.steps:
-            image = self.steps['misalign'].apply(image, rngs['misalign'])
-        image = crop_to_shape(image, size)
-        pixel = max(1.0, (image.shape[0] / size[0] + image.shape[1] / size[1]) / 2)
-        for step in ('blur', 'motion'):
-            if step in self.steps:
-                image = self.steps[step].apply(image, rngs[step], pixel)
-        image = native.shrink(image, size, rngs['native'])
-        for step in ('noise', 'tone', 'down_up', 'jpeg'):
-            if step in self.steps:
-                image = self.steps[step].apply(image, rngs[step])
-        return image

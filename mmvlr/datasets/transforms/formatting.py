@@ -5,11 +5,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from mmcv.transforms import BaseTransform
 
 from mmvlr.registry import FUNCTIONS, TRANSFORMS
 from mmvlr.structures import FaceDataSample
 
+from .base import BaseTransform
 from .geometric import FlipFace, RescaleFace, RotateFace
 
 

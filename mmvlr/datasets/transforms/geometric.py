@@ -9,9 +9,10 @@ from collections.abc import Sequence
 
 import cv2
 import numpy as np
-from mmcv.transforms import BaseTransform
 
 from mmvlr.registry import TRANSFORMS
+
+from .base import BaseTransform
 
 INTERPOLATIONS = dict(
     nearest=cv2.INTER_NEAREST,

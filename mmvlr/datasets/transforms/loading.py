@@ -1,12 +1,12 @@
 """From a file to an RGB array."""
 
 import numpy as np
-from mmcv.transforms import BaseTransform
 
 from mmvlr.registry import TRANSFORMS
 
 from ..storage import locate
 from ..storage.decoding import decode_image
+from .base import BaseTransform
 
 __all__ = ['LoadFace', 'read_image']
 

@@ -1,5 +1,8 @@
 """Each transform against an independent reference."""
 
+import subprocess
+import sys
+
 import cv2
 import numpy as np
 import pytest
@@ -290,3 +293,21 @@ def test_packed_face_does_not_share_memory_with_the_image():
     packed = PackFace()(dict(img=image))
     packed['inputs'].zero_()
     assert image.any()
+
+
+def test_mmcv_is_not_needed():
+    """All of mmvlr's transforms, and a pipeline of them, where mmcv cannot be imported."""
+    program = """
+import sys
+sys.modules['mmcv'] = None
+from mmvlr.datasets import SyntheticFaces
+from mmvlr.datasets.transforms import BaseTransform
+from mmvlr.registry import TRANSFORMS
+TRANSFORMS.import_from_location()
+transforms = [kind for kind in TRANSFORMS.module_dict.values() if isinstance(kind, type)]
+assert len(transforms) > 12 and all(issubclass(kind, BaseTransform) for kind in transforms)
+pipeline = [dict(type=name) for name in ('LoadFace', 'ResizeFace', 'FlipFace', 'PackFace')]
+print(tuple(SyntheticFaces(num_people=2, pipeline=pipeline)[0]['inputs'].shape))
+"""
+    done = subprocess.run([sys.executable, '-c', program], capture_output=True, text=True)
+    assert done.stdout.strip().endswith('(3, 112, 112)'), done.stderr
