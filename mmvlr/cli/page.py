@@ -29,8 +29,6 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
 
 def run_page(args: argparse.Namespace) -> Outcome:
     """Show the page until it is interrupted."""
-    import sys
-
     from mmvlr.identification import Decision, Gallery
     from mmvlr.web import FacePage, serve
 
@@ -40,7 +38,5 @@ def run_page(args: argparse.Namespace) -> Outcome:
         gallery = Gallery.load(args.gallery, identity=inferencer.identity)
     if args.decision:
         decision = Decision.load(args.decision, identity=inferencer.identity)
-    address = f'http://{args.host}:{args.port}/'
-    print(f'{address}  (Ctrl+C ends it)', file=sys.stderr)
-    serve(FacePage(inferencer, gallery, decision), args.host, args.port)
+    _, address = serve(FacePage(inferencer, gallery, decision), args.host, args.port)
     return Outcome(dict(address=address))

@@ -1,10 +1,8 @@
 """The page: two faces, or a face and a gallery; how alike, how recognizable, and what follows."""
 
 import html
-import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -16,35 +14,11 @@ from mmvlr.datasets.transforms import read_image
 from mmvlr.identification import Comparison, Decision, Gallery, Identifier
 from mmvlr.reports.faces import overlay_attention, resize_longer_side
 
-if TYPE_CHECKING:
-    import gradio
-
 Face = str | Path | np.ndarray
 #: Longer side of the shown images in pixels.
 _SHOWN = 224
 _MEASURES = dict(ri='RI', ers='ERS', norm='norm', size='size')
 _OUTCOMES = dict(accept='It is {person}', unknown='Nobody of the gallery', abstain='No answer')
-_STYLE = """
-.face-verdict {font-size: 1.35em; font-weight: 600; margin: 0 0 .2em}
-.face-reason {margin: 0 0 .8em}
-table.face-table {border: none; border-collapse: collapse; width: 100%; margin: 0 0 .8em}
-table.face-table th, table.face-table td {border: none; text-align: left; font-weight: 400;
-  padding: .25em .8em .25em 0}
-table.face-table tr {border: none; border-bottom: 1px solid
-  color-mix(in srgb, currentColor 15%, transparent)}
-table.face-table th {opacity: .7}
-.face-bar {position: relative; height: .5em; min-width: 7em; border-radius: .3em;
-  background: color-mix(in srgb, currentColor 18%, transparent)}
-.face-bar span {position: absolute; top: -.2em; width: .25em; height: .9em; border-radius: .1em;
-  background: currentColor}
-/* Faces of a dozen pixels, as large as there is room. */
-.face-image img {width: 100%; height: 100%; object-fit: contain; image-rendering: pixelated}
-"""
-_INTRODUCTION = (
-    'Crops of faces, 8 pixels or more. Nothing leaves this computer. The recognizability index '
-    '(RI) says how much of a face a network can still recognize; whether an answer can be trusted '
-    'is said by a calibration on faces like yours (`mmvlr calibrate`).'
-)
 
 
 class FacePage:
@@ -229,119 +203,3 @@ def _html_table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     head = ''.join(f'<th scope="col">{title}</th>' for title in titles)
     body = ''.join('<tr>' + ''.join(f'<td>{cell}</td>' for cell in row) + '</tr>' for row in rows)
     return f'<table class="face-table"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
-
-
-def _gradio() -> Any:
-    # It would report its start to its makers.
-    os.environ.setdefault('GRADIO_ANALYTICS_ENABLED', 'False')
-    try:
-        import gradio
-    except ImportError as error:
-        raise ImportError(
-            "the page needs gradio, which is not installed: pip install 'mmvlr[web]'"
-        ) from error
-    return gradio
-
-
-def build_page(page: FacePage) -> 'gradio.Blocks':
-    """Return the page as a gradio app.
-
-    Raises:
-        ImportError: gradio is not installed.
-    """
-    gr = _gradio()
-
-    def shown(work: Any) -> Any:
-        def run(*values: Any) -> Any:
-            try:
-                return work(*values)
-            except (ValueError, OSError) as error:
-                raise gr.Error(str(error)) from error
-
-        return run
-
-    # The network and its hooks are one: two visitors take turns.
-    one_by_one = dict(concurrency_limit=1, concurrency_id='model')
-
-    def image(label: str) -> Any:
-        return gr.Image(
-            label=label,
-            # The file itself: gradio's own conversion makes 16-bit and transparent images others.
-            type='filepath',
-            image_mode=None,
-            sources=['upload', 'clipboard'],
-            height=260,
-            elem_classes='face-image',
-            buttons=[],
-        )
-
-    def result(label: str) -> Any:
-        return gr.Image(
-            label=label,
-            type='numpy',
-            interactive=False,
-            height=260,
-            format='png',
-            elem_classes='face-image',
-            buttons=['fullscreen', 'download'],
-        )
-
-    # Faces are biometric data: what was uploaded is deleted after an hour, and at the end.
-    with gr.Blocks(title='mmvlr', analytics_enabled=False, delete_cache=(600, 3600)) as app:
-        gr.Markdown('# Who is it, and can the answer be trusted?\n' + _INTRODUCTION)
-        with gr.Tab('Two faces'):
-            with gr.Row():
-                first, second = image('first face'), image('second face')
-            button = gr.Button('Compare', variant='primary')
-            told = gr.HTML('Drop two faces.')
-            with gr.Row():
-                maps = result('first: what speaks for it'), result('second: what speaks for it')
-            button.click(shown(page.compare), [first, second], [told, *maps], **one_by_one)
-        with gr.Tab('A face and a gallery'):
-            with gr.Row():
-                face = image('face')
-                people = gr.File(
-                    label='people: images named as the person (Ann_1.jpg)'
-                    + ('' if page.gallery is None else ', instead of the gallery'),
-                    file_count='multiple',
-                    file_types=['image'],
-                    height=260,
-                )
-            search = gr.Button('Identify', variant='primary')
-            if page.gallery is not None:
-                gr.Markdown(f'The gallery holds {len(page.gallery)} people.')
-            verdict = gr.HTML('Drop a face.')
-            attention = result('what speaks for the best match')
-            search.click(shown(page.identify), [face, people], [verdict, attention], **one_by_one)
-    return app
-
-
-def serve(
-    page: FacePage, host: str = '127.0.0.1', port: int = 7860, block: bool = True
-) -> tuple['gradio.Blocks', str]:
-    """Show the page until it is interrupted.
-
-    Args:
-        page: What it says.
-        host: ``'0.0.0.0'`` to let other computers see it; there is no password.
-        port: Port.
-        block: Wait; False returns at once.
-
-    Returns:
-        The app and its address.
-    """
-    gr = _gradio()
-    app = build_page(page)
-    # Fonts of the default theme come from the network.
-    theme = gr.themes.Default(font=['system-ui', 'sans-serif'], font_mono=['monospace'])
-    _, address, _ = app.launch(
-        server_name=host,
-        server_port=port,
-        prevent_thread_lock=not block,
-        theme=theme,
-        css=_STYLE,
-        quiet=True,
-        share=False,
-        footer_links=[],
-    )
-    return app, address

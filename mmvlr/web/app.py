@@ -1,0 +1,124 @@
+"""The page as an app of gradio: what is dropped where, and where the answers stand."""
+
+import html
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mmvlr.utils.text import printable
+
+from .page import FacePage
+
+if TYPE_CHECKING:
+    import gradio
+
+_INTRODUCTION = (
+    'Crops of faces, 8 pixels or more. Nothing leaves this computer. The recognizability index '
+    '(RI) says how much of a face a network can still recognize; whether an answer can be trusted '
+    'is said by a calibration on faces like yours (`mmvlr calibrate`).'
+)
+
+
+def import_gradio() -> Any:
+    """Return the package gradio, which reports nothing to its makers.
+
+    Raises:
+        ImportError: It is not installed.
+    """
+    os.environ.setdefault('GRADIO_ANALYTICS_ENABLED', 'False')
+    try:
+        import gradio
+    except ImportError as error:
+        raise ImportError(
+            "the page needs gradio, which is not installed: pip install 'mmvlr[web]'"
+        ) from error
+    return gradio
+
+
+def build_page(page: FacePage) -> 'gradio.Blocks':
+    """Return the page as a gradio app.
+
+    Raises:
+        ImportError: gradio is not installed.
+    """
+    gr = import_gradio()
+
+    def shown(work: Any) -> Any:
+        def run(*values: Any) -> Any:
+            try:
+                return work(*values)
+            except Exception as error:
+                told = _tell(error, values)
+                unexpected = not isinstance(error, (ValueError, OSError, MemoryError))
+                raise gr.Error(told, print_exception=unexpected) from error
+
+        return run
+
+    # The network and its hooks are one: two visitors take turns.
+    one_by_one = dict(concurrency_limit=1, concurrency_id='model')
+
+    def image(label: str) -> Any:
+        block = gr.Image(
+            label=label,
+            type='filepath',
+            image_mode=None,
+            sources=['upload', 'clipboard'],
+            height=260,
+            elem_classes='face-image',
+            buttons=[],
+        )
+        # The file itself: gradio's own reader makes 16-bit and transparent images others, and has
+        # no words for what it cannot read.
+        block.preprocess = lambda payload: None if payload is None else payload.path
+        return block
+
+    def result(label: str) -> Any:
+        return gr.Image(
+            label=label,
+            type='numpy',
+            interactive=False,
+            height=260,
+            format='png',
+            elem_classes='face-image',
+            buttons=['fullscreen', 'download'],
+        )
+
+    # Faces are biometric data: what was uploaded is deleted after an hour, and at the end.
+    with gr.Blocks(title='mmvlr', analytics_enabled=False, delete_cache=(600, 3600)) as app:
+        gr.Markdown('# Who is it, and can the answer be trusted?\n' + _INTRODUCTION)
+        with gr.Tab('Two faces'):
+            with gr.Row():
+                first, second = image('first face'), image('second face')
+            button = gr.Button('Compare', variant='primary')
+            told = gr.HTML('Drop two faces.')
+            with gr.Row():
+                maps = result('first: what speaks for it'), result('second: what speaks for it')
+            button.click(shown(page.compare), [first, second], [told, *maps], **one_by_one)
+        with gr.Tab('A face and a gallery'):
+            with gr.Row():
+                face = image('face')
+                people = gr.File(
+                    label='people: images named as the person (Ann_1.jpg)'
+                    + ('' if page.gallery is None else ', instead of the gallery'),
+                    file_count='multiple',
+                    file_types=['image'],
+                    height=260,
+                )
+            search = gr.Button('Identify', variant='primary')
+            if page.gallery is not None:
+                gr.Markdown(f'The gallery holds {len(page.gallery)} people.')
+            verdict = gr.HTML('Drop a face.')
+            attention = result('what speaks for the best match')
+            search.click(shown(page.identify), [face, people], [verdict, attention], **one_by_one)
+    return app.queue(max_size=64)
+
+
+def _tell(error: Exception, values: Sequence[Any]) -> str:
+    """Return an error as HTML; files have the names under which they were dropped."""
+    told = str(error) or type(error).__name__
+    for value in values:
+        for path in value if isinstance(value, list) else [value]:
+            if isinstance(path, str):
+                told = told.replace(path, Path(path).name)
+    return html.escape(printable(told), quote=False)
