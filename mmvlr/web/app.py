@@ -68,10 +68,7 @@ def build_page(page: FacePage) -> 'gradio.Blocks':
             elem_classes='face-image',
             buttons=[],
         )
-        # The file itself: gradio's own reader makes 16-bit and transparent images others, and has
-        # no words for what it cannot read.
-        block.preprocess = lambda payload: None if payload is None else payload.path
-        return block
+        return _take_paths(block)
 
     def result(label: str) -> Any:
         return gr.Image(
@@ -98,12 +95,14 @@ def build_page(page: FacePage) -> 'gradio.Blocks':
         with gr.Tab('A face and a gallery'):
             with gr.Row():
                 face = image('face')
-                people = gr.File(
-                    label='people: images named as the person (Ann_1.jpg)'
-                    + ('' if page.gallery is None else ', instead of the gallery'),
-                    file_count='multiple',
-                    file_types=['image'],
-                    height=260,
+                people = _take_paths(
+                    gr.File(
+                        label='people: images named as the person (Ann_1.jpg)'
+                        + ('' if page.gallery is None else ', instead of the gallery'),
+                        file_count='multiple',
+                        file_types=['image'],
+                        height=260,
+                    )
                 )
             search = gr.Button('Identify', variant='primary')
             if page.gallery is not None:
@@ -112,6 +111,31 @@ def build_page(page: FacePage) -> 'gradio.Blocks':
             attention = result('what speaks for the best match')
             search.click(shown(page.identify), [face, people], [verdict, attention], **one_by_one)
     return app.queue(max_size=64)
+
+
+def _take_paths(block: Any) -> Any:
+    """Make an input hand over its files as they were uploaded, and no others of this computer.
+
+    gradio's own reading makes 16-bit and transparent images others and has no words for what it
+    cannot read; its own keeping fetches what is named by an address of the network.
+    """
+    gr, folder = import_gradio(), os.path.realpath(block.GRADIO_CACHE)
+
+    def find(payload: Any) -> Any:
+        if payload is None:
+            return None
+        several = hasattr(payload, 'root')
+        paths = [file.path for file in (payload.root if several else [payload])]
+        for path in paths:
+            if not Path(os.path.realpath(path or '')).is_relative_to(folder):
+                raise gr.Error('Only files that were uploaded are read.', print_exception=False)
+        return paths if several else paths[0]
+
+    async def keep(path: str) -> str:
+        return path
+
+    block.preprocess, block.async_move_resource_to_block_cache = find, keep
+    return block
 
 
 def _tell(error: Exception, values: Sequence[Any]) -> str:

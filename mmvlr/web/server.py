@@ -8,8 +8,9 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, MutableMapping
 from pathlib import Path
+from typing import Any
 
 from .app import build_page, import_gradio
 from .page import FacePage
@@ -49,9 +50,11 @@ def open_page(
     with contextlib.ExitStack() as stack:
         listener = stack.enter_context(_listen(host, port))
         folder = stack.enter_context(private_folder())
-        # gradio asks its environment where to keep and what to serve, again and again.
+        # gradio asks its environment where to keep and what to serve, again and again; for one
+        # folder, which it makes, only when it is imported.
         where = dict(GRADIO_TEMP_DIR=str(folder), GRADIO_EXAMPLES_CACHE=str(folder))
-        stack.enter_context(_environment(where))
+        stack.enter_context(_replaced(os.environ, where))
+        stack.enter_context(_replaced(vars(gr.routes), dict(DEFAULT_TEMP_DIR=str(folder))))
         app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
         # Without a policy of its own gradio allows every origin, with credentials.
         app.add_middleware(CORSMiddleware)
@@ -148,17 +151,17 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 @contextlib.contextmanager
-def _environment(values: dict[str, str]) -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
+def _replaced(values: MutableMapping[str, Any], new: dict[str, Any]) -> Iterator[None]:
+    before = {name: values.get(name) for name in new}
+    values.update(new)
     try:
         yield
     finally:
         for name, value in before.items():
             if value is None:
-                del os.environ[name]
+                del values[name]
             else:
-                os.environ[name] = value
+                values[name] = value
 
 
 @contextlib.contextmanager
