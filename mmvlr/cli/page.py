@@ -30,8 +30,9 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
 def run_page(args: argparse.Namespace) -> Outcome:
     """Show the page until it is interrupted."""
     from mmvlr.identification import Decision, Gallery
-    from mmvlr.web import FacePage, serve
+    from mmvlr.web import FacePage, check_page, serve
 
+    check_page(args.host, args.port)
     inferencer = inferencer_of(args)
     gallery = decision = None
     if args.gallery:

@@ -2,6 +2,6 @@
 
 from .app import build_page
 from .page import FacePage
-from .server import open_page, serve
+from .server import check_page, open_page, serve
 
-__all__ = ['FacePage', 'build_page', 'open_page', 'serve']
+__all__ = ['FacePage', 'build_page', 'check_page', 'open_page', 'serve']

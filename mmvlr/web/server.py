@@ -102,6 +102,17 @@ def open_page(
             thread.join(timeout=10)
 
 
+def check_page(host: str, port: int) -> None:
+    """Say what keeps a page from being shown, before a model is loaded for it.
+
+    Raises:
+        ImportError: gradio is not installed.
+        OSError: The port is taken.
+    """
+    import_gradio()
+    _listen(host, port).close()
+
+
 def serve(
     page: FacePage, host: str = '127.0.0.1', port: int = 7860, block: bool = True
 ) -> tuple[contextlib.ExitStack, str]:
