@@ -1,8 +1,9 @@
 """The page: two faces, or a face and a gallery; how alike, how recognizable, and what follows."""
 
-import html
+import functools
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -13,12 +14,19 @@ from mmvlr.apis.network import TorchNetwork
 from mmvlr.datasets.transforms import read_image
 from mmvlr.identification import Comparison, Decision, Gallery, Identifier
 from mmvlr.reports.faces import overlay_attention, resize_longer_side
+from mmvlr.structures.face_table import MEASURES
+
+if TYPE_CHECKING:
+    from jinja2 import Template
 
 Face = str | Path | np.ndarray
 #: Longer side of the shown images in pixels.
 _SHOWN = 224
-_MEASURES = dict(ri='RI', ers='ERS', norm='norm', size='size')
-_OUTCOMES = dict(accept='It is {person}', unknown='Nobody of the gallery', abstain='No answer')
+_OUTCOMES = dict(
+    accept='Probably {person}',
+    unknown='Nobody of the gallery resembles it enough',
+    abstain='No answer',
+)
 
 
 class FacePage:
@@ -58,12 +66,9 @@ class FacePage:
         pixels = [_pixels(first), _pixels(second)]
         found = self.identifier.verify(*pixels)
         faces = found.faces
-        told = _heading(f'Similarity {found.similarity:.3f}', self._two(found))
+        told = self._tell(*self._judge(found), faces, ('first', 'second'), self._level_quality)
         references = faces.embedding[::-1].copy()
-        return (
-            told + self._table(faces, ('first', 'second')),
-            *self._attention(pixels, references),
-        )
+        return told, *self._attention(pixels, references)
 
     def identify(
         self, face: Face | None, people: Sequence[str] | None = None
@@ -86,19 +91,18 @@ class FacePage:
         faces, matches = answer.faces, answer.matches
         found = list(zip(matches.person[0], matches.similarity[0].tolist(), strict=True))
         person, similarity = found[0]
+        decided: tuple[str, ...] = ()
         if answer.verdicts is None:
-            note = self._uncalibrated
+            verdict = f'Most similar: {person}, {similarity:.3f}'
+            reason = self._uncalibrated
             if self.decision is not None:
-                note = 'The calibration is of another gallery: no verdict.'
-            told = _heading(f'Most similar: {person}, {similarity:.3f}', note)
+                reason = 'The calibration is of another gallery: no verdict.'
         else:
-            (verdict,) = answer.verdicts
-            warning = f' Warning: {answer.note}.' if answer.note else ''
-            outcome = _OUTCOMES[verdict.outcome].format(person=person)
-            told = _heading(outcome, verdict.reason + warning)
-        rows = [(html.escape(name), f'{value:.3f}') for name, value in found]
-        told += _html_table(('person', 'similarity'), rows)
-        told += self._table(faces, ('face',))
+            (given,) = answer.verdicts
+            verdict = _OUTCOMES[given.outcome].format(person=person)
+            reason = given.reason + (f' Warning: {answer.note}.' if answer.note else '')
+            decided = self.decision.needs
+        told = self._tell(verdict, reason, faces, ('face',), decided, found)
         own = identifier.gallery.find_templates(person)
         best = own[(own @ faces.unit[0]).argmax()]
         return told, *self._attention([pixels], best[None])
@@ -107,24 +111,33 @@ class FacePage:
         'No calibration was given, so there is no verdict: similarities differ from model to model.'
     )
 
-    def _two(self, found: Comparison) -> str:
-        """What two faces without a gallery can be told."""
-        if found.threshold is None:
-            return self._uncalibrated
+    @property
+    def _level_quality(self) -> tuple[str, ...]:
+        """The quality below which two faces are too poor, if there is one."""
+        decision = self.decision
+        return () if decision is None else tuple({decision.abstain_by} & {*decision.needs})
+
+    def _judge(self, found: Comparison) -> tuple[str, str]:
+        """Return what two faces without a gallery can be told, in a line, and why."""
         decision, bound = self.decision, found.threshold
+        similarity = f'{found.similarity:.3f}'
+        if bound is None:
+            return f'Similarity {similarity}', self._uncalibrated
         if found.poor:
-            measure = _MEASURES.get(decision.abstain_by, decision.abstain_by)
+            measure = MEASURES.get(decision.abstain_by, decision.abstain_by)
             poor = ' and '.join(('first', 'second')[which] for which in found.poor)
             return (
-                f'Too poor to tell: {measure} of the {poor} face is below '
-                f'{decision.level.level:.3f}, where the answers of the calibration were too often '
-                'wrong.'
+                'Too poor to tell',
+                f'{measure} of the {poor} face is below {decision.level.level:.3f}, where the '
+                'answers of the calibration were too often wrong.',
             )
-        above = 'Above' if found.similarity > bound else 'Not above'
+        above = found.similarity > bound
         return (
-            f'{above} {bound:.3f}, which faces of people who are not enrolled rarely exceed in '
-            f'the calibrated gallery (at most {decision.target_fpir:.1%} of them). For a single '
-            'comparison that is a strict threshold.'
+            'Probably the same person' if above else 'Not alike enough to be taken for one person',
+            f'The similarity {similarity} is {"" if above else "not "}above {bound:.3f}, which '
+            'faces of people who are not enrolled rarely exceed in the calibrated gallery (at '
+            f'most {decision.target_fpir:.1%} of them). For a single comparison that is a strict '
+            'threshold.',
         )
 
     def _dropped(self, paths: Sequence[str]) -> Identifier:
@@ -158,20 +171,34 @@ class FacePage:
             for face, values in zip(shown, maps, strict=True)
         )
 
-    def _table(self, faces: FaceResults, titles: Sequence[str]) -> str:
-        """Qualities of the faces, each with its place in the calibration set."""
-        rows = []
-        for name, values in faces.qualities.items():
-            for title, value in zip(titles, values.tolist(), strict=True):
-                place = ''
-                if self.decision is not None and name in self.decision.quantiles:
-                    percent = float(self.decision.percentile(name, [value])[0])
-                    place = (
-                        f'better than {percent:.0f} % of the calibration'
-                        f'<div class="face-bar"><span style="left:{percent:.0f}%"></span></div>'
-                    )
-                rows.append((title, _MEASURES.get(name, html.escape(name)), f'{value:.3g}', place))
-        return _html_table(('', 'quality', 'value', ''), rows)
+    def _tell(
+        self,
+        verdict: str,
+        reason: str,
+        faces: FaceResults,
+        titles: Sequence[str],
+        decided: Sequence[str] = (),
+        people: Sequence[tuple[str, float]] = (),
+    ) -> str:
+        """Return an answer as HTML: first the qualities that decided, or the one that would."""
+        names = [*faces.qualities]
+        first = decided or names[:1]
+        measures = []
+        for name in sorted(names, key=lambda name: name not in first):
+            values = faces.qualities[name]
+            places = [None] * len(values)
+            if self.decision is not None and name in self.decision.quantiles:
+                places = self.decision.percentile(name, values).tolist()
+            rows = list(zip(titles, values.tolist(), places, strict=True))
+            label = MEASURES.get(name, name)
+            measures.append(dict(name=label, rows=rows, first=name in first))
+        return _load_template().render(
+            verdict=verdict,
+            reason=reason,
+            people=people,
+            measures=measures,
+            decided=bool(decided),
+        )
 
 
 def name_person(path: str | Path) -> str:
@@ -192,14 +219,13 @@ def _pixels(face: Face) -> np.ndarray:
     return as_rgb(face)
 
 
-def _heading(verdict: str, reason: str) -> str:
-    return (
-        f'<p class="face-verdict">{html.escape(verdict)}</p>'
-        f'<p class="face-reason">{html.escape(reason)}</p>'
+@functools.cache
+def _load_template() -> 'Template':
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    loader = FileSystemLoader(Path(__file__).parent)
+    # Names of people and files are whatever somebody called them.
+    environment = Environment(
+        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
-
-
-def _html_table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    head = ''.join(f'<th scope="col">{title}</th>' for title in titles)
-    body = ''.join('<tr>' + ''.join(f'<td>{cell}</td>' for cell in row) + '</tr>' for row in rows)
-    return f'<table class="face-table"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
+    return environment.get_template('answer.html.j2')

@@ -82,6 +82,28 @@ def test_compare_says_too_poor(inferencer, faces, level, poor):
     assert ('Too poor to tell' in told) == (poor is not None)
     assert poor is None or f'RI of the {poor} face' in told
     assert told.count('of the calibration<') == 2
+    # One quality decides; the others stand aside.
+    first, others = told.split('<details')
+    assert first.count('<td>RI</td>') == 2
+    assert 'RI' not in others
+    assert others.count('<td>size</td>') == 2
+
+
+@pytest.mark.parametrize(
+    ('fpir', 'other', 'verdict'),
+    [(0.1, 0, 'Probably the same'), (0.1, 1, 'Not alike enough'), (None, 0, 'Similarity 1.000')],
+)
+def test_compare_has_one_verdict_line(inferencer, faces, fpir, other, verdict):
+    decision = fpir and decision_of(inferencer, fpir)
+    if decision and other:
+        (threshold,) = decision.thresholds.thresholds
+        strict = replace(threshold, threshold=1.5)
+        decision = replace(decision, thresholds=replace(decision.thresholds, thresholds=(strict,)))
+    told, *_ = FacePage(inferencer, decision=decision).compare(
+        still(faces, 0, 0), still(faces, other, 0)
+    )
+    (line,) = re.findall('<p class="face-verdict">(.*?)</p>', told)
+    assert line.startswith(verdict)
 
 
 def test_images_are_read_as_everywhere(inferencer, tmp_path):
@@ -101,7 +123,7 @@ def test_images_are_read_as_everywhere(inferencer, tmp_path):
 def test_identify_gives_the_verdict_and_escapes_names(inferencer, faces, gallery):
     page = FacePage(inferencer, gallery, decision_of(inferencer, 0.1))
     told, image = page.identify(still(faces, 2, 0))
-    assert 'It is Zoë &lt;2&gt;' in told
+    assert 'Probably Zoë &lt;2&gt;' in told
     assert 'above 0.3' in told
     assert 'Zoë <' not in told
     assert max(image.shape) == 224
