@@ -81,6 +81,12 @@ def build_page(page: FacePage) -> 'gradio.Blocks':
             buttons=['fullscreen', 'download'],
         )
 
+    def forget(inputs: list[Any], outputs: list[Any]) -> None:
+        """Take an answer away, in the browser, when other faces are dropped."""
+        empty = ', '.join(["''"] + ['null'] * (len(outputs) - 1))
+        changes = [block.change for block in inputs]
+        gr.on(changes, None, None, outputs, js=f'() => [{empty}]')
+
     # Faces are biometric data: what was uploaded is deleted after an hour, and at the end.
     with gr.Blocks(title='mmvlr', analytics_enabled=False, delete_cache=(600, 3600)) as app:
         gr.Markdown('# Who is it, and can the answer be trusted?\n' + _INTRODUCTION)
@@ -92,6 +98,7 @@ def build_page(page: FacePage) -> 'gradio.Blocks':
             with gr.Row():
                 maps = result('first: what speaks for it'), result('second: what speaks for it')
             button.click(shown(page.compare), [first, second], [told, *maps], **one_by_one)
+            forget([first, second], [told, *maps])
         with gr.Tab('A face and a gallery'):
             with gr.Row():
                 face = image('face')
@@ -110,6 +117,7 @@ def build_page(page: FacePage) -> 'gradio.Blocks':
             verdict = gr.HTML('Drop a face.')
             attention = result('what speaks for the best match')
             search.click(shown(page.identify), [face, people], [verdict, attention], **one_by_one)
+            forget([face, people], [verdict, attention])
     return app.queue(max_size=64)
 
 
