@@ -210,6 +210,10 @@ def make_protocol(limits: Limits) -> type[H11Protocol]:
             self._arrive()
             super().connection_lost(exc)
 
+        def shutdown(self) -> None:
+            # An open page is kept informed by an answer that never ends.
+            self.transport.close()
+
         def _wait(self) -> None:
             if self not in half_sent:
                 half_sent[self] = self.loop.call_later(limits.seconds, self._give_up)

@@ -83,7 +83,7 @@ def open_page(
                 http=make_protocol(bounds),
                 ws='none',
                 log_level='warning',
-                limit_concurrency=256,
+                limit_concurrency=128,
                 timeout_graceful_shutdown=2,
             )
         )

@@ -280,11 +280,16 @@ class Process:
         # A name and a content that are nobody else's.
         self.name = f'{uuid.uuid4().hex}.png'
         assert upload(self.port, image(), name=self.name)[0] == 200
+        # As an open page does all the time.
+        self.alive = socket.create_connection((HOST, self.port))
+        self.alive.sendall(b'GET /gradio_api/heartbeat/a HTTP/1.1\r\nHost: localhost\r\n\r\n')
+        assert b'200 OK' in self.alive.recv(100)
 
     def end(self, number):
         self.process.send_signal(number)
-        code = self.process.wait(timeout=30)
-        self.process.stderr.close()
+        with self.alive, self.process.stderr as told:
+            code = self.process.wait(timeout=30)
+            assert told.read() == b''
         return code
 
 
