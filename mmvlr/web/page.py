@@ -1,5 +1,6 @@
 """The page: two faces, or a face and a gallery; how alike, how recognizable, and what follows."""
 
+import copy
 import functools
 from collections.abc import Sequence
 from pathlib import Path
@@ -85,7 +86,11 @@ class FacePage:
         """
         if face is None or not (people or self.gallery):
             return 'Drop a face, and the images of people.', None
-        identifier = self._dropped(people) if people else self.identifier
+        if people:
+            identifier = self._dropped(people)
+        else:
+            # Others may change the gallery meanwhile; a copy stays what it is.
+            identifier = Identifier(self.inferencer, copy.copy(self.gallery), self.decision)
         pixels = _pixels(face)
         answer = identifier.identify(pixels, top=5)
         faces, matches = answer.faces, answer.matches

@@ -82,8 +82,11 @@ def open_page(
                 app,
                 http=make_protocol(bounds),
                 ws='none',
+                proxy_headers=False,
                 log_level='warning',
                 limit_concurrency=128,
+                # Accepted at a time: there may be no more than 256 open files.
+                backlog=32,
                 timeout_graceful_shutdown=2,
             )
         )

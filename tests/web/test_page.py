@@ -1,5 +1,6 @@
 """What the page says, and that the page itself can be built and asked."""
 
+import copy
 import re
 from dataclasses import replace
 
@@ -134,6 +135,21 @@ def test_identify_gives_the_verdict_and_escapes_names(inferencer, faces, gallery
     assert 'Nobody of the gallery' in page.identify(still(faces, 2, 0))[0]
 
 
+def test_identify_while_people_are_removed(inferencer, faces, gallery, monkeypatch):
+    own, search = copy.copy(gallery), Gallery.search
+
+    def search_and_remove(self, *args, **options):
+        found = search(self, *args, **options)
+        own.remove(found.person[0, 0])
+        return found
+
+    monkeypatch.setattr(Gallery, 'search', search_and_remove)
+    told, _ = FacePage(inferencer, own).identify(still(faces, 2, 0))
+    assert 'Most similar: Zoë &lt;2&gt;' in told
+    assert 'Zoë <2>' not in own
+    assert 'Zoë <2>' in gallery
+
+
 def test_identify_among_dropped_images(inferencer, faces, tmp_path):
     paths = []
     for number in (0, 1):
@@ -158,8 +174,9 @@ def test_name_person(name, person):
 
 
 @pytest.mark.slow
-def test_served_page_answers(inferencer, gallery, faces):
+def test_served_page_answers(inferencer, gallery, faces, tmp_path, monkeypatch):
     """Through the server, as a browser asks."""
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
     import socket
     import urllib.request
 
