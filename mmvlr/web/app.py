@@ -1,14 +1,17 @@
 """The page as an app of gradio: what is dropped where, and where the answers stand."""
 
+import atexit
+import contextlib
 import html
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, MutableMapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmvlr.utils.text import printable
 
 from .page import FacePage
+from .uploads import private_folder
 
 if TYPE_CHECKING:
     import gradio
@@ -36,13 +39,54 @@ def import_gradio() -> Any:
     return gradio
 
 
-def build_page(page: FacePage) -> 'gradio.Blocks':
-    """Return the page as a gradio app.
+@contextlib.contextmanager
+def keep_uploads() -> Iterator[Path]:
+    """Hold a private folder, in which gradio keeps what it gets; it is removed at the end.
 
     Raises:
         ImportError: gradio is not installed.
+        OSError: See :func:`mmvlr.web.uploads.private_folder`.
     """
     gr = import_gradio()
+    with private_folder() as folder:
+        # gradio asks its environment where to keep and what to serve, again and again; for one
+        # folder, which it makes, only when it is imported.
+        where = dict(GRADIO_TEMP_DIR=str(folder), GRADIO_EXAMPLES_CACHE=str(folder))
+        default = dict(DEFAULT_TEMP_DIR=str(folder))
+        with _replaced(os.environ, where), _replaced(vars(gr.routes), default):
+            yield folder
+
+
+@contextlib.contextmanager
+def _replaced(values: MutableMapping[str, Any], new: dict[str, Any]) -> Iterator[None]:
+    before = {name: values.get(name) for name in new}
+    values.update(new)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del values[name]
+            else:
+                values[name] = value
+
+
+def build_page(page: FacePage, folder: Path | None = None) -> 'gradio.Blocks':
+    """Return the page as a gradio app.
+
+    Args:
+        page: What it says.
+        folder: Of :func:`keep_uploads`; None: one that is removed when the process ends.
+
+    Raises:
+        ImportError: gradio is not installed.
+        OSError: Uploads cannot be kept.
+    """
+    gr = import_gradio()
+    if folder is None:
+        stack = contextlib.ExitStack()
+        atexit.register(stack.close)
+        stack.enter_context(keep_uploads())
 
     def shown(work: Any) -> Any:
         def run(*values: Any) -> Any:

@@ -2,19 +2,16 @@
 
 import atexit
 import contextlib
-import os
 import signal
 import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-from .app import build_page, import_gradio
+from .app import build_page, import_gradio, keep_uploads
 from .page import FacePage
-from .uploads import private_folder
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _STYLE = Path(__file__).with_name('style.css')
@@ -49,17 +46,12 @@ def open_page(
     bounds = Limits(**limits)
     with contextlib.ExitStack() as stack:
         listener = stack.enter_context(_listen(host, port))
-        folder = stack.enter_context(private_folder())
-        # gradio asks its environment where to keep and what to serve, again and again; for one
-        # folder, which it makes, only when it is imported.
-        where = dict(GRADIO_TEMP_DIR=str(folder), GRADIO_EXAMPLES_CACHE=str(folder))
-        stack.enter_context(_replaced(os.environ, where))
-        stack.enter_context(_replaced(vars(gr.routes), dict(DEFAULT_TEMP_DIR=str(folder))))
+        folder = stack.enter_context(keep_uploads())
         app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
         # Without a policy of its own gradio allows every origin, with credentials.
         app.add_middleware(CORSMiddleware)
         app.add_middleware(Guard, host=host, folder=folder, limits=bounds)
-        blocks = build_page(page)
+        blocks = build_page(page, folder)
         # Fonts of the default theme come from the network.
         theme = gr.themes.Default(font=['system-ui', 'sans-serif'], font_mono=['monospace'])
         gr.mount_gradio_app(
@@ -162,20 +154,6 @@ def _listen(host: str, port: int) -> socket.socket:
             f'the page cannot be shown on port {port} of {host} ({error}); another page may be '
             'there: choose another one by --port (0 takes any that is free)'
         ) from error
-
-
-@contextlib.contextmanager
-def _replaced(values: MutableMapping[str, Any], new: dict[str, Any]) -> Iterator[None]:
-    before = {name: values.get(name) for name in new}
-    values.update(new)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del values[name]
-            else:
-                values[name] = value
 
 
 @contextlib.contextmanager

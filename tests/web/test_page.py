@@ -107,8 +107,9 @@ def test_compare_has_one_verdict_line(inferencer, faces, fpir, other, verdict):
     assert line.startswith(verdict)
 
 
-def test_images_are_read_as_everywhere(inferencer, tmp_path):
+def test_images_are_read_as_everywhere(inferencer, tmp_path, monkeypatch):
     """Not as the page's library would: 16-bit gray is no white image."""
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
     levels = np.arange(24 * 24, dtype=np.uint16).reshape(24, 24) * 100
     Image.fromarray(levels).save(tmp_path / 'deep.png')
     told, *_ = FacePage(inferencer).compare(tmp_path / 'deep.png', tmp_path / 'deep.png')
@@ -194,7 +195,7 @@ def test_served_page_answers(inferencer, gallery, faces, tmp_path, monkeypatch):
         assert [url for url in loaded if not url.startswith(address)] == []
         from gradio_client import Client, handle_file
 
-        client = Client(address, verbose=False)
+        client = Client(address, verbose=False, download_files=str(tmp_path))
         told, _ = client.predict(handle_file(faces / 'Zoë 1' / '0.png'), None, api_name='/run_1')
         assert 'Most similar: Zoë &lt;1&gt;' in told
     finally:
