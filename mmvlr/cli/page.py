@@ -22,7 +22,9 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
         default='127.0.0.1',
         help='0.0.0.0 lets other computers see the page; it has no password (default: 127.0.0.1)',
     )
-    page.add_argument('--port', type=int, default=7860, help='port (default: 7860)')
+    page.add_argument(
+        '--port', type=int, default=7860, help='port; 0: any that is free (default: 7860)'
+    )
     add_model_options(page)
     page.set_defaults(run=run_page)
 

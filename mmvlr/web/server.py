@@ -151,8 +151,8 @@ def _listen(host: str, port: int) -> socket.socket:
         return socket.create_server((host, port), family=family)
     except (OSError, OverflowError) as error:
         raise OSError(
-            f'the page cannot be shown on port {port} of {host} ({error}); another page may be '
-            'there: choose another one by --port (0 takes any that is free)'
+            f'the page cannot be shown on port {port} of {host} ({error}): is another page there? '
+            'Choose another --port (0: any that is free), or another --host'
         ) from error
 
 

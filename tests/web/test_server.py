@@ -16,10 +16,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mmvlr.cli.common import FAILED
+from mmvlr.cli.main import main
 from mmvlr.datasets.transforms import read_image
 from mmvlr.web import open_page
 from mmvlr.web.guard import is_own_host
 from mmvlr.web.uploads import NOTES_FILE, private_folder
+
+from ..tools.test_foreign_files import FOREIGN
 
 LIMITS = dict(file=20_000, upload=50_000, kept=60_000, message=5_000, seconds=1.0, half_sent=4)
 HOST = '127.0.0.1'
@@ -250,9 +254,14 @@ def test_unreadable_image_has_words(port):
         assert '<' not in told['error']
 
 
-def test_second_page_on_a_port_names_the_option(port):
+def test_second_page_on_a_port_names_the_option(port, capsys):
     with pytest.raises(OSError, match='--port'), open_page(StandIn(), port=port):
         pass
+    # Told before a model is looked for.
+    assert main(['page', '--model', 'none.pth', '--port', str(port)]) == FAILED
+    told = capsys.readouterr().err
+    assert '--port' in told
+    assert 'none.pth' not in told
 
 
 def test_folder_that_cannot_be_written_names_the_variable(monkeypatch, tmp_path):
@@ -298,8 +307,9 @@ def test_uploads_are_deleted_at_any_end(places, root):
     """Each end of five pages; one goes on; what a killed one left is removed by the next."""
     places.mkdir(parents=True, exist_ok=True)
     before = {*places.iterdir()}
-    foreign = [places / name for name in ('0123456789abcdef', 'mine.lock', '.mmvlr-0123', 'a.png')]
+    foreign = [places / name for name in (*FOREIGN, '0123456789abcdef', 'mine.lock', 'a/b.png')]
     for path in foreign:
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text('foreign')
     ends = {signal.SIGINT: 0, signal.SIGTERM: 143, signal.SIGHUP: 129, signal.SIGKILL: -9}
     pages = {number: Process(root) for number in [*ends, None]}
@@ -322,5 +332,6 @@ def test_uploads_are_deleted_at_any_end(places, root):
         for page in pages.values():
             page.process.kill()
             page.process.wait()
-    assert {*places.iterdir()} == before | {places / NOTES_FILE, *foreign}
+    top = {places / path.relative_to(places).parts[0] for path in foreign}
+    assert {*places.iterdir()} == before | top | {places / NOTES_FILE}
     assert {path.read_text() for path in foreign} == {'foreign'}
