@@ -2,13 +2,13 @@
 
 import asyncio
 import contextlib
+import functools
 import ipaddress
 import re
 import socket
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import h11
 from starlette.datastructures import Headers, MutableHeaders
@@ -26,6 +26,7 @@ _PATHS = re.compile(
     r'|queue/(join|data)|run/\w+|call/(v2/)?\w+(/\w+)?|heartbeat/\w+))?/?',
     re.ASCII,
 )
+_HOST = re.compile(r'(?:\[([^]]+)\]|([^]\[:/@\s]+))(?::\d+)?')
 _UPLOAD = '/gradio_api/upload'
 _FILE = '/gradio_api/file='
 _TOO_LATE = b'HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n'
@@ -85,17 +86,18 @@ class Guard:
         length = headers.get('content-length', '0')
         size = int(length) if length.isdecimal() else 0
         refused = self._check_sender(headers) or self._check_request(scope, headers, size)
+        body = b''
+        if not refused:
+            try:
+                body = await self._read(receive)
+            except ConnectionError:
+                return
+            except BufferError:
+                refused = 503, 'Too much is being uploaded; try again in a while.'
         if refused:
             await _discard(receive)
             close = {'connection': 'close'}
             await PlainTextResponse(refused[1], refused[0], close)(scope, receive, send)
-            return
-        self._arriving += size
-        try:
-            body = await _read(receive)
-        finally:
-            self._arriving -= size
-        if body is None:
             return
         whole = [dict(type='http.request', body=body, more_body=False)]
 
@@ -129,12 +131,32 @@ class Guard:
         most = limits.upload if is_upload else limits.message
         if size > most:
             return 413, f'A request has {size} bytes; at most {most} are taken.'
-        if self._arriving + size > 2 * limits.upload:
-            return 503, 'Too much is being uploaded; try again in a while.'
         if is_upload and measure_folder(self.folder) + size > limits.kept:
             told = f'The page keeps at most {limits.kept} bytes; uploads are deleted in an hour.'
             return 507, told
         return None
+
+    async def _read(self, receive: Receive) -> bytes:
+        """Return the body of a request.
+
+        Raises:
+            ConnectionError: It breaks off.
+            BufferError: Too much arrives at the same time.
+        """
+        parts: list[bytes] = []
+        try:
+            while True:
+                message = await receive()
+                if message['type'] == 'http.disconnect':
+                    raise ConnectionError
+                parts.append(message.get('body', b''))
+                self._arriving += len(parts[-1])
+                if self._arriving > 2 * self.limits.upload:
+                    raise BufferError
+                if not message.get('more_body'):
+                    return b''.join(parts)
+        finally:
+            self._arriving -= sum(map(len, parts))
 
 
 def is_own_host(asked: str, host: str) -> bool:
@@ -146,17 +168,21 @@ def is_own_host(asked: str, host: str) -> bool:
         asked: The header: name or number, with or without a port.
         host: Host the page is bound to.
     """
-    name = urlsplit(f'//{asked}').hostname if asked.isprintable() and asked.strip('[]') else None
+    parts = _HOST.fullmatch(asked.lower())
+    name = parts and (parts[1] or parts[2])
+    if not name or name in ('localhost', host.lower()):
+        return bool(name)
     try:
-        number = ipaddress.ip_address(name or '')
+        number = ipaddress.ip_address(name)
     except ValueError:
-        number = None
-    if name in ('localhost', host.lower()) or (number is not None and number.is_loopback):
-        return True
-    if is_loopback(host):
-        return False
+        return not is_loopback(host) and name in _find_names()
+    return number.is_loopback or not is_loopback(host)
+
+
+@functools.cache
+def _find_names() -> set[str]:
     own = socket.gethostname().lower()
-    return number is not None or name in (own, f'{own}.local', socket.getfqdn().lower())
+    return {own, f'{own}.local', socket.getfqdn().lower()}
 
 
 def is_loopback(host: str) -> bool:
@@ -165,18 +191,6 @@ def is_loopback(host: str) -> bool:
         return host == 'localhost' or ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
-
-
-async def _read(receive: Receive) -> bytes | None:
-    """Return the body of a request; None if it breaks off."""
-    parts = []
-    while True:
-        message = await receive()
-        if message['type'] == 'http.disconnect':
-            return None
-        parts.append(message.get('body', b''))
-        if not message.get('more_body'):
-            return b''.join(parts)
 
 
 async def _discard(receive: Receive) -> None:

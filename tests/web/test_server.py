@@ -1,5 +1,6 @@
 """The page as its neighbors meet it: what it refuses, how much it takes, what it leaves behind."""
 
+import asyncio
 import contextlib
 import http.client
 import io
@@ -20,12 +21,12 @@ from mmvlr.cli.common import FAILED
 from mmvlr.cli.main import main
 from mmvlr.datasets.transforms import read_image
 from mmvlr.web import open_page
-from mmvlr.web.guard import is_own_host
+from mmvlr.web.guard import Guard, Limits, is_own_host
 from mmvlr.web.uploads import NOTES_FILE, private_folder
 
 from ..tools.test_foreign_files import FOREIGN
 
-LIMITS = dict(file=20_000, upload=50_000, kept=60_000, message=5_000, seconds=1.0, half_sent=4)
+LIMITS = dict(file=20_000, upload=50_000, kept=60_000, message=5_000, seconds=2.0, half_sent=4)
 HOST = '127.0.0.1'
 SCRIPT = """
 import sys
@@ -139,6 +140,7 @@ def test_page_works_beside_the_leftovers_of_another_user(port, places):
         (dict(Origin='http://attacker.example'), 403),
         (dict(Origin='http://127.0.0.1:1'), 403),
         (dict(Origin='null'), 403),
+        (dict(Host='['), 403),
     ],
 )
 def test_pages_of_others_are_refused(port, headers, status):
@@ -154,7 +156,10 @@ def test_pages_of_others_are_refused(port, headers, status):
         ('[::1]:80', '127.0.0.1', True),
         ('127.0.0.1.attacker.example', '127.0.0.1', False),
         ('', '127.0.0.1', False),
-        ('a@localhost', '127.0.0.1', True),
+        ('a@localhost', '127.0.0.1', False),
+        ('[', '127.0.0.1', False),
+        ('LocalHost:7', '127.0.0.1', True),
+        ('192.168.1.5', '127.0.0.1', False),
         ('192.168.1.5:80', '0.0.0.0', True),
         ('attacker.example', '0.0.0.0', False),
         (socket.gethostname(), '0.0.0.0', True),
@@ -211,6 +216,38 @@ def test_uploads_are_bounded(port, places):
     assert codes[0] == 200
     assert codes[-1] == 507
     assert sum(path.stat().st_size for path in list_kept(places)) <= LIMITS['kept']
+
+
+def test_arriving_uploads_are_bounded(tmp_path):
+    """What has arrived counts, of all requests together."""
+    headers = [(b'host', HOST.encode()), (b'content-length', b'100')]
+    scope = dict(type='http', method='POST', path='/gradio_api/upload', headers=headers)
+
+    async def answer(scope, receive, send):
+        assert len((await receive())['body']) == 90
+        await send(dict(type='http.response.start', status=200, headers=[]))
+
+    async def arrive(guard, ended):
+        parts, codes = [dict(type='http.request', body=b'x' * 90, more_body=True)], []
+
+        async def receive():
+            if parts:
+                return parts.pop()
+            await ended.wait()
+            return dict(type='http.request')
+
+        async def send(message):
+            codes.append(message.get('status'))
+
+        await guard(scope, receive, send)
+        return codes[0]
+
+    async def arrive_thrice():
+        guard, ended = Guard(answer, HOST, tmp_path, Limits(upload=100)), asyncio.Event()
+        asyncio.get_running_loop().call_later(0.1, ended.set)
+        return await asyncio.gather(*[arrive(guard, ended) for _ in range(3)])
+
+    assert asyncio.run(arrive_thrice()) == [200, 200, 503]
 
 
 def test_half_sent_requests_end(port, places):
