@@ -59,6 +59,7 @@ setup(
     package_data={
         'mmvlr': ['py.typed'],
         'mmvlr.reports': ['style.css', 'templates/*.html.j2'],
+        'mmvlr.web': ['style.css', 'answer.html.j2'],
     },
     python_requires='>=3.10',
     install_requires=[

@@ -22,25 +22,24 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
         default='127.0.0.1',
         help='0.0.0.0 lets other computers see the page; it has no password (default: 127.0.0.1)',
     )
-    page.add_argument('--port', type=int, default=7860, help='port (default: 7860)')
+    page.add_argument(
+        '--port', type=int, default=7860, help='port; 0: any that is free (default: 7860)'
+    )
     add_model_options(page)
     page.set_defaults(run=run_page)
 
 
 def run_page(args: argparse.Namespace) -> Outcome:
     """Show the page until it is interrupted."""
-    import sys
-
     from mmvlr.identification import Decision, Gallery
-    from mmvlr.web import FacePage, serve
+    from mmvlr.web import FacePage, check_page, serve
 
+    check_page(args.host, args.port)
     inferencer = inferencer_of(args)
     gallery = decision = None
     if args.gallery:
         gallery = Gallery.load(args.gallery, identity=inferencer.identity)
     if args.decision:
         decision = Decision.load(args.decision, identity=inferencer.identity)
-    address = f'http://{args.host}:{args.port}/'
-    print(f'{address}  (Ctrl+C ends it)', file=sys.stderr)
-    serve(FacePage(inferencer, gallery, decision), args.host, args.port)
+    _, address = serve(FacePage(inferencer, gallery, decision), args.host, args.port)
     return Outcome(dict(address=address))

@@ -1,10 +1,10 @@
 """The page: two faces, or a face and a gallery; how alike, how recognizable, and what follows."""
 
-import html
-import os
+import copy
+import functools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -15,36 +15,18 @@ from mmvlr.apis.network import TorchNetwork
 from mmvlr.datasets.transforms import read_image
 from mmvlr.identification import Comparison, Decision, Gallery, Identifier
 from mmvlr.reports.faces import overlay_attention, resize_longer_side
-from mmvlr.structures import FaceTable
+from mmvlr.structures.face_table import MEASURES, FaceTable
 
 if TYPE_CHECKING:
-    import gradio
+    from jinja2 import Template
 
 Face = str | Path | np.ndarray
 #: Longer side of the shown images in pixels.
 _SHOWN = 224
-_MEASURES = dict(ri='RI', ers='ERS', norm='norm', size='size')
-_OUTCOMES = dict(accept='It is {person}', unknown='Nobody of the gallery', abstain='No answer')
-_STYLE = """
-.face-verdict {font-size: 1.35em; font-weight: 600; margin: 0 0 .2em}
-.face-reason {margin: 0 0 .8em}
-table.face-table {border: none; border-collapse: collapse; width: 100%; margin: 0 0 .8em}
-table.face-table th, table.face-table td {border: none; text-align: left; font-weight: 400;
-  padding: .25em .8em .25em 0}
-table.face-table tr {border: none; border-bottom: 1px solid
-  color-mix(in srgb, currentColor 15%, transparent)}
-table.face-table th {opacity: .7}
-.face-bar {position: relative; height: .5em; min-width: 7em; border-radius: .3em;
-  background: color-mix(in srgb, currentColor 18%, transparent)}
-.face-bar span {position: absolute; top: -.2em; width: .25em; height: .9em; border-radius: .1em;
-  background: currentColor}
-/* Faces of a dozen pixels, as large as there is room. */
-.face-image img {width: 100%; height: 100%; object-fit: contain; image-rendering: pixelated}
-"""
-_INTRODUCTION = (
-    'Crops of faces, 8 pixels or more. Nothing leaves this computer. The recognizability index '
-    '(RI) says how much of a face a network can still recognize; whether an answer can be trusted '
-    'is said by a calibration on faces like yours (`mmvlr calibrate`).'
+_OUTCOMES = dict(
+    accept='Probably {person}',
+    unknown='Nobody of the gallery resembles it enough',
+    abstain='No answer',
 )
 
 
@@ -85,12 +67,9 @@ class FacePage:
         pixels = [_pixels(first), _pixels(second)]
         found = self.identifier.verify(*pixels)
         faces = found.faces
-        told = _heading(f'Similarity {found.similarity:.3f}', self._two(found))
+        told = self._tell(*self._judge(found), faces, ('first', 'second'), self._level_quality)
         references = faces.embedding[::-1].copy()
-        return (
-            told + self._table(faces, ('first', 'second')),
-            *self._attention(pixels, references),
-        )
+        return told, *self._attention(pixels, references)
 
     def identify(
         self, face: Face | None, people: Sequence[str] | None = None
@@ -107,25 +86,28 @@ class FacePage:
         """
         if face is None or not (people or self.gallery):
             return 'Drop a face, and the images of people.', None
-        identifier = self._dropped(people) if people else self.identifier
+        if people:
+            identifier = self._dropped(people)
+        else:
+            # Others may change the gallery meanwhile; a copy stays what it is.
+            identifier = Identifier(self.inferencer, copy.copy(self.gallery), self.decision)
         pixels = _pixels(face)
         answer = identifier.identify(pixels, top=5)
         faces, matches = answer.faces, answer.matches
         found = list(zip(matches.person[0], matches.similarity[0].tolist(), strict=True))
         person, similarity = found[0]
+        decided: tuple[str, ...] = ()
         if answer.verdicts is None:
-            note = self._uncalibrated
+            verdict = f'Most similar: {person}, {similarity:.3f}'
+            reason = self._uncalibrated
             if self.decision is not None:
-                note = 'The calibration is of another gallery: no verdict.'
-            told = _heading(f'Most similar: {person}, {similarity:.3f}', note)
+                reason = 'The calibration is of another gallery: no verdict.'
         else:
-            (verdict,) = answer.verdicts
-            warning = f' Warning: {answer.note}.' if answer.note else ''
-            outcome = _OUTCOMES[verdict.outcome].format(person=person)
-            told = _heading(outcome, verdict.reason + warning)
-        rows = [(html.escape(name), f'{value:.3f}') for name, value in found]
-        told += _html_table(('person', 'similarity'), rows)
-        told += self._table(faces, ('face',))
+            (given,) = answer.verdicts
+            verdict = _OUTCOMES[given.outcome].format(person=person)
+            reason = given.reason + (f' Warning: {answer.note}.' if answer.note else '')
+            decided = self.decision.needs
+        told = self._tell(verdict, reason, faces, ('face',), decided, found)
         own = identifier.gallery.find_templates(person)
         best = own[(own @ faces.unit[0].numpy()).argmax()]
         return told, *self._attention([pixels], best[None])
@@ -134,24 +116,33 @@ class FacePage:
         'No calibration was given, so there is no verdict: similarities differ from model to model.'
     )
 
-    def _two(self, found: Comparison) -> str:
-        """What two faces without a gallery can be told."""
-        if found.threshold is None:
-            return self._uncalibrated
+    @property
+    def _level_quality(self) -> tuple[str, ...]:
+        """The quality below which two faces are too poor, if there is one."""
+        decision = self.decision
+        return () if decision is None else tuple({decision.abstain_by} & {*decision.needs})
+
+    def _judge(self, found: Comparison) -> tuple[str, str]:
+        """Return what two faces without a gallery can be told, in a line, and why."""
         decision, bound = self.decision, found.threshold
+        similarity = f'{found.similarity:.3f}'
+        if bound is None:
+            return f'Similarity {similarity}', self._uncalibrated
         if found.poor:
-            measure = _MEASURES.get(decision.abstain_by, decision.abstain_by)
+            measure = MEASURES.get(decision.abstain_by, decision.abstain_by)
             poor = ' and '.join(('first', 'second')[which] for which in found.poor)
             return (
-                f'Too poor to tell: {measure} of the {poor} face is below '
-                f'{decision.level.level:.3f}, where the answers of the calibration were too often '
-                'wrong.'
+                'Too poor to tell',
+                f'{measure} of the {poor} face is below {decision.level.level:.3f}, where the '
+                'answers of the calibration were too often wrong.',
             )
-        above = 'Above' if found.similarity > bound else 'Not above'
+        above = found.similarity > bound
         return (
-            f'{above} {bound:.3f}, which faces of people who are not enrolled rarely exceed in '
-            f'the calibrated gallery (at most {decision.target_fpir:.1%} of them). For a single '
-            'comparison that is a strict threshold.'
+            'Probably the same person' if above else 'Not alike enough to be taken for one person',
+            f'The similarity {similarity} is {"" if above else "not "}above {bound:.3f}, which '
+            'faces of people who are not enrolled rarely exceed in the calibrated gallery (at '
+            f'most {decision.target_fpir:.1%} of them). For a single comparison that is a strict '
+            'threshold.',
         )
 
     def _dropped(self, paths: Sequence[str]) -> Identifier:
@@ -185,20 +176,34 @@ class FacePage:
             for face, values in zip(shown, maps, strict=True)
         )
 
-    def _table(self, faces: FaceTable, titles: Sequence[str]) -> str:
-        """Qualities of the faces, each with its place in the calibration set."""
-        rows = []
-        for name, values in faces.qualities.items():
-            for title, value in zip(titles, values.tolist(), strict=True):
-                place = ''
-                if self.decision is not None and name in self.decision.quantiles:
-                    percent = float(self.decision.percentile(name, [value])[0])
-                    place = (
-                        f'better than {percent:.0f} % of the calibration'
-                        f'<div class="face-bar"><span style="left:{percent:.0f}%"></span></div>'
-                    )
-                rows.append((title, _MEASURES.get(name, html.escape(name)), f'{value:.3g}', place))
-        return _html_table(('', 'quality', 'value', ''), rows)
+    def _tell(
+        self,
+        verdict: str,
+        reason: str,
+        faces: FaceTable,
+        titles: Sequence[str],
+        decided: Sequence[str] = (),
+        people: Sequence[tuple[str, float]] = (),
+    ) -> str:
+        """Return an answer as HTML: first the qualities that decided, or the one that would."""
+        names = [*faces.qualities]
+        first = decided or names[:1]
+        measures = []
+        for name in sorted(names, key=lambda name: name not in first):
+            values = faces.qualities[name]
+            places = [None] * len(values)
+            if self.decision is not None and name in self.decision.quantiles:
+                places = self.decision.percentile(name, values).tolist()
+            rows = list(zip(titles, values.tolist(), places, strict=True))
+            label = MEASURES.get(name, name)
+            measures.append(dict(name=label, rows=rows, first=name in first))
+        return _load_template().render(
+            verdict=verdict,
+            reason=reason,
+            people=people,
+            measures=measures,
+            decided=bool(decided),
+        )
 
 
 def name_person(path: str | Path) -> str:
@@ -219,130 +224,13 @@ def _pixels(face: Face) -> np.ndarray:
     return as_rgb(face)
 
 
-def _heading(verdict: str, reason: str) -> str:
-    return (
-        f'<p class="face-verdict">{html.escape(verdict)}</p>'
-        f'<p class="face-reason">{html.escape(reason)}</p>'
+@functools.cache
+def _load_template() -> 'Template':
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    loader = FileSystemLoader(Path(__file__).parent)
+    # Names of people and files are whatever somebody called them.
+    environment = Environment(
+        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
-
-
-def _html_table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    head = ''.join(f'<th scope="col">{title}</th>' for title in titles)
-    body = ''.join('<tr>' + ''.join(f'<td>{cell}</td>' for cell in row) + '</tr>' for row in rows)
-    return f'<table class="face-table"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
-
-
-def _gradio() -> Any:
-    # It would report its start to its makers.
-    os.environ.setdefault('GRADIO_ANALYTICS_ENABLED', 'False')
-    try:
-        import gradio
-    except ImportError as error:
-        raise ImportError(
-            "the page needs gradio, which is not installed: pip install 'mmvlr[web]'"
-        ) from error
-    return gradio
-
-
-def build_page(page: FacePage) -> 'gradio.Blocks':
-    """Return the page as a gradio app.
-
-    Raises:
-        ImportError: gradio is not installed.
-    """
-    gr = _gradio()
-
-    def shown(work: Any) -> Any:
-        def run(*values: Any) -> Any:
-            try:
-                return work(*values)
-            except (ValueError, OSError) as error:
-                raise gr.Error(str(error)) from error
-
-        return run
-
-    # The network and its hooks are one: two visitors take turns.
-    one_by_one = dict(concurrency_limit=1, concurrency_id='model')
-
-    def image(label: str) -> Any:
-        return gr.Image(
-            label=label,
-            # The file itself: gradio's own conversion makes 16-bit and transparent images others.
-            type='filepath',
-            image_mode=None,
-            sources=['upload', 'clipboard'],
-            height=260,
-            elem_classes='face-image',
-            buttons=[],
-        )
-
-    def result(label: str) -> Any:
-        return gr.Image(
-            label=label,
-            type='numpy',
-            interactive=False,
-            height=260,
-            format='png',
-            elem_classes='face-image',
-            buttons=['fullscreen', 'download'],
-        )
-
-    # Faces are biometric data: what was uploaded is deleted after an hour, and at the end.
-    with gr.Blocks(title='mmvlr', analytics_enabled=False, delete_cache=(600, 3600)) as app:
-        gr.Markdown('# Who is it, and can the answer be trusted?\n' + _INTRODUCTION)
-        with gr.Tab('Two faces'):
-            with gr.Row():
-                first, second = image('first face'), image('second face')
-            button = gr.Button('Compare', variant='primary')
-            told = gr.HTML('Drop two faces.')
-            with gr.Row():
-                maps = result('first: what speaks for it'), result('second: what speaks for it')
-            button.click(shown(page.compare), [first, second], [told, *maps], **one_by_one)
-        with gr.Tab('A face and a gallery'):
-            with gr.Row():
-                face = image('face')
-                people = gr.File(
-                    label='people: images named as the person (Ann_1.jpg)'
-                    + ('' if page.gallery is None else ', instead of the gallery'),
-                    file_count='multiple',
-                    file_types=['image'],
-                    height=260,
-                )
-            search = gr.Button('Identify', variant='primary')
-            if page.gallery is not None:
-                gr.Markdown(f'The gallery holds {len(page.gallery)} people.')
-            verdict = gr.HTML('Drop a face.')
-            attention = result('what speaks for the best match')
-            search.click(shown(page.identify), [face, people], [verdict, attention], **one_by_one)
-    return app
-
-
-def serve(
-    page: FacePage, host: str = '127.0.0.1', port: int = 7860, block: bool = True
-) -> tuple['gradio.Blocks', str]:
-    """Show the page until it is interrupted.
-
-    Args:
-        page: What it says.
-        host: ``'0.0.0.0'`` to let other computers see it; there is no password.
-        port: Port.
-        block: Wait; False returns at once.
-
-    Returns:
-        The app and its address.
-    """
-    gr = _gradio()
-    app = build_page(page)
-    # Fonts of the default theme come from the network.
-    theme = gr.themes.Default(font=['system-ui', 'sans-serif'], font_mono=['monospace'])
-    _, address, _ = app.launch(
-        server_name=host,
-        server_port=port,
-        prevent_thread_lock=not block,
-        theme=theme,
-        css=_STYLE,
-        quiet=True,
-        share=False,
-        footer_links=[],
-    )
-    return app, address
+    return environment.get_template('answer.html.j2')

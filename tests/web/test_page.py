@@ -1,5 +1,6 @@
 """What the page says, and that the page itself can be built and asked."""
 
+import copy
 import re
 from dataclasses import replace
 
@@ -82,10 +83,33 @@ def test_compare_says_too_poor(inferencer, faces, level, poor):
     assert ('Too poor to tell' in told) == (poor is not None)
     assert poor is None or f'RI of the {poor} face' in told
     assert told.count('of the calibration<') == 2
+    # One quality decides; the others stand aside.
+    first, others = told.split('<details')
+    assert first.count('<td>RI</td>') == 2
+    assert 'RI' not in others
+    assert others.count('<td>size</td>') == 2
 
 
-def test_images_are_read_as_everywhere(inferencer, tmp_path):
+@pytest.mark.parametrize(
+    ('fpir', 'other', 'verdict'),
+    [(0.1, 0, 'Probably the same'), (0.1, 1, 'Not alike enough'), (None, 0, 'Similarity 1.000')],
+)
+def test_compare_has_one_verdict_line(inferencer, faces, fpir, other, verdict):
+    decision = fpir and decision_of(inferencer, fpir)
+    if decision and other:
+        (threshold,) = decision.thresholds.thresholds
+        strict = replace(threshold, threshold=1.5)
+        decision = replace(decision, thresholds=replace(decision.thresholds, thresholds=(strict,)))
+    told, *_ = FacePage(inferencer, decision=decision).compare(
+        still(faces, 0, 0), still(faces, other, 0)
+    )
+    (line,) = re.findall('<p class="face-verdict">(.*?)</p>', told)
+    assert line.startswith(verdict)
+
+
+def test_images_are_read_as_everywhere(inferencer, tmp_path, monkeypatch):
     """Not as the page's library would: 16-bit gray is no white image."""
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
     levels = np.arange(24 * 24, dtype=np.uint16).reshape(24, 24) * 100
     Image.fromarray(levels).save(tmp_path / 'deep.png')
     told, *_ = FacePage(inferencer).compare(tmp_path / 'deep.png', tmp_path / 'deep.png')
@@ -101,7 +125,7 @@ def test_images_are_read_as_everywhere(inferencer, tmp_path):
 def test_identify_gives_the_verdict_and_escapes_names(inferencer, faces, gallery):
     page = FacePage(inferencer, gallery, decision_of(inferencer, 0.1))
     told, image = page.identify(still(faces, 2, 0))
-    assert 'It is Zoë &lt;2&gt;' in told
+    assert 'Probably Zoë &lt;2&gt;' in told
     assert 'above 0.3' in told
     assert 'Zoë <' not in told
     assert max(image.shape) == 224
@@ -110,6 +134,21 @@ def test_identify_gives_the_verdict_and_escapes_names(inferencer, faces, gallery
     strict = replace(decision.thresholds, thresholds=(replace(threshold, threshold=1.5),))
     page = FacePage(inferencer, gallery, replace(decision, thresholds=strict))
     assert 'Nobody of the gallery' in page.identify(still(faces, 2, 0))[0]
+
+
+def test_identify_while_people_are_removed(inferencer, faces, gallery, monkeypatch):
+    own, search = copy.copy(gallery), Gallery.search
+
+    def search_and_remove(self, *args, **options):
+        found = search(self, *args, **options)
+        own.remove(found.person[0, 0])
+        return found
+
+    monkeypatch.setattr(Gallery, 'search', search_and_remove)
+    told, _ = FacePage(inferencer, own).identify(still(faces, 2, 0))
+    assert 'Most similar: Zoë &lt;2&gt;' in told
+    assert 'Zoë <2>' not in own
+    assert 'Zoë <2>' in gallery
 
 
 def test_identify_among_dropped_images(inferencer, faces, tmp_path):
@@ -136,8 +175,9 @@ def test_name_person(name, person):
 
 
 @pytest.mark.slow
-def test_served_page_answers(inferencer, gallery, faces):
+def test_served_page_answers(inferencer, gallery, faces, tmp_path, monkeypatch):
     """Through the server, as a browser asks."""
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
     import socket
     import urllib.request
 
@@ -155,7 +195,7 @@ def test_served_page_answers(inferencer, gallery, faces):
         assert [url for url in loaded if not url.startswith(address)] == []
         from gradio_client import Client, handle_file
 
-        client = Client(address, verbose=False)
+        client = Client(address, verbose=False, download_files=str(tmp_path))
         told, _ = client.predict(handle_file(faces / 'Zoë 1' / '0.png'), None, api_name='/run_1')
         assert 'Most similar: Zoë &lt;1&gt;' in told
     finally:
