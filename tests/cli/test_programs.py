@@ -43,11 +43,11 @@ def test_errors_are_one_line(tmp_path, capsys, monkeypatch):
 def test_interrupt(monkeypatch, capsys):
     from mmvlr.cli.programs import train
 
-    def interrupted(argv):
+    def interrupted(args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(train, 'main', interrupted)
-    assert main(['train', 'a.py']) == 130
+    monkeypatch.setattr(train, 'run', interrupted)
+    assert main(['train', 'demo/riface_synthetic']) == 130
     assert '--resume' in capsys.readouterr().err
 
 
