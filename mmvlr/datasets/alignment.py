@@ -12,6 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
+from mmvlr.utils.schema import load_json
+
 #: ArcFace's five points in a face of 112 x 112: the person's right eye (left in the image), the
 #: other eye, nose, corners of the mouth; (x, y) in pixels.
 TEMPLATE = np.array(
@@ -178,7 +180,7 @@ def alignment_of(root: str | Path) -> Alignment | None:
         if not path.is_file():
             continue
         try:
-            facts = json.loads(path.read_text(encoding='utf-8'))
+            facts = load_json(path.read_bytes())
             recipe = AlignmentRecipe(**facts['recipe'])
             # Trees that mmvlr 0.1 aligned call them pictures.
             count = facts.get('images', facts.get('pictures'))

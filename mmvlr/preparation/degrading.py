@@ -16,6 +16,7 @@ from mmvlr.datasets.finding import Tree
 from mmvlr.datasets.transforms import ImageError, VLRDegradation, read_image
 from mmvlr.utils.io import write_atomic
 from mmvlr.utils.outputs import OutputFolder
+from mmvlr.utils.schema import load_json
 from mmvlr.version import __version__
 
 from .degradation_statistics import require_images
@@ -75,7 +76,7 @@ def record_settings(output: OutputFolder, settings: dict[str, Any]) -> None:
     settings = json.loads(json.dumps(settings))
     if record.is_file():
         try:
-            found = json.loads(record.read_text(encoding='utf-8'))['settings']
+            found = load_json(record.read_bytes())['settings']
             different = [key for key in settings if found.get(key) != settings[key]]
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(f'{record} is damaged ({error}); choose an empty OUT') from error

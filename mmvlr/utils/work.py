@@ -17,6 +17,7 @@ import cv2
 import torch
 
 from .io import write_atomic
+from .schema import load_json
 
 
 class Journal:
@@ -52,7 +53,7 @@ class Journal:
             try:
                 entry = json.loads(line)
                 self.found[entry[key]] = entry
-            except (ValueError, KeyError, TypeError) as error:
+            except (ValueError, KeyError, TypeError, RecursionError) as error:
                 raise ValueError(
                     f'{self.path}, line {number} is damaged ({error}); delete the file to start '
                     'again from the beginning'
@@ -70,7 +71,7 @@ class Journal:
 
     def _check(self, first: str) -> None:
         try:
-            before = dict(json.loads(first))
+            before = dict(load_json(first.encode()))
         except (ValueError, TypeError) as error:
             raise ValueError(
                 f'{self.path}, line 1 is damaged or not by mmvlr; move the file away to start from '

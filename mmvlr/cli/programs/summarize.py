@@ -9,7 +9,6 @@ another draw of test people would move the number, not how far another seed woul
 """
 
 import argparse
-import json
 
 from ..common import existing_file
 
@@ -32,14 +31,16 @@ def read_group(text: str) -> tuple[str, list[dict[str, float]]]:
     Raises:
         ValueError: The text has another form, or a file is no result file.
     """
+    from mmvlr.utils.schema import load_json
+
     name, _, files = text.partition('=')
     if not name or not files:
         raise ValueError(f'{text!r}: expected NAME=FILE[,FILE...]')
     results = []
     for file in files.split(','):
         try:
-            results.append(dict(json.loads(existing_file(file).read_text(encoding='utf-8-sig'))))
-        except (ValueError, TypeError, RecursionError) as error:
+            results.append(dict(load_json(existing_file(file).read_bytes())))
+        except (ValueError, TypeError) as error:
             raise ValueError(f'{file} is not a result file of mmvlr test: {error}') from error
     return name, results
 

@@ -139,7 +139,7 @@ class PackReader:
         self._bytes = np.asarray(mapped)
         try:
             self._fill(json.loads(index))
-        except (KeyError, TypeError, ValueError, OverflowError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
             raise ValueError(
                 f'{self.path}: the index is not that of a pack ({error}); pack the folder again'
             ) from error

@@ -6,7 +6,6 @@ in a very-low-resolution set. All draw from ``results['rng']``.
 """
 
 import io
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from mmcv.transforms import BaseTransform
 from PIL import Image
 
 from mmvlr.registry import TRANSFORMS
+from mmvlr.utils.schema import load_json
 
 from .geometric import resize
 
@@ -594,7 +594,7 @@ def read_preset(preset: str | Path | Mapping[str, Any]) -> dict[str, dict[str, A
     if not path.is_file():
         raise FileNotFoundError(f'{path}: no such preset file')
     try:
-        parameters = json.loads(path.read_text(encoding='utf-8'))['parameters']
+        parameters = load_json(path.read_bytes())['parameters']
         return {step: dict(arguments) for step, arguments in parameters.items()}
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise ValueError(
