@@ -260,7 +260,16 @@ def read_config(args: argparse.Namespace) -> 'Config':
     """Return the config that :func:`add_config` describes."""
     from mmvlr.apis import load_config
 
-    return load_config(args.config, read_options(args.cfg_options))
+    try:
+        return load_config(args.config, read_options(args.cfg_options))
+    except UnboundLocalError as error:
+        # mmengine's: it could make no temporary folder.
+        raise error.__context__ from None
+    except OSError as error:
+        # A config is copied to be read; where to is not said.
+        if error.errno is not None and error.filename is None:
+            error.filename = os.environ.get('TMPDIR', '/tmp')
+        raise
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:

@@ -31,6 +31,7 @@ Who is it, or is it too poor to tell?
 PROGRAMS = {
     'demo': ('demo', 'train, test and report on synthetic faces, without a download'),
     'train': ('train', 'train a model of a config'),
+    'config': ('config', 'the configs that come with mmvlr: list, print, copy one to edit'),
     'test': ('test', 'test a checkpoint on the test set of a config'),
     'report': ('report', 'the page about a training run'),
     'reproduce': ('reproduce', 'train and compare methods'),
