@@ -2,16 +2,16 @@
 
 import argparse
 
-from mmvlr.utils.command import output_file
-
 from .common import (
     DONE,
     NO_MATCH,
     Outcome,
     UsageError,
     add_model_options,
+    face_source,
     inferencer_of,
     left_out,
+    output_file,
     paragraphs,
     table,
 )
@@ -29,7 +29,7 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
         'The .npz file holds the arrays embedding (N, D), name (N,), ri, ers, norm and size (N,);\n'
         'numpy.load reads it. A .csv file has one column for each dimension.',
     )
-    embed.add_argument('faces', nargs='+', help=FACES)
+    embed.add_argument('faces', nargs='+', type=face_source, help=FACES)
     embed.add_argument('--out', required=True, type=output_file, help='file to write: .npz or .csv')
     add_model_options(embed)
     embed.set_defaults(run=run_embed)
@@ -44,7 +44,7 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
         "norm  length of the backbone's embedding\n"
         'size  shorter side of the image in pixels',
     )
-    quality.add_argument('faces', nargs='+', help=FACES)
+    quality.add_argument('faces', nargs='+', type=face_source, help=FACES)
     quality.add_argument('--out', type=output_file, help='also write the table to this .csv file')
     quality.add_argument(
         '--sort', default='quality', choices=('quality', 'name'), help='order (default: quality)'
@@ -60,8 +60,8 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
         'The similarity is the cosine of the embeddings, in [-1, 1]. A threshold that means\n'
         'something comes from faces like yours (mmvlr calibrate), not from a table.',
     )
-    verify.add_argument('first', help='an image')
-    verify.add_argument('second', help='another image')
+    verify.add_argument('first', type=face_source, help='an image')
+    verify.add_argument('second', type=face_source, help='another image')
     verify.add_argument(
         '--threshold', type=float, help='exit with 4 if the similarity is not above it'
     )
@@ -104,9 +104,10 @@ def run_quality(args: argparse.Namespace) -> Outcome:
 
 def run_verify(args: argparse.Namespace) -> Outcome:
     """Compare two images."""
+    inferencer = inferencer_of(args)
     from mmvlr.identification import Identifier
 
-    result = Identifier(inferencer_of(args)).verify(args.first, args.second)
+    result = Identifier(inferencer).verify(args.first, args.second)
     first, second = result.faces.names
     document = dict(similarity=result.similarity, first=first, second=second)
     qualities = result.faces.qualities

@@ -2,9 +2,9 @@
 
 import argparse
 
-from mmvlr.utils.command import output_file
+from mmvlr.utils.shipped import find_config
 
-from .common import Outcome, UsageError, model_config
+from .common import Outcome, UsageError, existing_file, model_config, output_file
 
 SUFFIXES = ('.onnx', '.safetensors')
 
@@ -21,7 +21,9 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
         "              checked against PyTorch. Needs pip install 'mmvlr[export]'\n"
         '.safetensors  weights with model config, preprocessing contract and license',
     )
-    export.add_argument('checkpoint', help='checkpoint (.pth) or published weights')
+    export.add_argument(
+        'checkpoint', type=existing_file, help='checkpoint (.pth) or published weights'
+    )
     export.add_argument('out', type=output_file, help='file to write: .onnx or .safetensors')
     export.add_argument(
         '--license',
@@ -29,7 +31,9 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
         help='SPDX name of the license of the weights; that of the training data counts too',
     )
     export.add_argument('--name', help='name of the model (default: that of the file)')
-    export.add_argument('--config', metavar='FILE', help='config, for checkpoints without one')
+    export.add_argument(
+        '--config', type=find_config, metavar='FILE', help='config, for checkpoints without one'
+    )
     export.set_defaults(run=run_export)
 
 

@@ -22,9 +22,13 @@ def run_doctor(args: argparse.Namespace) -> Outcome:
     """Examine the installation."""
     import os
 
-    from .doctor import examine, render
+    from .doctor import examine, judge_readiness, render, render_readiness
 
     findings = examine(args.model or os.environ.get(MODEL_VARIABLE))
     failed = any(finding.status == 'error' for finding in findings)
     document = dict(findings=[asdict(finding) for finding in findings])
-    return Outcome(document, render(findings), FAILED if failed else DONE)
+    ready, others = judge_readiness(findings)
+    missing = {purpose: [asdict(f) for f in found] for purpose, found in others.items()}
+    document |= dict(ready_for=ready, not_ready_for=missing)
+    text = f'{render(findings)}\n\n{render_readiness(findings)}'
+    return Outcome(document, text, FAILED if failed else DONE)

@@ -3,19 +3,23 @@
 import argparse
 from collections.abc import Sequence
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
-from mmvlr.utils.command import output_file, output_folder
 from mmvlr.utils.text import printable
 
 from .common import (
     Outcome,
     UsageError,
     add_model_options,
+    existing_file,
+    existing_folder,
+    face_source,
     inferencer_of,
     left_out,
+    output_file,
+    output_folder,
     paragraphs,
+    positive,
     table,
 )
 
@@ -37,7 +41,9 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
         'read by its owner alone, and several of these commands may run at once.',
     )
     enroll.add_argument('gallery', type=output_folder, help='folder of the gallery')
-    enroll.add_argument('faces', nargs='*', help='folder with a folder a person, or images')
+    enroll.add_argument(
+        'faces', nargs='*', type=face_source, help='folder with a folder a person, or images'
+    )
     enroll.add_argument('--person', help='all the images are of this person')
     enroll.add_argument(
         '--template',
@@ -55,7 +61,7 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
         description='List the people of a gallery with the number of their images, and the rule\n'
         'that makes templates of these.\n\n  mmvlr people gallery/',
     )
-    people.add_argument('gallery', type=Path, help='folder of the gallery')
+    people.add_argument('gallery', type=existing_folder, help='folder of the gallery')
     people.set_defaults(run=run_people)
 
     calibrate = commands.add_parser(
@@ -71,10 +77,10 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
         'Whatever the model, of new faces of people who are not in the gallery at most the share\n'
         '--fpir is accepted, on average over calibrations (conformal prediction).',
     )
-    calibrate.add_argument('gallery', type=Path, help='folder of the gallery')
+    calibrate.add_argument('gallery', type=existing_folder, help='folder of the gallery')
     calibrate.add_argument('out', type=output_file, help='file to write (.json)')
-    calibrate.add_argument('--unmated', nargs='+', required=True, metavar='FACES')
-    calibrate.add_argument('--mated', type=Path, metavar='FOLDER')
+    calibrate.add_argument('--unmated', nargs='+', type=face_source, required=True, metavar='FACES')
+    calibrate.add_argument('--mated', type=existing_folder, metavar='FOLDER')
     calibrate.add_argument(
         '--fpir', type=float, default=0.01, help='false positive identification rate (default 0.01)'
     )
@@ -104,25 +110,26 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
         'the gallery) or abstain (too poor or too close to tell). Without, the most similar\n'
         'people are listed.',
     )
-    identify.add_argument('gallery', type=Path, help='folder of the gallery')
-    identify.add_argument('faces', nargs='+', help='images, folders and globs')
-    identify.add_argument('--decision', metavar='FILE', help='what mmvlr calibrate wrote')
-    identify.add_argument('--top', type=int, default=3, help='people to list (default: 3)')
+    identify.add_argument('gallery', type=existing_folder, help='folder of the gallery')
+    identify.add_argument('faces', nargs='+', type=face_source, help='images, folders and globs')
+    identify.add_argument(
+        '--decision', type=existing_file, metavar='FILE', help='what mmvlr calibrate wrote'
+    )
+    identify.add_argument('--top', type=positive, default=3, help='people to list')
     add_model_options(identify)
     identify.set_defaults(run=run_identify)
 
 
 def run_enroll(args: argparse.Namespace) -> Outcome:
     """Enroll or remove people."""
-    from mmvlr.identification import Identifier
-
     if not args.faces and not args.remove:
         raise UsageError('give images to enroll, or --remove PERSON')
     if args.person is None and len(args.faces) > 1:
         raise UsageError('give one folder with a folder for each person, or --person NAME')
-    identifier = Identifier(
-        inferencer_of(args) if args.faces else None, args.gallery, keep_mode=args.keep_mode
-    )
+    inferencer = inferencer_of(args) if args.faces else None
+    from mmvlr.identification import Identifier
+
+    identifier = Identifier(inferencer, args.gallery, keep_mode=args.keep_mode)
     faces = args.faces if args.person is not None or not args.faces else args.faces[0]
     done = identifier.enroll(faces or None, args.person, remove=args.remove, template=args.template)
     document: dict[str, Any] = dict(gallery=str(args.gallery), people=done.people)
@@ -154,9 +161,10 @@ def run_people(args: argparse.Namespace) -> Outcome:
 
 def run_identify(args: argparse.Namespace) -> Outcome:
     """Search faces in a gallery."""
+    inferencer = inferencer_of(args)
     from mmvlr.identification import Identifier
 
-    identifier = Identifier(inferencer_of(args), args.gallery, args.decision)
+    identifier = Identifier(inferencer, args.gallery, args.decision)
     done = identifier.identify(args.faces, top=args.top)
     left, told, code = left_out(done.faces)
     rows, shown = done.faces.rows(), []
@@ -190,11 +198,12 @@ def finite(value: float | None) -> float | None:
 
 def run_calibrate(args: argparse.Namespace) -> Outcome:
     """Calibrate a decision."""
-    from mmvlr.identification import Identifier, UnknownOwnerError
-
     if args.error is not None and args.mated is None:
         raise UsageError('--error needs --mated: poor faces of known people')
-    identifier = Identifier(inferencer_of(args), args.gallery)
+    inferencer = inferencer_of(args)
+    from mmvlr.identification import Identifier, UnknownOwnerError
+
+    identifier = Identifier(inferencer, args.gallery)
     try:
         done = identifier.calibrate(
             args.unmated,

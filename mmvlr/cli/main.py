@@ -9,11 +9,10 @@ import os
 import sys
 from collections.abc import Sequence
 
-from mmvlr.utils.text import printable
 from mmvlr.version import __version__
 
 from . import embedding, exporting, health, identification, page
-from .common import CODES, DONE, FAILED, INTERRUPTED, NO_FACE, UsageError
+from .common import CODES, DONE, Outcome, Parser, face_source, tell_errors
 
 DESCRIPTION = """\
 Recognition and quality estimation of very-low-resolution faces.
@@ -27,11 +26,12 @@ Who is it, or is it too poor to tell?
 """
 
 
-#: Command -> (module of ``programs``, what it does). Each has a ``main`` of its own, imported when
-#: it is called for: most of them need PyTorch.
+#: Command -> (module of ``programs``, what it does). A module has ``add_arguments``, which needs no
+#: PyTorch, and ``run``, which returns the exit code.
 PROGRAMS = {
     'demo': ('demo', 'train, test and report on synthetic faces, without a download'),
     'train': ('train', 'train a model of a config'),
+    'config': ('config', 'the configs that come with mmvlr: list, print, copy one to edit'),
     'test': ('test', 'test a checkpoint on the test set of a config'),
     'report': ('report', 'the page about a training run'),
     'reproduce': ('reproduce', 'train and compare methods'),
@@ -53,69 +53,58 @@ PROGRAMS = {
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of all commands."""
-    parser = argparse.ArgumentParser(
-        prog='mmvlr',
-        description=DESCRIPTION,
-        epilog=CODES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = Parser(prog='mmvlr', description=DESCRIPTION, epilog=CODES)
     parser.add_argument('--version', action='version', version=f'mmvlr {__version__}')
     commands = parser.add_subparsers(dest='command', metavar='COMMAND', required=True)
     for module in (embedding, identification, exporting, page, health):
         module.add_commands(commands)
-    own = list(commands.choices.values())
-    for name, (_, text) in PROGRAMS.items():
-        commands.add_parser(name, help=text, add_help=False)
-    for command in own:
-        command.formatter_class = argparse.RawDescriptionHelpFormatter
+    for command in commands.choices.values():
         command.add_argument(
             '--json', action='store_true', help='print one JSON document instead of text'
         )
+    for name, (_, text) in PROGRAMS.items():
+        commands.add_parser(name, help=text, add_help=False)
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; return the exit code."""
     argv = list(sys.argv[1:] if argv is None else argv)
-    if argv and argv[0] in PROGRAMS:
-        return run_program(argv[0], argv[1:])
-    parser = build_parser()
     if not argv:
-        parser.print_help()
+        build_parser().print_help()
         return DONE
+    verb = argv[0]
+    if verb in PROGRAMS:
+        return tell_errors(verb, lambda: run_program(verb, argv[1:]))
+    return tell_errors(verb, lambda: show(*run_command(argv)), '--json' in argv)
+
+
+def run_command(argv: Sequence[str]) -> tuple[Outcome, bool]:
+    """Run a command that is no program; return what it has to say, and whether as JSON."""
+    parser = build_parser()
     known = next(a.choices for a in parser._actions if a.dest == 'command')
     if not argv[0].startswith('-') and argv[0] not in known:
         near = difflib.get_close_matches(argv[0], known, 2)
-        told = f'; did you mean {" or ".join(near)}?' if near else '; mmvlr --help lists them'
+        told = f'; did you mean {" or ".join(near)}?' if near else ''
         parser.error(f'there is no command {argv[0]!r}{told}')
     args, more = parser.parse_known_args(argv)
     # argparse gives up on images behind an option that follows images.
     if more and (any(word.startswith('-') for word in more) or not hasattr(args, 'faces')):
-        parser.error(f'unrecognized arguments: {" ".join(more)}')
+        known[args.command].error(f'unrecognized arguments: {" ".join(more)}')
     if more:
-        args.faces = [*args.faces, *more]
+        args.faces = [*args.faces, *map(face_source, more)]
     # Where the output is read by a program, nothing but the document may stand in it.
-    to_stderr = contextlib.redirect_stdout(sys.stderr)
-    try:
-        with to_stderr:
-            outcome = args.run(args)
-    except UsageError as error:
-        if args.json:
-            print(json.dumps(dict(error=str(error), kind='UsageError')))
-        parser.exit(2, f'mmvlr {args.command}: {error}\n')
-    except (OSError, ValueError, RuntimeError, ImportError) as error:
-        if os.environ.get('MMVLR_DEBUG'):
-            raise
-        if args.json:
-            print(json.dumps(dict(error=str(error), kind=type(error).__name__)))
-        text = '\n'.join(map(printable, str(error).split('\n')))
-        print(f'mmvlr {args.command}: {text}', file=sys.stderr)
-        return NO_FACE if type(error).__name__ == 'NoFaceError' else FAILED
+    with contextlib.redirect_stdout(sys.stderr):
+        return args.run(args), args.json
+
+
+def show(outcome: Outcome, as_json: bool) -> int:
+    """Print what a command has to say; return its exit code."""
     if hasattr(sys.stdout, 'reconfigure'):
         # Names of files may hold what the terminal cannot show.
         sys.stdout.reconfigure(errors='backslashreplace')
     try:
-        if args.json:
+        if as_json:
             print(json.dumps(outcome.document, indent=1))
         elif outcome.text:
             print(outcome.text)
@@ -127,24 +116,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run_program(name: str, argv: Sequence[str]) -> int:
-    """Run a command of :data:`PROGRAMS`; errors are one line, as those of all commands.
-
-    A rank of several raises them: torchrun shows the traceback of the rank that failed first.
-    """
-    run = importlib.import_module(f'mmvlr.cli.programs.{PROGRAMS[name][0]}').main
+    """Run a command of :data:`PROGRAMS`; return the exit code."""
+    program = importlib.import_module(f'mmvlr.cli.programs.{PROGRAMS[name][0]}')
+    parser = Parser(prog=f'mmvlr {name}', description=program.__doc__)
+    program.add_arguments(parser)
+    args = parser.parse_args(argv, argparse.Namespace(argv=list(argv)))
     if 'TORCHELASTIC_RUN_ID' in os.environ:
         from torch.distributed.elastic.multiprocessing.errors import record
 
-        return record(run)(list(argv))
-    try:
-        return run(list(argv))
-    except KeyboardInterrupt:
-        hint = ': --resume goes on where it was' if name == 'train' else ''
-        print(f'\nmmvlr {name}: interrupted{hint}', file=sys.stderr)
-        return INTERRUPTED
-    except (OSError, ValueError, RuntimeError, ImportError, LookupError, SyntaxError) as error:
-        if os.environ.get('MMVLR_DEBUG'):
-            raise
-        told = str(error) or type(error).__name__
-        print(f'mmvlr {name}: {told} (MMVLR_DEBUG=1 shows where)', file=sys.stderr)
-        return FAILED
+        return record(program.run)(args)
+    return program.run(args)

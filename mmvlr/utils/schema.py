@@ -78,23 +78,49 @@ def read_json(path: str | Path, model: type[Model], remedy: str) -> Model:
 def parse_json(data: bytes, model: type[Model], source: str | Path, remedy: str) -> Model:
     """Parse JSON; see :func:`read_json`. ``source`` is the file's name, for the message."""
     try:
-        value = json.loads(
-            data.decode('utf-8-sig'), parse_float=_parse_float, parse_constant=_refuse_constant
-        )
-    except (ValueError, RecursionError) as error:
-        raise FileFormatError(source, f'not a readable JSON file ({error})', remedy) from error
+        value = load_json(data)
+    except ValueError as error:
+        raise FileFormatError(source, str(error), remedy) from error
     return validate(value, model, source, remedy)
 
 
-def validate(value: Any, model: type[Model], source: str | Path, remedy: str) -> Model:
-    """Check plain values that come from a file; see :func:`read_json`."""
+def load_json(data: bytes) -> Any:
+    """Return the plain values of JSON, for readers that check them on their own.
+
+    A byte order mark is no harm; numbers fit into float64, and nothing is nested without end.
+
+    Raises:
+        ValueError: It is no such JSON.
+    """
+    try:
+        value = json.loads(
+            data.decode('utf-8-sig'),
+            parse_float=_parse_float,
+            parse_int=_parse_int,
+            parse_constant=_refuse_constant,
+        )
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f'not a readable JSON file ({error})') from error
+    _check_depth(value)
+    return value
+
+
+def _check_depth(value: Any) -> None:
     level, depth = [value], 0
     while level:
         depth += 1
         if depth > MAX_DEPTH:
-            raise FileFormatError(source, f'nested more than {MAX_DEPTH} deep', remedy)
+            raise ValueError(f'nested more than {MAX_DEPTH} deep')
         inner = [v.values() if isinstance(v, dict) else v for v in level if _is_nested(v)]
         level = [v for values in inner for v in values if _is_nested(v)]
+
+
+def validate(value: Any, model: type[Model], source: str | Path, remedy: str) -> Model:
+    """Check plain values that come from a file; see :func:`read_json`."""
+    try:
+        _check_depth(value)
+    except ValueError as error:
+        raise FileFormatError(source, str(error), remedy) from error
     with _explained(source, remedy):
         return _adapter(model).validate_python(value)
 
@@ -155,6 +181,11 @@ def _parse_float(text: str) -> float:
     if not math.isfinite(value):
         raise ValueError(f'{text[:40]} is out of range')
     return value
+
+
+def _parse_int(text: str) -> int:
+    _parse_float(text)
+    return int(text)
 
 
 def _refuse_constant(text: str) -> NoReturn:

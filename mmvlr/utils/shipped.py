@@ -18,6 +18,15 @@ def find_configs() -> Path:
     raise FileNotFoundError(f'{_PACKAGE} lacks its configs: install mmvlr again')
 
 
+def list_configs() -> dict[str, Path]:
+    """Return the configs that come with mmvlr: short name -> file."""
+    shipped = find_configs()
+    return {
+        file.relative_to(shipped).with_suffix('').as_posix(): file
+        for file in sorted(shipped.glob('[!_]*/*.py'))
+    }
+
+
 def find_config(name: str | Path) -> Path:
     """Return the file of a config.
 
@@ -31,14 +40,10 @@ def find_config(name: str | Path) -> Path:
     path = Path(name)
     if path.is_file():
         return path
-    shipped = find_configs()
-    known = {
-        file.relative_to(shipped).with_suffix('').as_posix(): file
-        for file in sorted(shipped.glob('[!_]*/*.py'))
-    }
+    known = list_configs()
     short = path.as_posix().removeprefix('./').removeprefix('configs/').removesuffix('.py')
     if short in known:
         return known[short]
     near = difflib.get_close_matches(short, known, 3)
-    told = f'; did you mean {" or ".join(near)}?' if near else f'; see the files under {shipped}'
+    told = f'; did you mean {" or ".join(near)}?' if near else '; mmvlr config lists those of mmvlr'
     raise FileNotFoundError(f'config {name} does not exist{told}')

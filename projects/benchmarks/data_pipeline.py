@@ -44,13 +44,13 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from mmvlr.apis import load_config
+from mmvlr.cli.common import output_file
 from mmvlr.datasets import set_epoch
 from mmvlr.datasets.base import IMAGE_SUFFIXES
 from mmvlr.datasets.storage import write_pack
 from mmvlr.datasets.transforms import read_image
 from mmvlr.engine.building import resolve_num_classes
 from mmvlr.registry import MODELS
-from mmvlr.utils.command import output_file
 
 CONFIG = 'configs/riface/mobilefacenet_tinyface.py'
 BATCHED = 'configs/riface/mobilefacenet_tinyface_batched.py'

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from rich.progress import track
 
+from mmvlr.cli.common import output_file, tell_errors
 from mmvlr.evaluation import FaceTable
 from mmvlr.evaluation.functional import (
     OpenSetScores,
@@ -27,7 +28,6 @@ from mmvlr.evaluation.functional import (
 )
 from mmvlr.evaluation.templates import TemplateRule, template_config
 from mmvlr.registry import TEMPLATES
-from mmvlr.utils.command import output_file, tell_write_errors
 from mmvlr.utils.io import write_csv
 
 #: Name in the tables -> rule; the others are compared with the first.
@@ -187,7 +187,6 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
     return '\n'.join(lines)
 
 
-@tell_write_errors
 def main(argv: list[str] | None = None) -> int:
     """Compare; return the exit code."""
     parser = argparse.ArgumentParser(
@@ -221,4 +220,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    sys.exit(tell_errors('compare_templates.py', main))

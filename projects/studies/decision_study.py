@@ -24,6 +24,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
+from mmvlr.cli.common import output_file, tell_errors
 from mmvlr.evaluation import FaceTable
 from mmvlr.evaluation.functional import Resampled, open_set_scores, resample, risk_coverage
 from mmvlr.evaluation.templates import MeanTemplate
@@ -36,7 +37,6 @@ from mmvlr.identification.conformal import (
     quality_edges,
 )
 from mmvlr.structures.face_table import MEASURES
-from mmvlr.utils.command import output_file, tell_write_errors
 
 RULES = ('plain', 'grouped', 'per RI bin')
 COVERAGES = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5)
@@ -369,7 +369,6 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-@tell_write_errors
 def main(argv: list[str] | None = None) -> int:
     """Run the study; return the exit code."""
     args = parse_args(argv)
@@ -418,4 +417,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    sys.exit(tell_errors('decision_study.py', main))

@@ -9,28 +9,40 @@ import pytest
 import torch
 from PIL import Image
 
-from mmvlr.cli import doctor, main
+from mmvlr.cli import main
 from mmvlr.cli.doctor import (
-    GIB,
     Finding,
-    Gpu,
-    check_conflicts,
+    data,
+    examine,
+    judge_readiness,
+    machine,
+    packages,
+    render,
+    render_readiness,
+)
+from mmvlr.cli.doctor.data import (
     check_data,
     check_data_root,
-    check_gpu,
-    check_imports,
     check_model,
+    check_start_weights,
+    check_trusted,
+)
+from mmvlr.cli.doctor.findings import PURPOSES
+from mmvlr.cli.doctor.machine import (
+    GIB,
+    Gpu,
+    check_gpu,
+    check_shared_memory,
+    check_threads,
+    check_work_dir,
+)
+from mmvlr.cli.doctor.packages import (
+    check_conflicts,
+    check_imports,
     check_numpy_bridge,
     check_packages,
     check_python,
-    check_shared_memory,
-    check_start_weights,
-    check_threads,
     check_torchvision,
-    check_trusted,
-    check_work_dir,
-    examine,
-    render,
 )
 from mmvlr.datasets import SCface, SurvFace, TinyFace, UIFaces
 from mmvlr.models import FaceRecognizer
@@ -70,7 +82,7 @@ STATED = [
 def test_packages():
     good = dict(torch='2.14.1+cpu', mmcv_lite='2.2.0', pillow='13')
     findings = check_packages(STATED, installed(**good, facenet_pytorch='2.5.3', gradio='6.1'))
-    assert statuses(findings) == ['ok'] * 3
+    assert statuses(findings) == ['ok', 'ok', 'absent']
     assert findings[0].message == 'torch 2.14.1+cpu, mmcv-lite 2.2.0, pillow 13'
     assert findings[1] == Finding('extras', 'ok', 'align: facenet-pytorch')
     # An extra that is not there is no fault, but the command for it is told.
@@ -112,8 +124,8 @@ def test_what_setup_states_can_be_read(root):
 
 
 def test_mmvlr_that_is_not_installed(monkeypatch):
-    monkeypatch.setattr(doctor, 'installed_version', installed())
-    (finding,) = doctor._packages()
+    monkeypatch.setattr(packages, 'installed_version', installed())
+    (finding,) = packages.examine_packages()
     assert finding.status == 'warning' and 'pip install -e .' in finding.remedy
 
 
@@ -264,7 +276,7 @@ def test_disk(tmp_path, free, status):
 
 def test_folder_that_cannot_be_written(tmp_path, monkeypatch):
     error = PermissionError(13, 'Permission denied')
-    monkeypatch.setattr(doctor.tempfile, 'TemporaryFile', failing(error))
+    monkeypatch.setattr(machine.tempfile, 'TemporaryFile', failing(error))
     (finding,) = check_work_dir(tmp_path)
     assert finding.status == 'error'
     assert str(tmp_path) in finding.message and 'Permission denied' in finding.message
@@ -280,7 +292,7 @@ def make(root, *folders):
 
 
 def first_of(kind):
-    return [names[0] for names in doctor.layout_of(kind)[1]]
+    return [names[0] for names in data.layout_of(kind)[1]]
 
 
 @pytest.mark.parametrize('kind', ['tinyface', 'scface', 'survface'])
@@ -293,7 +305,7 @@ def test_data(tmp_path, kind):
         finding = check_data_root('X', str(root), 'data/x', kind)
         assert finding.status == 'error'
         assert folder in finding.message
-        assert f'prepare.py {kind} {root}' in finding.remedy
+        assert f'mmvlr prepare {kind} {root}' in finding.remedy
         (tmp_path / 'away').rename(root / folder)
 
 
@@ -344,11 +356,11 @@ def test_data_variables(tmp_path, monkeypatch):
     assert [finding.topic for finding in found] == ['data'] * 6
     tinyface, scface, survface, ui, ms1m, _ = found
     assert tinyface.status == 'error' and 'TINYFACE_ROOT=absent does not exist' in tinyface.message
-    assert scface.status == 'ok' and 'data/scface does not exist' in scface.message
-    assert survface.status == 'ok' and 'data/survface does not exist' in survface.message
+    assert scface.status == 'absent' and 'data/scface does not exist' in scface.message
+    assert survface.status == 'absent' and 'data/survface does not exist' in survface.message
     assert 'export SURVFACE_ROOT=' in survface.remedy
     assert ui.status == 'error' and 'do not expand ~' in ui.message
-    assert ms1m.status == 'ok' and 'data/ms1m does not exist' in ms1m.message
+    assert ms1m.status == 'absent' and 'data/ms1m does not exist' in ms1m.message
     make(tmp_path / 'data' / 'survface', *first_of('survface'))
     assert 'as they should be' in check_data({})[2].message
 
@@ -360,7 +372,7 @@ def test_variables_of_the_configs(root):
     stated = {}
     for path in (root / 'configs').rglob('*.py'):
         stated.update(re.findall(r"get\('(\w+_ROOT)'\) or '([^']+)'", path.read_text()))
-    assert stated == {variable: default for variable, (default, _) in doctor.DATA.items()}
+    assert stated == {variable: default for variable, (default, _) in data.DATA.items()}
 
 
 def test_real_data(shared):
@@ -414,7 +426,7 @@ def test_start_weights(weights, tmp_path):
     assert statuses(check_start_weights({}, folder)) == ['warning', 'ok']
     assert statuses(check_start_weights(dict(PRETRAINED=str(broken)), folder)) == ['error', 'ok']
     (none,) = check_start_weights({}, tmp_path / 'absent')
-    assert none.status == 'ok' and 'export PRETRAINED=FILE' in none.remedy
+    assert none.status == 'absent' and 'export PRETRAINED=FILE' in none.remedy
 
 
 def test_trusted(tmp_path):
@@ -437,20 +449,20 @@ def test_examine(weights, monkeypatch):
     monkeypatch.setattr(socket.socket, 'connect', connect)
     monkeypatch.setattr(socket, 'getaddrinfo', connect)
     monkeypatch.chdir(weights.parent.parent)
-    for variable in [*doctor.DATA, 'PRETRAINED', 'MMVLR_TRUSTED']:
+    for variable in [*data.DATA, 'PRETRAINED', 'MMVLR_TRUSTED']:
         monkeypatch.delenv(variable, raising=False)
     findings = examine(str(weights))
-    assert {finding.status for finding in findings} <= {'ok', 'warning'}, render(findings)
+    assert {finding.status for finding in findings} <= {'ok', 'absent', 'warning'}, render(findings)
     topics = [finding.topic for finding in findings]
     wanted = ('python', 'packages', 'torchvision', 'numpy', 'gpu', 'cpu', 'disk', 'data', 'weights')
     assert set(wanted) | {'security', 'model'} <= set(topics)
-    assert topics.count('data') == len(doctor.DATA)
+    assert topics.count('data') == len(data.DATA)
     assert 'model' not in [finding.topic for finding in examine()]
 
 
 def test_a_check_that_fails_is_a_finding(monkeypatch):
-    monkeypatch.setattr(doctor, 'check_trusted', failing(KeyError('odd')))
-    monkeypatch.setattr(doctor, 'check_start_weights', lambda *args: [])
+    monkeypatch.setattr(data, 'check_trusted', failing(KeyError('odd')))
+    monkeypatch.setattr(data, 'check_start_weights', lambda *args: [])
     last = examine()[-1]
     assert (last.topic, last.status) == ('security', 'error')
     assert "could not be examined: KeyError: 'odd'" in last.message
@@ -478,20 +490,55 @@ def test_render():
     assert render([]).strip() == 'nothing is wrong'
 
 
+def test_what_it_is_ready_for(tmp_path):
+    """What is missing blocks what needs it, and nothing else; how to get it is told once."""
+    (tmp_path / 'ui').mkdir()
+    Image.new('RGB', (20, 20)).save(tmp_path / 'ui' / '1.png')
+    found = check_packages(STATED, installed(torch='2.14', mmcv_lite='2.2', pillow='13'))
+    found += check_data({'UI_ROOT': str(tmp_path / 'ui'), 'SCFACE_ROOT': str(tmp_path / 'ui')})
+    found += check_start_weights({}, tmp_path)
+    ready, others = judge_readiness(found)
+    assert 'use of a model' in ready and 'export' in ready
+    lacks = {purpose: {finding.part for finding in missing} for purpose, missing in others.items()}
+    # STATED names no extra for the demo, so that nothing is known against it.
+    assert lacks['page in the browser'] == {'web'}
+    assert lacks['training on TinyFace'] == {'TINYFACE_ROOT', 'PRETRAINED'}
+    assert lacks['training on SCface'] == {'SCFACE_ROOT', 'PRETRAINED'}
+    assert 'SCFACE_ROOT' not in lacks['training on SurvFace']
+    text = render_readiness(found)
+    assert text.startswith('ready for: use of a model')
+    assert text.count('export PRETRAINED=FILE') == 1
+    assert text.count("pip install 'mmvlr[web]'") == 1
+    broken = [*found, Finding('torchvision', 'error', 'of another build', 'install it again')]
+    ready, others = judge_readiness(broken)
+    assert (ready, set(others)) == ([], set(PURPOSES))
+    assert 'ready for: nothing' in render_readiness(broken)
+
+
+def test_purposes_name_what_is_there(root):
+    """Extras of setup.py and variables of the doctor."""
+    known = {*data.DATA, 'PRETRAINED'}
+    setup = (root / 'setup.py').read_text()
+    for part in {part for parts in PURPOSES.values() for part in parts} - known:
+        assert f"'{part}': " in setup
+
+
 @pytest.mark.parametrize('absent', [False, True])
 def test_command(weights, monkeypatch, capsys, absent):
     """One document, and exit code 1 where there is an error."""
     monkeypatch.chdir(weights.parent.parent)
     model = weights.with_name('absent.pth') if absent else weights
-    for variable in [*doctor.DATA, 'PRETRAINED']:
+    for variable in [*data.DATA, 'PRETRAINED']:
         monkeypatch.delenv(variable, raising=False)
     code = main(['doctor', '--model', str(model), '--json'])
-    findings = json.loads(capsys.readouterr().out)['findings']
+    document = json.loads(capsys.readouterr().out)
+    findings = document['findings']
+    assert {*document['ready_for'], *document['not_ready_for']} == {*PURPOSES}
     assert code == int(absent)
-    assert set(findings[0]) == {'topic', 'status', 'message', 'remedy'}
+    assert set(findings[0]) == {'topic', 'status', 'message', 'remedy', 'part'}
     assert [f['status'] for f in findings if f['topic'] == 'model'] == ['error' if absent else 'ok']
 
 
 def test_threads_of_this_machine():
-    (finding,) = doctor._cpu()
+    (finding,) = machine.examine_threads()
     assert f'{torch.get_num_threads()} threads' in finding.message

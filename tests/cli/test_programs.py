@@ -2,12 +2,14 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+from mmvlr.apis import load_config
 from mmvlr.cli import main
 from mmvlr.cli.main import PROGRAMS
-from mmvlr.utils.shipped import find_config
+from mmvlr.utils.shipped import find_config, list_configs
 
 
 @pytest.mark.parametrize('name', PROGRAMS)
@@ -43,11 +45,11 @@ def test_errors_are_one_line(tmp_path, capsys, monkeypatch):
 def test_interrupt(monkeypatch, capsys):
     from mmvlr.cli.programs import train
 
-    def interrupted(argv):
+    def interrupted(args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(train, 'main', interrupted)
-    assert main(['train', 'a.py']) == 130
+    monkeypatch.setattr(train, 'run', interrupted)
+    assert main(['train', 'demo/riface_synthetic']) == 130
     assert '--resume' in capsys.readouterr().err
 
 
@@ -58,6 +60,28 @@ def test_configs_are_found_by_name(root, tmp_path, monkeypatch):
         assert find_config(name).samefile(wanted)
     with pytest.raises(FileNotFoundError, match=r'r50_tinyfase.*riface/r50_tinyface'):
         find_config('riface/r50_tinyfase')
+
+
+def test_a_config_is_listed_printed_and_copied(tmp_path, capsys):
+    """The copy inherits nothing and says the same; a file that is there stays."""
+    name, copy = 'riface/mobilefacenet_tinyface', tmp_path / 'new' / 'my.py'
+    assert main(['config']) == 0
+    assert capsys.readouterr().out.splitlines() == sorted(list_configs())
+    assert name in list_configs()
+    options = ['--cfg-options', 'train_dataloader.batch_size=7']
+    assert main(['config', name, *options]) == 0
+    printed = capsys.readouterr().out
+    assert main(['config', name, '--write', str(copy), *options]) == 0
+    assert printed.strip() in copy.read_text() and '_base_' not in printed
+    found, expected = load_config(copy), load_config(name)
+    assert found.train_dataloader.pop('batch_size') == 7
+    expected.train_dataloader.pop('batch_size')
+    assert found.pop('work_dir') == str(Path('work_dirs/new/my'))
+    expected.pop('work_dir')
+    assert found.to_dict() == expected.to_dict()
+    before = copy.read_bytes()
+    assert main(['config', name, '--write', str(copy)]) == 1
+    assert copy.read_bytes() == before
 
 
 def test_without_docstrings():

@@ -42,7 +42,7 @@ def test_options_override(config_file):
 
 
 def test_missing_config(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r'none\.py does not exist; see the files under'):
+    with pytest.raises(FileNotFoundError, match=r'none\.py does not exist; mmvlr config lists'):
         load_config(tmp_path / 'none.py')
 
 

@@ -152,7 +152,7 @@ def test_list_of_other_images(archive, tmp_path, tool, capsys):  # noqa: F811
     out = capsys.readouterr().out
     assert '2 without landmarks' in out and '1 entries' in out and '009_cam1_1' in out
     write(path, '009_cam1_1 25 40 50 41 38 55 38 70')
-    assert main([str(root), str(tmp_path / 'none'), '--landmarks', str(path)]) == 2
+    assert main([str(root), str(tmp_path / 'none'), '--landmarks', str(path)]) == 1
     assert str(path) in capsys.readouterr().err
     assert not (tmp_path / 'none').exists()
     assert main([str(root), str(tmp_path / 'none'), '--landmarks', str(tmp_path / 'absent')]) == 2

@@ -1,13 +1,13 @@
 """A training that takes seconds: synthetic faces, a small RIFace, the default runtime."""
 
-import importlib
 import importlib.util
 import re
 import sys
+from types import SimpleNamespace
 
 import pytest
 
-from mmvlr.cli.main import PROGRAMS
+from mmvlr.cli import main
 
 CONFIG = """
 _base_ = '{root}/configs/_base_/default_runtime.py'
@@ -120,14 +120,26 @@ def load_tool(path):
 
 @pytest.fixture(scope='session')
 def tool(root):
-    """Return a function: path below ``tools`` or ``projects`` -> module with its ``main``."""
+    """Return a function: path below ``tools`` or ``projects`` -> what has its ``main``.
+
+    ``raising`` is the same where the errors themselves are looked at.
+    """
 
     def load(name):
         script = root / 'projects' / name
         if script.is_file():
             return load_tool(script)
         verb = re.search(r"main\(\['(.+?)'", (root / 'tools' / name).read_text()).group(1)
-        return importlib.import_module(f'mmvlr.cli.programs.{PROGRAMS[verb][0]}')
+
+        def run(argv):
+            return main([verb, *argv])
+
+        def raising(argv):
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setenv('MMVLR_DEBUG', '1')
+                return run(argv)
+
+        return SimpleNamespace(main=run, raising=raising)
 
     return load
 

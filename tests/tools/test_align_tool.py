@@ -193,7 +193,7 @@ def test_wrong_folders_are_refused(copied, tmp_path, tool, capsys):
     main = tool('dataset_converters/align.py').main
 
     def refused(*args):
-        assert main([str(arg) for arg in args]) == 2
+        assert main([str(arg) for arg in args]) == 1
         return capsys.readouterr().err
 
     assert 'nowhere' in refused(tmp_path / 'nowhere', tmp_path / 'out')

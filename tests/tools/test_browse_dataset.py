@@ -7,7 +7,9 @@ import pytest
 import torch
 from PIL import Image
 
+from mmvlr.apis import load_config
 from mmvlr.registry import MODELS
+from mmvlr.reports import transform_sheet
 
 CONFIG = """
 load, pack = dict(type='LoadFace'), dict(type='PackFace')
@@ -53,15 +55,15 @@ def config(tmp_path, people):
 
 
 @pytest.fixture
-def cards(browse, monkeypatch):
+def cards(monkeypatch):
     """Rows of cards of the last sheet."""
-    kept, draw = [], browse.contact_sheet
+    kept, draw = [], transform_sheet.contact_sheet
 
     def keep(found, columns, **kwargs):
         kept[:] = [found[i : i + columns] for i in range(0, len(found), columns)]
         return draw(found, columns=columns, **kwargs)
 
-    monkeypatch.setattr(browse, 'contact_sheet', keep)
+    monkeypatch.setattr(transform_sheet, 'contact_sheet', keep)
     return kept
 
 
@@ -103,7 +105,7 @@ def test_draws_are_those_of_training(browse, config, cards, tmp_path):
     """Draw r of a face is what the data set gives in epoch r."""
     out = str(tmp_path / 's.png')
     assert browse.main([config, '--num', '12', '--repeat', '3', '--seed', '7', '--out', out]) == 0
-    dataset = browse.build_dataset(browse.load_config(config), 'train_dataloader')
+    dataset = transform_sheet.build_dataset(load_config(config), 'train_dataloader')
     for index in range(12):
         for epoch in range(3):
             dataset.set_epoch(epoch, 7)
@@ -149,13 +151,13 @@ def test_pack_and_options(browse, tool, config, people, cards, tmp_path):
             np.testing.assert_array_equal(card.image, image)
 
 
-def test_transforms_that_work_in_place(browse):
+def test_transforms_that_work_in_place():
     def brighten(results):
         results['img'] += 1
         return results
 
     dataset = SimpleNamespace(pipeline=SimpleNamespace(transforms=[brighten, brighten]))
-    recorder = browse.Recorder(dataset)
+    recorder = transform_sheet.Recorder(dataset)
     results = dict(img=np.zeros((2, 2, 3), np.uint8))
     for transform in dataset.pipeline.transforms:
         results = transform(results)
@@ -163,16 +165,16 @@ def test_transforms_that_work_in_place(browse):
 
 
 @pytest.mark.parametrize('order', ['RGB', 'BGR'])
-def test_network_input(browse, order):
+def test_network_input(order):
     stated = dict(mean=[10.0, 120.0, 230.0], std=[50.0, 60.0, 70.0], color_order=order)
     preprocessor = MODELS.build(dict(type='FaceDataPreprocessor', size=(4, 5), **stated))
     face = torch.randint(0, 256, (3, 4, 5), dtype=torch.uint8)
-    shown = browse.network_input(preprocessor, [face])
+    shown = transform_sheet.network_input(preprocessor, [face])
     np.testing.assert_array_equal(shown, face.numpy().transpose(1, 2, 0))
     # What it shows is what is fed, not the face that went in.
     preprocessor.forward = lambda data: dict(inputs=torch.zeros(1, 3, 4, 5))
     mean = stated['mean'][::-1] if order == 'BGR' else stated['mean']
-    assert browse.network_input(preprocessor, [face])[0, 0].tolist() == mean
+    assert transform_sheet.network_input(preprocessor, [face])[0, 0].tolist() == mean
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,11 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
 
+from mmvlr.cli.programs import convert
 from mmvlr.models import FaceRecognizer
+from mmvlr.models.backbones import IResNet
+from mmvlr.models.conversion import families, public
+from mmvlr.models.data_preprocessor import FaceDataPreprocessor
 from mmvlr.utils.checkpoint import check_architecture
 from mmvlr.utils.compat import load_checkpoint_file
 from mmvlr.utils.io import sha256_of
@@ -600,11 +604,12 @@ CONTRACTS = {
 
 
 @pytest.mark.parametrize('family', CONTRACTS)
-def test_contract_is_that_of_the_table(converter, family):
+def test_contract_is_that_of_the_table(family):
     """As in shared/protocols.md, "Backbones and public checkpoints", and publishers' code."""
-    assert sorted(CONTRACTS) == sorted(converter.FAMILIES)
+    assert sorted(CONTRACTS) == sorted(families.FAMILIES) == sorted(convert.FAMILIES)
+    assert sorted(IResNet.arch_settings) == sorted(convert.DEPTHS)
     size, color_order, mean, std = CONTRACTS[family]
-    contract = converter.FaceDataPreprocessor(**converter.FAMILIES[family].preprocessing).contract
+    contract = FaceDataPreprocessor(**families.FAMILIES[family].preprocessing).contract
     assert contract['size'] == [size, size]
     assert contract['color_order'] == color_order
     assert contract['mean'] == [mean] * 3
@@ -613,7 +618,7 @@ def test_contract_is_that_of_the_table(converter, family):
 
 @pytest.mark.parametrize('depth', [50, 100])
 @pytest.mark.parametrize('family', ['insightface-iresnet', 'adaface', 'faceevolve', 'magface'])
-def test_names_of_the_deep_networks(converter, family, depth):
+def test_names_of_the_deep_networks(family, depth):
     """Every weight of the layout has its place, with its shape; nothing is computed."""
     with torch.device('meta'):
         if family in ('insightface-iresnet', 'magface'):
@@ -621,10 +626,10 @@ def test_names_of_the_deep_networks(converter, family, depth):
         else:
             inner_bn = family == 'adaface'
             source = ir_source(depth, inner_bn, last_affine=not inner_bn, device='meta')
-        architecture = dict(converter.FAMILIES[family].architecture, depth=depth)
-        backbone = converter.BACKBONES[architecture.pop('type')](**architecture)
-    assert converter.depth_of('x.pth', source.state, None) == depth
-    converter.load('x.pth', source.state, backbone, converter.FAMILIES[family].names(backbone))
+        architecture = dict(families.FAMILIES[family].architecture, depth=depth)
+        backbone = families.BACKBONES[architecture.pop('type')](**architecture)
+    assert public.depth_of('x.pth', source.state, None) == depth
+    public.load('x.pth', source.state, backbone, families.FAMILIES[family].names(backbone))
 
 
 def test_insightface_ir50_has_as_many_parameters_as_published():
@@ -671,13 +676,13 @@ def test_network_behind_any_prefix_and_wrapper(converter, tmp_path, capsys, mbf,
     assert torch.equal(weight, mbf['layers.0.layers.0.weight'])
 
 
-def test_colors_of_another_publisher_are_pointed_out(converter):
+def test_colors_of_another_publisher_are_pointed_out():
     """The layout alone does not tell: FAMILY decides, and the prefix gives a hint."""
     states = {'': as_published('net.', light(ir_source(18, True, False, 'meta')))}
-    assert 'cvlface, for which faces are RGB' in converter.split('a', states, 'adaface')[2]
-    assert 'for which' not in converter.split('a', states, 'cvlface')[2]
+    assert 'cvlface, for which faces are RGB' in public.split('a', states, 'adaface')[2]
+    assert 'for which' not in public.split('a', states, 'cvlface')[2]
     states = {'': as_published('backbone.', light(ir_source(18, False, True, 'meta')))}
-    assert 'facexzoo, for which faces are BGR' in converter.split('a', states, 'faceevolve')[2]
+    assert 'facexzoo, for which faces are BGR' in public.split('a', states, 'faceevolve')[2]
 
 
 # Refusals: small wrong files

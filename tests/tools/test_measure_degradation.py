@@ -93,7 +93,7 @@ def test_errors(run, target, tmp_path):
     (torn / '1.jpg').write_bytes(b'no image')
     fit = ['--fit', tmp_path / 'p.json', '--source']
     for arguments, message in (
-        ([tmp_path / 'absent'], 'absent: no such folder'),
+        ([tmp_path / 'absent'], 'absent does not exist'),
         ([tmp_path / 'empty'], 'empty: no image in this folder'),
         ([torn], '1 damaged images'),
         ([target, *fit, target], 'no image is left to degrade'),
@@ -109,9 +109,9 @@ def test_errors(run, target, tmp_path):
     ('options', 'message'),
     [
         (['--fit', 'p.json'], '--fit needs --source'),
-        (['--source', 'x'], '--fit needs --source'),
-        (['--fit', 'p.txt', '--source', 'x'], 'ends in .json'),
-        (['--samples', '0'], '--samples must be'),
+        (['--source', '.'], '--fit needs --source'),
+        (['--fit', 'p.txt', '--source', '.'], 'ends in .json'),
+        (['--samples', '0'], '--samples'),
     ],
 )
 def test_options(run, tmp_path, capsys, options, message):

@@ -9,6 +9,7 @@ from PIL import Image
 from mmvlr.datasets import FaceFolder
 from mmvlr.datasets.storage import PackReader
 from mmvlr.datasets.storage.faces import RecordIOFaces
+from mmvlr.preparation import packing
 
 from ..datasets.test_recordio import header, insightface_records, pixels, write_records
 
@@ -84,14 +85,13 @@ def test_skip_broken(main, people, tmp_path, capsys):
     assert str(people / '2' / '0.png') in found.err
 
 
-def test_pack_inside_the_folder_and_large_files(people, tool, capsys, monkeypatch):
-    module = tool('dataset_converters/pack.py')
-    monkeypatch.setattr(module, 'MAX_FILE_BYTES', 100)
+def test_pack_inside_the_folder_and_large_files(main, people, capsys, monkeypatch):
+    monkeypatch.setattr(packing, 'MAX_FILE_BYTES', 100)
     (people / 'archive.tar').write_bytes(bytes(101))
     (people / 'small.tar').write_bytes(bytes(100))
     out = people / 'people.pack'
     for _ in range(2):
-        assert module.main([str(people), str(out)]) == 0
+        assert main([str(people), str(out)]) == 0
         assert PackReader(out).files == ['labels.csv', 'small.tar']
         assert 'left out: 1 large files that are no images (' in capsys.readouterr().out
 
@@ -176,19 +176,24 @@ def test_verify(main, people, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ('args', 'message'),
+    ('code', 'args', 'message'),
     [
-        (['{people}'], 'SRC and OUT.pack are needed'),
-        (['{people}', 'out.bin'], r'must end in .pack'),
-        (['{people}/absent', 'out.pack'], 'neither a folder nor a .rec file'),
-        (['{people}/nobody', 'out.pack'], 'holds nothing to pack'),
-        (['{people}', '--verify', 'x.pack'], 'nothing else'),
+        (2, ['{people}'], 'SRC and OUT.pack are needed'),
+        (2, ['{people}', 'out.bin'], r'must end in .pack'),
+        (2, ['{people}', '--verify', '{people}/labels.csv'], 'nothing else'),
+        (1, ['{people}/absent', 'out.pack'], 'absent does not exist'),
+        (1, ['{people}/labels.csv', 'out.pack'], 'neither a folder nor a .rec file'),
+        (1, ['{people}/nobody', 'out.pack'], 'holds nothing to pack'),
     ],
 )
-def test_wrong_arguments(main, people, args, message, capsys):
-    with pytest.raises(SystemExit) as stopped:
-        main([arg.format(people=people) for arg in args])
-    assert stopped.value.code == 2
+def test_wrong_arguments(main, people, code, args, message, capsys):
+    arguments = [arg.format(people=people) for arg in args]
+    if code == 2:
+        with pytest.raises(SystemExit) as stopped:
+            main(arguments)
+        assert stopped.value.code == code
+    else:
+        assert main(arguments) == code
     assert message in capsys.readouterr().err
 
 

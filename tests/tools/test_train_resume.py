@@ -12,6 +12,7 @@ import torch
 from mmengine.runner import ValLoop
 
 from mmvlr.apis import build_trainer, load_config
+from mmvlr.cli.programs import train
 from mmvlr.utils.compat import load_checkpoint_file
 from mmvlr.utils.people import PeopleMismatchError
 
@@ -129,8 +130,7 @@ def test_killed_between_checkpoint_and_validation(
 
     arguments = [config_file, '--work-dir', str(folder)]
     monkeypatch.setattr(ValLoop, 'run', killed)
-    with pytest.raises(KeyboardInterrupt):
-        tool('train.py').main(arguments)
+    assert tool('train.py').main(arguments) == 130
     assert (folder / 'last_checkpoint').read_text().endswith(f'epoch_{epoch}.pth')
     monkeypatch.setattr(ValLoop, 'run', run)
     assert tool('train.py').main([*arguments, '--resume']) == 0
@@ -160,7 +160,7 @@ def test_failure_behind_the_last_epoch_loses_nothing(
     with monkeypatch.context() as patch:
         patch.setattr('mmvlr.engine.RegressionFitHook.fit', fail)
         with pytest.raises(MemoryError):
-            tool('train.py').main(arguments)
+            tool('train.py').raising(arguments)
     assert (folder / 'last_checkpoint').read_text().endswith('epoch_3.pth')
     name = '.state_dict.regression.layers.0.weight'
     assert name in differences(state(folder, 3), state(trained, 3))
@@ -185,7 +185,7 @@ def test_resume_of_a_finished_run_elsewhere(config_file, trained, tool, named, t
     assert list(folder.glob('best_val_mAP_epoch_3.pth'))
     assert (trained / named[0]).is_file()
     with pytest.raises(ValueError, match='training of 3 epochs, the config wants 2'):
-        tool('train.py').main([*arguments, '--cfg-options', 'train_cfg.max_epochs=2'])
+        tool('train.py').raising([*arguments, '--cfg-options', 'train_cfg.max_epochs=2'])
 
 
 #: More people, and as many others.
@@ -224,7 +224,7 @@ def test_fine_tuning_on_other_people(project, config_file, trained, head, key, v
 def test_resume_with_other_people(project, config_file, trained, tool, key, value):
     before = {path: path.stat().st_mtime_ns for path in trained.glob('*.pth')}
     with pytest.raises(PeopleMismatchError) as error:
-        tool('train.py').main(
+        tool('train.py').raising(
             [
                 config_file,
                 *('--work-dir', str(trained), '--resume'),
@@ -250,7 +250,7 @@ def test_resume_with_other_people(project, config_file, trained, tool, key, valu
 def test_training_without_a_step(project, config_file, tool, option, told):
     folder = project / 'empty'
     with pytest.raises(ValueError, match='.*'.join(told)):
-        tool('train.py').main([config_file, '--work-dir', str(folder), '--cfg-options', option])
+        tool('train.py').raising([config_file, '--work-dir', str(folder), '--cfg-options', option])
     assert not list(folder.glob('*.pth'))
 
 
@@ -270,7 +270,9 @@ def test_one_image_a_person_is_told_before_training(project, config_file, tool):
     options = [f'{loader}.dataset.images_per_person=1' for loader in loaders]
     options.append('train_dataloader.batch_size=6')
     with pytest.raises(ValueError, match='0 people have two or more images'):
-        tool('train.py').main([config_file, '--work-dir', str(folder), '--cfg-options', *options])
+        tool('train.py').raising(
+            [config_file, '--work-dir', str(folder), '--cfg-options', *options]
+        )
     assert not (folder / 'last_checkpoint').exists()
     (log,) = folder.glob('*/*.log')
     assert 'Epoch(train)' not in log.read_text()
@@ -305,7 +307,7 @@ def test_max_iters(project, config_file, tool):
 
 def test_contradicting_number_of_people(project, config_file, tool):
     with pytest.raises(ValueError, match=r'num_classes is 5, but the training set has 6 people'):
-        tool('train.py').main(
+        tool('train.py').raising(
             [
                 config_file,
                 *('--work-dir', str(project / 'wrong')),
@@ -318,7 +320,7 @@ def test_resume_of_another_architecture_names_the_file(project, config_file, tra
     from mmvlr.utils.checkpoint import CheckpointMismatchError
 
     with pytest.raises(CheckpointMismatchError, match=r'epoch_3\.pth belongs to another'):
-        tool('train.py').main(
+        tool('train.py').raising(
             [
                 config_file,
                 *('--work-dir', str(project / 'other')),
@@ -361,23 +363,23 @@ def test_resume_of_a_moved_work_dir(project, config_file, tool):
     folder = project / 'moved'
     folder.mkdir()
     (folder / 'last_checkpoint').write_text('/elsewhere/epoch_1.pth')
+    arguments = [config_file, '--work-dir', str(folder), '--max-iters', '1', '--resume']
     with pytest.raises(FileNotFoundError, match=r'moved/last_checkpoint names /elsewhere/epoch_1'):
-        one_iteration(tool, config_file, folder, '--resume')
+        tool('train.py').raising(arguments)
 
 
 @pytest.mark.parametrize(('main', 'expected'), [(True, 'epoch_1.pth'), (False, 'epoch_2.pth')])
-def test_ranks_resume_from_what_the_main_one_saw(tool, tmp_path, monkeypatch, main, expected):
+def test_ranks_resume_from_what_the_main_one_saw(tmp_path, monkeypatch, main, expected):
     for epoch in (1, 2):
         (tmp_path / f'epoch_{epoch}.pth').touch()
     (tmp_path / 'last_checkpoint').write_text(str(tmp_path / 'epoch_1.pth'))
-    train = tool('train.py')
 
     def broadcast(seen):
         assert seen == [str(tmp_path / 'epoch_1.pth') if main else None]
         seen[0] = str(tmp_path / expected)
 
-    monkeypatch.setattr(train, 'is_main_process', lambda: main)
-    monkeypatch.setattr(train, 'broadcast_object_list', broadcast)
+    monkeypatch.setattr('mmengine.dist.is_main_process', lambda: main)
+    monkeypatch.setattr('mmengine.dist.broadcast_object_list', broadcast)
     runner = SimpleNamespace(
         work_dir=str(tmp_path), logger=logging.getLogger('ranks'), _resume=False, _load_from='other'
     )
@@ -395,9 +397,9 @@ def test_restart_without_resume_warns(project, config_file, tool, monkeypatch):
 def test_ranks_with_sync_bn_and_frozen_bn(config_file, tool):
     options = ['--cfg-options', 'sync_bn=torch', 'model.backbone.frozen_bn=True']
     with pytest.raises(ValueError, match=r'sync_bn and .*frozen_bn exclude each other'):
-        tool('train.py').main([config_file, '--launcher', 'pytorch', *options])
+        tool('train.py').raising([config_file, '--launcher', 'pytorch', *options])
 
 
 def test_missing_config(tool):
     with pytest.raises(FileNotFoundError, match=r'nowhere\.py'):
-        tool('train.py').main(['nowhere.py'])
+        tool('train.py').raising(['nowhere.py'])

@@ -1,9 +1,6 @@
 """Folders that tools fill, options that name outputs, and errors of writing."""
 
-import argparse
-import errno
 import json
-import os
 import subprocess
 import sys
 
@@ -11,7 +8,6 @@ import pytest
 from mmengine.config import Config
 
 from mmvlr.engine.building import hold_work_dir
-from mmvlr.utils.command import output_file, output_folder, tell_write_errors
 from mmvlr.utils.compat import AtomicLocalBackend
 from mmvlr.utils.locks import LockedError, locked
 from mmvlr.utils.outputs import NOTES_FILE, OutputFolder
@@ -140,51 +136,3 @@ def test_only_the_main_rank_holds_the_work_dir(tmp_path, monkeypatch):
     monkeypatch.setenv('RANK', '0')
     with locked(tmp_path), pytest.raises(LockedError), hold_work_dir(config):
         pass
-
-
-def test_outputs_are_checked_when_options_are_read(tmp_path, monkeypatch):
-    write(tmp_path, 'file')
-    (tmp_path / 'link').symlink_to('deep/er/file')
-    assert output_file(str(tmp_path / 'new' / 'a.json')) == tmp_path / 'new' / 'a.json'
-    for good in ('file', 'link'):
-        assert output_file(str(tmp_path / good)) == tmp_path / good
-    assert str(output_file('/dev/null')) == '/dev/null'
-    assert output_folder(str(tmp_path / 'new')) == tmp_path / 'new'
-    for check, bad in (
-        (output_file, tmp_path),
-        (output_file, tmp_path / 'file' / 'a.json'),
-        (output_folder, tmp_path / 'file'),
-    ):
-        with pytest.raises(argparse.ArgumentTypeError, match=str(bad.parent)):
-            check(str(bad))
-    assert listed(tmp_path) == {'file', 'link'}
-    monkeypatch.setattr(os, 'access', lambda path, mode: str(path) != str(tmp_path))
-    for check in (output_file, output_folder):
-        with pytest.raises(argparse.ArgumentTypeError, match=str(tmp_path)):
-            check(str(tmp_path / 'new' / 'a'))
-
-
-@pytest.mark.parametrize(
-    ('error', 'told'),
-    [
-        (OSError(errno.ENOSPC, 'full', 'a.json'), True),
-        (PermissionError(errno.EACCES, 'no', 'a.json'), True),
-        (LockedError('a.json is being written'), True),
-        (FileExistsError('a.json is of others'), True),
-        (FileNotFoundError('no checkpoint a.json'), False),
-        (ConnectionResetError(errno.ECONNRESET, 'worker died a.json'), False),
-        (ValueError('a.json'), False),
-    ],
-)
-def test_errors_of_writing_are_one_line(error, told, capsys):
-    @tell_write_errors
-    def main(argv=None):
-        raise error
-
-    if told:
-        assert main() == 1
-        text = capsys.readouterr().err
-        assert 'a.json' in text and text.count('\n') == 1
-    else:
-        with pytest.raises(type(error)):
-            main()

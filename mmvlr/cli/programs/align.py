@@ -1,33 +1,30 @@
-"""Align all images below a folder: ``python tools/dataset_converters/align.py SRC OUT``.
+"""Align all images below a folder to the ArcFace template.
 
-Names stay the same, so that OUT can be used in the place of SRC: ``TINYFACE_ROOT=OUT``. A killed
-run goes on where it stopped. Exit code 3 if some images or folders cannot be read; they are named.
+  mmvlr align SRC OUT
+
+Names stay the same, so that OUT can be used in the place of SRC: TINYFACE_ROOT=OUT. A killed run
+goes on where it stopped. Exit code 3 if some images or folders cannot be read; they are named.
 """
 
 import argparse
 import sys
 import time
-from pathlib import Path
 
-from mmvlr.datasets.alignment import AlignmentRecipe
-from mmvlr.datasets.finding import find_images
-from mmvlr.preparation import align_tree
-from mmvlr.preparation.landmarks import LandmarkRecipe
+from ..common import existing_file, existing_folder, output_folder, positive
 
 
-def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    """Return the command line's values."""
-    parser = argparse.ArgumentParser(
-        prog='mmvlr align',
-        description='Align all images below a folder to the ArcFace template.',
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what the command takes."""
+    parser.add_argument(
+        'src', type=existing_folder, metavar='SRC', help='folder of images, one face each'
     )
-    parser.add_argument('src', metavar='SRC', help='folder of images, one face each')
-    parser.add_argument('out', metavar='OUT', help='new folder; the names are those of SRC')
-    parser.add_argument('--size', type=int, default=112, help='side of the result in pixels')
+    parser.add_argument(
+        'out', type=output_folder, metavar='OUT', help='new folder; the names are those of SRC'
+    )
+    parser.add_argument('--size', type=positive, default=112, help='side of the result in pixels')
     parser.add_argument(
         '--detection-side',
-        type=int,
+        type=positive,
         default=160,
         help='faces are sought in the image scaled to a square of so many pixels',
     )
@@ -42,29 +39,29 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument(
         '--landmarks',
+        type=existing_file,
         metavar='FILE',
         help='take the landmarks from this list (a name and four or five points in a line, as '
         "SCface's) instead of seeking faces; images that it does not name are taken as a whole",
     )
-    parser.add_argument('--jobs', type=int, default=1, help='number of processes')
-    return parser.parse_args(argv)
+    parser.add_argument('--jobs', type=positive, default=1, help='number of processes')
 
 
-def main(argv: list[str] | None = None) -> int:
+def run(args: argparse.Namespace) -> int:
     """Align; return the exit code."""
-    args = parse_args(argv)
+    from mmvlr.datasets.alignment import AlignmentRecipe
+    from mmvlr.datasets.finding import find_images
+    from mmvlr.preparation import align_tree
+    from mmvlr.preparation.landmarks import LandmarkRecipe
+
     start = time.perf_counter()
-    try:
-        unused = []
-        if args.landmarks:
-            recipe = LandmarkRecipe.read(args.landmarks, args.size)
-            unused = recipe.find_unused(map(str, find_images(Path(args.src)).images))
-        else:
-            recipe = AlignmentRecipe(args.size, args.detection_side, args.padding, args.min_face)
-        report = align_tree(args.src, args.out, recipe, args.jobs)
-    except (OSError, ImportError, ValueError) as error:
-        print(error, file=sys.stderr)
-        return 2
+    unused = []
+    if args.landmarks:
+        recipe = LandmarkRecipe.read(args.landmarks, args.size)
+        unused = recipe.find_unused(map(str, find_images(args.src).images))
+    else:
+        recipe = AlignmentRecipe(args.size, args.detection_side, args.padding, args.min_face)
+    report = align_tree(args.src, args.out, recipe, args.jobs)
     seconds = time.perf_counter() - start
     total = len(report.rows)
     print(f'recipe {recipe.name} ({recipe.detector})')

@@ -1,8 +1,6 @@
 """Draw what the network sees: faces after every transform of a config's pipeline.
 
-Usage::
-
-    python tools/misc/browse_dataset.py CONFIG [--split train] [--repeat 3] [--out sheet.png]
+  mmvlr browse CONFIG [--split train] [--repeat 3] [--out sheet.png]
 
 One row a face: the native image, the face after each transform, and what the data preprocessor
 feeds to the network, mapped back to gray levels. With --repeat a face is drawn several times, each
@@ -10,200 +8,36 @@ time as in another epoch.
 """
 
 import argparse
-import sys
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
-import numpy as np
-import torch
-from mmengine.config import Config, DictAction
-from PIL import Image
-from rich.console import Console
-from rich.progress import track
-
-from mmvlr.apis import load_config
-from mmvlr.datasets.base import set_epoch
-from mmvlr.datasets.transforms import native_collate
-from mmvlr.registry import DATASETS, MODELS
-from mmvlr.reports import FaceCard, contact_sheet
-from mmvlr.utils.command import describe, output_file, tell_write_errors
-from mmvlr.utils.io import write_atomic
+from ..common import UsageError, add_config, natural, output_file, positive, read_config
 
 
-def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    """Return the command line's values."""
-    parser = argparse.ArgumentParser(
-        prog='mmvlr browse',
-        description=describe(__doc__, whole=True),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument('config', help='config file')
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what the command takes."""
+    add_config(parser)
     parser.add_argument(
         '--split',
         default='train',
         help='loader of the config: train, val, test, ui, ... for train_dataloader, ...',
     )
-    parser.add_argument('--num', type=int, default=8, help='number of faces (default: 8)')
+    parser.add_argument('--num', type=positive, default=8, help='number of faces')
     parser.add_argument(
-        '--repeat', type=int, default=1, help='draws of the augmentation a face (default: 1)'
+        '--repeat', type=positive, default=1, help='draws of the augmentation a face'
     )
-    parser.add_argument(
-        '--seed', type=int, default=0, help='decides faces and augmentation (default: 0)'
-    )
+    parser.add_argument('--seed', type=natural, default=0, help='decides faces and augmentation')
     parser.add_argument('--out', type=output_file, default='sheet.png', metavar='sheet.png')
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        metavar='KEY=VALUE',
-        help='override entries of the config',
-    )
-    args = parser.parse_args(argv)
-    if args.num < 1 or args.repeat < 1:
-        parser.error('--num and --repeat must be at least 1')
-    if args.seed < 0:
-        parser.error('--seed must not be negative')
-    if args.out.suffix != '.png':
-        parser.error(f'--out {args.out}: the name of the sheet ends in .png')
-    return args
 
 
-class Recorder:
-    """Keeps the face after every transform of a data set's pipeline.
-
-    Args:
-        dataset: Its transforms are wrapped in place.
-
-    Attributes:
-        steps: (name of the transform, face (h, w, 3) uint8 RGB) since :meth:`clear`.
-    """
-
-    def __init__(self, dataset: Any):
-        self.steps: list[tuple[str, np.ndarray]] = []
-        self._last: np.ndarray | None = None
-        transforms = dataset.pipeline.transforms
-        transforms[:] = [self._recorded(transform) for transform in transforms]
-
-    def clear(self) -> None:
-        """Forget the steps."""
-        self.steps, self._last = [], None
-
-    def _add(self, name: str, image: np.ndarray) -> None:
-        # Copied: the next transform may work in place.
-        self.steps.append((name, image.copy()))
-
-    def _recorded(self, transform: Callable) -> Callable:
-        def run(results: dict) -> dict:
-            before = results.get('img')
-            if self.steps and before is not self._last:
-                # Some data sets, such as ValidationSubset, change faces in between.
-                self._add('the data set', before)
-            results = transform(results)
-            if 'inputs' in results:
-                self._add(type(transform).__name__, results['inputs'].numpy().transpose(1, 2, 0))
-            else:
-                self._last = results['img']
-                self._add(type(transform).__name__, self._last)
-            return results
-
-        return run
-
-
-def network_input(preprocessor: torch.nn.Module, inputs: Any) -> np.ndarray:
-    """Return what the preprocessor feeds to the network, mapped back to gray levels.
-
-    Args:
-        preprocessor: A ``FaceDataPreprocessor``.
-        inputs: One face as it takes them: [(3, H, W) uint8 RGB], or that of ``native_collate``.
-
-    Returns:
-        (H, W, 3) uint8, RGB also for a network that takes BGR.
-    """
-    fed = preprocessor(dict(inputs=inputs, data_samples=None))['inputs'][0]
-    gray = fed * preprocessor.std + preprocessor.mean
-    if preprocessor.color_order == 'BGR':
-        gray = gray.flip(0)
-    return gray.round().clamp(0, 255).byte().numpy().transpose(1, 2, 0)
-
-
-def build_dataset(config: Config, split: str) -> Any:
-    """Build the data set of a loader.
-
-    Raises:
-        ValueError: The config has no such loader, or the data set has no pipeline.
-    """
-    name = split if split.endswith('dataloader') else f'{split}_dataloader'
-    names = sorted(key for key in config if key.endswith('dataloader') and config[key])
-    if name not in names:
-        raise ValueError(f'the config has no {name}; it has {", ".join(names) or "none"}')
-    dataset = DATASETS.build(config[name].dataset)
-    if not hasattr(dataset, 'pipeline'):
-        raise ValueError(f'{name}: {type(dataset).__name__} has no pipeline of its own')
-    return dataset
-
-
-def draw(config: Config, args: argparse.Namespace) -> np.ndarray:
-    """Return the sheet, (H, W, 3) uint8 RGB.
-
-    Raises:
-        FileNotFoundError: The data are not there.
-        ValueError: See :func:`build_dataset`; or the pipeline does not end with ``PackFace``, or a
-            image is damaged or of another size than the preprocessor takes.
-    """
-    stated = (config.get('model') or {}).get('data_preprocessor')
-    if stated is None:
-        raise ValueError('the config has no model.data_preprocessor; give the config of a model')
-    dataset, preprocessor = build_dataset(config, args.split), MODELS.build(stated)
-    count = min(args.num, len(dataset))
-    chosen = np.random.default_rng(args.seed).choice(len(dataset), count, replace=False)
-    recorder, rows = Recorder(dataset), []
-    console = Console(stderr=True)
-    for index in track(sorted(chosen.tolist()), description='Drawing', console=console):
-        for epoch in range(args.repeat):
-            recorder.clear()
-            set_epoch(dataset, epoch, args.seed)
-            packed = dataset.prepare_data(index)
-            if 'draws' in packed:
-                inputs, sample = native_collate([packed])['inputs'], dataset.get_data_info(index)
-            elif 'inputs' in packed:
-                inputs, sample = [packed['inputs']], packed['data_samples']
-            else:
-                raise ValueError(f'the pipeline of {args.split} does not end with PackFace')
-            face = network_input(preprocessor, inputs)
-            steps = [*recorder.steps, ('network input', face)]
-            row = [FaceCard(image, (name, _size(image))) for name, image in steps]
-            first = row[0]
-            told = _about(sample, index, epoch if args.repeat > 1 else None)
-            row[0] = FaceCard(first.image, (*first.caption, *told))
-            rows.append(row)
-    columns = max(map(len, rows))
-    blank = FaceCard(np.full((1, 1, 3), 255, np.uint8))
-    cards = [card for row in rows for card in row + [blank] * (columns - len(row))]
-    return contact_sheet(cards, columns=columns, size=112, interpolation='nearest')
-
-
-def _size(image: np.ndarray) -> str:
-    return f'{image.shape[1]} x {image.shape[0]}'
-
-
-def _about(sample: Any, index: int, epoch: int | None) -> tuple[str, ...]:
-    """Return lines about a face: file or number, role, draw."""
-    path = sample.get('img_path')
-    name = f'no. {index}' if path is None else Path(path).name
-    role = sample.get('role', '')
-    return name, role if epoch is None else f'{role}, draw {epoch + 1}'
-
-
-@tell_write_errors
-def main(argv: list[str] | None = None) -> int:
+def run(args: argparse.Namespace) -> int:
     """Draw the sheet; return the exit code."""
-    args = parse_args(argv)
-    try:
-        sheet = draw(load_config(args.config, args.cfg_options), args)
-    except (FileNotFoundError, ValueError) as error:
-        print(error, file=sys.stderr)
-        return 1
+    if args.out.suffix != '.png':
+        raise UsageError(f'--out {args.out}: the name of the sheet ends in .png')
+    from PIL import Image
+
+    from mmvlr.reports.transform_sheet import draw_transforms
+    from mmvlr.utils.io import write_atomic
+
+    sheet = draw_transforms(read_config(args), args.split, args.num, args.repeat, args.seed)
     image = Image.fromarray(sheet)
     print(write_atomic(args.out, lambda path: image.save(path, format='PNG')))
     return 0

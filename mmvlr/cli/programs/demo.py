@@ -1,30 +1,37 @@
 """Train RI-Face on the embedded synthetic faces, test it, and write its report.
 
-``make demo`` runs this. Nothing is downloaded; everything goes into ``work_dirs/demo``. What an
-earlier demo wrote there is replaced; other files stay.
+Nothing is downloaded; everything goes into the work dir. What an earlier demo wrote there is
+replaced; other files stay.
 """
 
 import argparse
 import time
 from pathlib import Path
 
-import torch
-
-from mmvlr.apis import build_trainer, load_config
-from mmvlr.engine.building import hold_work_dir
-from mmvlr.reports.from_run import build_report
-from mmvlr.utils.command import describe, tell_write_errors
+from ..common import natural, output_folder
 
 CONFIG = 'demo/riface_synthetic.py'
 
 
-@tell_write_errors
-def main(argv: list[str] | None = None) -> int:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what the command takes."""
+    parser.add_argument(
+        '--work-dir',
+        type=output_folder,
+        default='work_dirs/demo',
+        help='folder of logs, checkpoints and the report',
+    )
+    parser.add_argument('--seed', type=natural, default=0, help='random seed')
+
+
+def run(args: argparse.Namespace) -> int:
     """Run the demo; return the exit code."""
-    parser = argparse.ArgumentParser(prog='mmvlr demo', description=describe(__doc__))
-    parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/demo'))
-    parser.add_argument('--seed', type=int, default=0, help='random seed')
-    args = parser.parse_args(argv)
+    import torch
+
+    from mmvlr.apis import build_trainer, load_config
+    from mmvlr.engine.building import hold_work_dir
+    from mmvlr.reports.from_run import build_report
+
     begin = time.perf_counter()
     # The layers are so small that two threads would mostly wait for each other, and results would
     # depend on their number.

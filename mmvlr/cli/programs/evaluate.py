@@ -1,10 +1,12 @@
-"""Evaluate embeddings of any model: ``python tools/analysis/eval_embeddings.py FILE.npz``.
+"""Evaluate embeddings of any model.
+
+  mmvlr evaluate FILE.npz [--config CONFIG] [--out result.json]
 
 The file holds ``embedding`` (N, D) and
 
-- ``role`` (``gallery``, ``distractor``, ``probe``, ``unmated``, ``pair``, ``ui``) and ``identity``
-  (N,), for verification also ``pairs`` (P, 2) and ``same`` (P,); or
-- ``name`` (N,), file names below the data set's folder, and ``--config`` says of which test set.
+- ``role`` (gallery, distractor, probe, unmated, pair, ui) and ``identity`` (N,), for verification
+  also ``pairs`` (P, 2) and ``same`` (P,); or
+- ``name`` (N,), file names below the data set's folder, and --config says of which test set.
 
 Further fields: the quality measures ``ri``, ``ers``, ``norm``, and ``distance``, (N,) each. The
 metrics are those of the config, or follow from the roles.
@@ -12,33 +14,22 @@ metrics are those of the config, or follow from the roles.
 
 import argparse
 import json
-import sys
+from typing import TYPE_CHECKING
 
-from mmengine.config import DictAction
-from mmengine.registry import DefaultScope
+from mmvlr.utils.shipped import find_config
 
-from mmvlr.apis import (
-    build_metrics,
-    compare_faces,
-    evaluate_faces,
-    load_config,
-    load_faces,
-    mark_unmeasurable,
-)
-from mmvlr.registry import DATASETS
-from mmvlr.utils.command import describe, output_file, output_folder, tell_write_errors
-from mmvlr.utils.io import write_atomic
+from ..common import add_cfg_options, existing_file, output_file, output_folder, read_config
+
+if TYPE_CHECKING:
+    from mmvlr.evaluation import FaceTable
 
 
-def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    """Return the command line's values."""
-    parser = argparse.ArgumentParser(
-        prog='mmvlr evaluate',
-        description=describe(__doc__, whole=True),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what the command takes."""
+    parser.add_argument('embeddings', type=existing_file, metavar='FILE.npz', help='the embeddings')
+    parser.add_argument(
+        '--config', type=find_config, help='config whose test set and metrics are meant'
     )
-    parser.add_argument('embeddings', metavar='FILE.npz', help='the embeddings')
-    parser.add_argument('--config', help='config whose test set and metrics are meant')
     parser.add_argument(
         '--out', type=output_file, metavar='result.json', help='write all metrics here'
     )
@@ -47,44 +38,44 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument(
         '--against',
+        type=existing_file,
         metavar='OTHER.npz',
         help='compare with these embeddings of the same images: differences, intervals, p-values',
     )
     parser.add_argument(
         '--curves', type=output_folder, metavar='DIR', help='write the curves with their bands here'
     )
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        metavar='KEY=VALUE',
-        help='override entries of the config',
-    )
-    return parser.parse_args(argv)
+    add_cfg_options(parser)
 
 
-@tell_write_errors
-def main(argv: list[str] | None = None) -> int:
+def run(args: argparse.Namespace) -> int:
     """Evaluate; return the exit code."""
-    args = parse_args(argv)
+    from mmengine.registry import DefaultScope
+
+    from mmvlr.apis import (
+        build_metrics,
+        compare_faces,
+        evaluate_faces,
+        load_faces,
+        mark_unmeasurable,
+    )
+    from mmvlr.registry import DATASETS
+    from mmvlr.utils.io import write_atomic
+
     dataset = evaluators = None
-    try:
-        if args.config:
-            config = load_config(args.config, args.cfg_options)
-            evaluators = config.test_evaluator
-            with DefaultScope.overwrite_default_scope('mmvlr'):
-                dataset = DATASETS.build(config.test_dataloader.dataset)
-        faces = load_faces(args.embeddings, dataset)
-        evaluators = evaluators or default_evaluators(faces)
-        options = dict(intervals=args.intervals, curves=args.curves is not None)
-        metrics = build_metrics(evaluators, **options)
-        result = evaluate_faces(faces, metrics)
-        if args.against:
-            other = load_faces(args.against, dataset)
-            result |= compare_faces(faces, other, metrics)
-    except (FileNotFoundError, ValueError) as error:
-        print(f'mmvlr evaluate: {error}', file=sys.stderr)
-        return 1
+    if args.config:
+        config = read_config(args)
+        evaluators = config.test_evaluator
+        with DefaultScope.overwrite_default_scope('mmvlr'):
+            dataset = DATASETS.build(config.test_dataloader.dataset)
+    faces = load_faces(args.embeddings, dataset)
+    evaluators = evaluators or default_evaluators(faces)
+    options = dict(intervals=args.intervals, curves=args.curves is not None)
+    metrics = build_metrics(evaluators, **options)
+    result = evaluate_faces(faces, metrics)
+    if args.against:
+        other = load_faces(args.against, dataset)
+        result |= compare_faces(faces, other, metrics)
     text = json.dumps(mark_unmeasurable(result, metrics), indent=2)
     if args.out:
         write_atomic(args.out, lambda path: path.write_text(text + '\n', encoding='utf-8'))
@@ -97,7 +88,7 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def default_evaluators(faces) -> list[dict]:
+def default_evaluators(faces: 'FaceTable') -> list[dict]:
     """Return the metrics that the roles of a table call for.
 
     Raises:

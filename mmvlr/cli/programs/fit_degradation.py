@@ -1,280 +1,65 @@
-r"""Measure what a folder of faces has lost, and fit a degradation to it.
+"""Measure what a folder of faces has lost, and fit a degradation to it.
 
-::
-
-    mmvlr fit-degradation FOLDER --out stats.json
-    mmvlr fit-degradation FOLDER --out stats.json \
-        --fit preset.json --source HR_FOLDER --figure figure.png
+  mmvlr fit-degradation FOLDER --out stats.json
+  mmvlr fit-degradation FOLDER --out stats.json --fit preset.json --source HR_FOLDER
 
 The statistics are the 10 %, 50 % and 90 % quantiles over the images of: native size, radial power
 spectrum at 112 x 112, noise, JPEG blockiness, brightness and contrast. With --fit a preset of
-``VLRDegradation`` is searched that makes the images of --source resemble the folder's; the
-distances printed before and after are taken on degraded images that the search has not seen.
+VLRDegradation is searched that makes the images of --source resemble the folder's; the distances
+printed before and after are taken on degraded images that the search has not seen.
 """
 
 import argparse
-import json
-import sys
-from collections.abc import Iterator
-from pathlib import Path
 
-import numpy as np
-from rich.console import Console
-from rich.progress import Progress, track
-
-from mmvlr.datasets.transforms import ImageError, read_image, resize
-from mmvlr.datasets.transforms.presets import read_preset
-from mmvlr.preparation.degradation_fitting import degrade_faces, fit_preset
-from mmvlr.preparation.degradation_statistics import (
-    DegradationStatistics,
-    distance,
-    measure_faces,
-    require_images,
+from ..common import (
+    DONE,
+    LEFT_OUT,
+    UsageError,
+    existing_folder,
+    natural,
+    output_file,
+    positive,
+    preset,
 )
-from mmvlr.utils.command import describe, output_file, tell_write_errors
-from mmvlr.utils.io import write_atomic
-from mmvlr.version import __version__
-
-SHOWN = 10
 
 
-def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    """Return the command line's values."""
-    parser = argparse.ArgumentParser(
-        prog='mmvlr fit-degradation',
-        description=describe(__doc__, whole=True),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what the command takes."""
+    parser.add_argument(
+        'folder', type=existing_folder, help='faces at native size, in folders or not'
     )
-    parser.add_argument('folder', type=Path, help='faces at native size, in folders or not')
     parser.add_argument('--out', type=output_file, required=True, metavar='stats.json')
     parser.add_argument(
         '--fit', type=output_file, metavar='preset.json', help='fit a preset, write it'
     )
-    parser.add_argument('--source', type=Path, metavar='FOLDER', help='HR faces for --fit')
     parser.add_argument(
-        '--start', default='tinyface', help='preset or .json file that the fit starts from'
+        '--source', type=existing_folder, metavar='FOLDER', help='HR faces for --fit'
     )
     parser.add_argument(
-        '--samples', type=int, default=120, help='degraded faces an evaluation (default: 120)'
+        '--start',
+        type=preset,
+        default='tinyface',
+        help='preset or .json file that the fit starts from',
     )
-    parser.add_argument('--seed', type=int, default=0, help='seed of the fit (default: 0)')
+    parser.add_argument(
+        '--samples', type=positive, default=120, help='degraded faces an evaluation'
+    )
+    parser.add_argument('--seed', type=natural, default=0, help='seed of the fit')
     parser.add_argument(
         '--figure', type=output_file, metavar='figure.png', help='draw the statistics'
     )
-    args = parser.parse_args(argv)
-    if (args.fit is None) != (args.source is None):
-        parser.error('--fit needs --source, and the other way round')
-    if args.fit and args.fit.suffix != '.json':
-        parser.error(f'--fit {args.fit}: the name of a preset file ends in .json')
-    if args.samples < 1:
-        parser.error('--samples must be at least 1')
-    return args
 
 
-class Faces:
-    """The readable faces of a folder.
-
-    Attributes:
-        damaged: Messages of those that are not readable; complete once all were read.
-    """
-
-    def __init__(self, folder: Path):
-        self.folder = folder
-        tree = require_images(folder)
-        self.paths, self.others, self.unread = tree.images, tree.others, tree.unread
-        self.damaged: list[str] = []
-
-    def __iter__(self) -> Iterator[np.ndarray]:
-        console = Console(stderr=True)
-        for path in track(self.paths, description=f'Reading {self.folder}', console=console):
-            try:
-                yield read_image(str(path))
-            except ImageError as error:
-                self.damaged.append(str(error))
-
-    def describe(self) -> str:
-        """Return the counts of what was read and left out, with its names."""
-        lines = [f'{self.folder}: {len(self.paths) - len(self.damaged):,} images']
-        if self.others:
-            lines.append(f'  left out: {len(self.others):,} files that are no images')
-        if self.unread:
-            lines.append(f'  left out: {len(self.unread):,} folders and links that cannot be read')
-            lines += [f'    {entry}' for entry in self.unread]
-        if self.damaged:
-            lines.append(f'  left out: {len(self.damaged):,} damaged images')
-            lines += [f'    {message}' for message in self.damaged]
-        return '\n'.join(lines)
-
-
-def measure(faces: Faces) -> DegradationStatistics:
-    """Measure a folder.
-
-    Raises:
-        ValueError: All its images are damaged.
-    """
-    try:
-        return measure_faces(faces)
-    except ValueError as error:
-        raise ValueError(f'{faces.describe()}\n{error}') from error
-
-
-def read_sources(faces: Faces, target: DegradationStatistics) -> list[np.ndarray]:
-    """Return the faces that are larger than all measured ones; print how many are not.
-
-    Raises:
-        ValueError: None is.
-    """
-    largest = target.sizes.max(0)
-    images = list(faces)
-    sources = [image for image in images if (image.shape[:2] > largest).all()]
-    print(faces.describe())
-    if len(sources) < len(images):
-        print(
-            f'  left out: {len(images) - len(sources):,} not larger than the largest measured '
-            f'face, {largest[0]} x {largest[1]}'
-        )
-    if not sources:
-        raise ValueError(f'{faces.folder}: no image is left to degrade; give larger faces')
-    return sources
-
-
-def print_statistics(statistics: DegradationStatistics) -> None:
-    """Print the quantiles."""
-    summary = statistics.summary()
-    print(f'{"":12}' + ''.join(f'{100 * share:>10.0f} %' for share in summary['quantiles']))
-    for name in ('height', 'width', 'noise', 'blockiness', 'brightness', 'contrast'):
-        cells = ['-' if value is None else f'{value:.2f}' for value in summary[name]]
-        print(f'{name:12}' + ''.join(f'{cell:>12}' for cell in cells))
-
-
-def fit(
-    args: argparse.Namespace, target: DegradationStatistics
-) -> dict[str, tuple[list[np.ndarray], DegradationStatistics]]:
-    """Fit a preset and write it; return the degraded faces before and after with their statistics.
-
-    Raises:
-        FileNotFoundError: Source folder or start preset is missing.
-        ValueError: No source is left, or the start preset is none.
-    """
-    start = read_preset(args.start)
-    sources = read_sources(Faces(args.source), target)
-    with Progress(console=Console(stderr=True)) as progress:
-        task = progress.add_task('Fitting', total=None)
-
-        def report(evaluations: int, best: float) -> None:
-            text = f'Fitting: {evaluations} evaluations, distance {best:.2f} dB'
-            progress.update(task, description=text)
-
-        parameters = fit_preset(
-            sources, target, start, samples=args.samples, seed=args.seed, report=report
-        )
-    results, distances = {}, {}
-    for name, preset in (('before', start), ('after', parameters)):
-        # Not the search's own seed: it has chosen what suits those draws.
-        faces = degrade_faces(sources, preset, max(2 * args.samples, SHOWN), args.seed + 1)
-        results[name] = faces, measure_faces(faces)
-        distances[name] = distance(results[name][1], target)
-    print(f'\n{"distance, dB":12}{"before":>10}{"after":>10}')
-    for term, before in distances['before'].items():
-        print(f'{term:12}{before:10.2f}{distances["after"][term]:10.2f}')
-    record = dict(
-        parameters=parameters,
-        fit=dict(
-            target=str(args.folder),
-            target_images=len(target),
-            source=str(args.source),
-            source_images=len(sources),
-            start=args.start,
-            samples=args.samples,
-            seed=args.seed,
-            distance_db=distances,
-            mmvlr=__version__,
-        ),
-    )
-    write_json(args.fit, record)
-    return results
-
-
-def write_json(path: Path, record: dict) -> None:
-    """Write strict JSON and print the file's name."""
-    text = json.dumps(record, indent=1, allow_nan=False) + '\n'
-    print(write_atomic(path, lambda file: file.write_text(text, encoding='utf-8')))
-
-
-def draw(sets: dict[str, tuple[list[np.ndarray], DegradationStatistics]], path: Path) -> None:
-    """Draw heights, spectra, noise and some faces of each set.
-
-    Args:
-        sets: Name -> faces to show and statistics.
-        path: The image.
-
-    Raises:
-        ImportError: matplotlib is not installed.
-    """
-    from mmvlr.reports.drawing import SERIES, new_axes
-
-    axes = new_axes(10, 3.2 + len(sets))
-    figure = axes.figure
-    axes.remove()
-    upper, lower = figure.subfigures(2, 1, height_ratios=(3.2, len(sets)))
-    heights, spectra, noise = upper.subplots(1, 3)
-    for (name, (_, statistics)), color in zip(sets.items(), SERIES, strict=False):
-        found = np.unique(statistics.sizes[:, 0], return_counts=True)
-        heights.step(found[0], found[1] / len(statistics), color=color, where='mid', label=name)
-        low, middle, high = np.quantile(statistics.spectra, (0.1, 0.5, 0.9), axis=0)
-        frequency = np.arange(1, len(middle) + 1)
-        spectra.semilogx(frequency, middle, color=color)
-        spectra.fill_between(frequency, low, high, color=color, alpha=0.12, linewidth=0)
-        sigma = np.sort(statistics.noise[~np.isnan(statistics.noise)])
-        noise.plot(sigma, np.arange(1, len(sigma) + 1) / max(len(sigma), 1), color=color)
-    heights.set(xlabel='native height (pixels)', ylabel='share of faces', ylim=(0, None))
-    spectra.set(xlabel='cycles an image, at 112 x 112', ylabel='share of power (dB)')
-    noise.set(xlabel='noise (gray levels)', ylabel='share of faces below')
-    heights.legend(fontsize=8, frameon=False)
-    rows = lower.subplots(len(sets), SHOWN, squeeze=False)
-    for row, (name, (faces, _)) in zip(rows, sets.items(), strict=True):
-        for axes, face in zip(row, faces, strict=False):
-            axes.imshow(resize(face, (112, 112)))
-        for axes in row:
-            axes.set(xticks=[], yticks=[])
-            for spine in axes.spines.values():
-                spine.set_visible(False)
-        row[0].set_ylabel(name, fontsize=8)
-    print(write_atomic(path, lambda file: figure.savefig(file, format='png')))
-
-
-def run(args: argparse.Namespace) -> bool:
-    """Measure, and if asked fit and draw; say whether everything in the folder could be read."""
-    faces = Faces(args.folder)
-    statistics = measure(faces)
-    print(faces.describe())
-    print_statistics(statistics)
-    record = dict(
-        folder=str(args.folder),
-        damaged=faces.damaged,
-        no_images=[str(path) for path in faces.others],
-        unread=[str(entry) for entry in faces.unread],
-        **statistics.summary(),
-    )
-    write_json(args.out, record)
-    fitted = fit(args, statistics) if args.fit else {}
-    if args.figure:
-        shown = []
-        for path in faces.paths[:: max(1, len(faces.paths) // SHOWN)]:
-            try:
-                shown.append(read_image(str(path)))
-            except ImageError:
-                continue
-        draw({'measured': (shown, statistics), **fitted}, args.figure)
-    return not faces.damaged and not faces.unread
-
-
-@tell_write_errors
-def main(argv: list[str] | None = None) -> int:
+def run(args: argparse.Namespace) -> int:
     """Measure a folder; return the exit code."""
-    args = parse_args(argv)
-    try:
-        return 0 if run(args) else 3
-    except (OSError, ValueError, ImportError) as error:
-        print(f'mmvlr fit-degradation: {error}', file=sys.stderr)
-        return 1
+    if (args.fit is None) != (args.source is None):
+        raise UsageError('--fit needs --source, and the other way round')
+    if args.fit and args.fit.suffix != '.json':
+        raise UsageError(f'--fit {args.fit}: the name of a preset file ends in .json')
+    from mmvlr.reports.degradation import measure_folder
+
+    fit = dict(
+        source=args.source, out=args.fit, start=args.start, samples=args.samples, seed=args.seed
+    )
+    whole = measure_folder(args.folder, args.out, args.figure, fit if args.fit else None)
+    return DONE if whole else LEFT_OUT

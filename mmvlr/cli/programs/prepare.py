@@ -1,55 +1,46 @@
 """Check an unpacked archive and list its images.
 
-Usage::
-
-    python tools/dataset_converters/prepare.py {tinyface,scface,survface} ROOT
+  mmvlr prepare {tinyface,scface,survface} ROOT
 
 Names, folders and label files are compared with the layout of the data set, every image is
 decoded, and all problems are printed. The manifest has a line for every readable image: its size
-and SHA-256. Exit code 0 if all is right, 1 with problems, 2 for a wrong call.
+and SHA-256. Exit code 0 if all is right, 1 with problems, 2 for wrong usage.
 """
 
 import argparse
-import sys
-from pathlib import Path
 
-from mmvlr.preparation.archives import ARCHIVES, MANIFEST, check_archive, check_manifest_path
-from mmvlr.utils.command import describe
+from ..common import existing_folder, output_file, positive
+
+#: Those of ``mmvlr.preparation.archives``, which needs PyTorch.
+ARCHIVES = ('scface', 'survface', 'tinyface')
+MANIFEST = 'manifest.csv'
 
 
-def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    """Return the command line's values."""
-    parser = argparse.ArgumentParser(
-        prog='mmvlr prepare',
-        description=describe(__doc__, whole=True),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument('dataset', choices=sorted(ARCHIVES))
-    parser.add_argument('root', metavar='ROOT', type=Path, help='folder of the unpacked archive')
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what the command takes."""
+    parser.add_argument('dataset', choices=ARCHIVES)
     parser.add_argument(
-        '--manifest', type=Path, metavar='FILE', help=f'the table (default: ROOT/{MANIFEST})'
+        'root', metavar='ROOT', type=existing_folder, help='folder of the unpacked archive'
     )
-    parser.add_argument('--jobs', type=int, default=1, help='number of processes (default: 1)')
-    return parser.parse_args(argv)
+    parser.add_argument(
+        '--manifest',
+        type=output_file,
+        metavar='FILE',
+        help=f'the table (default: ROOT/{MANIFEST})',
+    )
+    parser.add_argument('--jobs', type=positive, default=1, help='number of processes')
 
 
-def main(argv: list[str] | None = None) -> int:
+def run(args: argparse.Namespace) -> int:
     """Check; return the exit code."""
-    args = parse_args(argv)
-    manifest = args.manifest or args.root / MANIFEST
-    try:
-        if args.root.is_dir():
-            check_manifest_path(manifest, args.root)
-        report = check_archive(args.dataset, args.root, args.jobs, manifest)
-    except (FileNotFoundError, ValueError) as error:
-        print(error, file=sys.stderr)
-        return 2
+    manifest = args.manifest or output_file(str(args.root / MANIFEST))
+    from mmvlr.preparation.archives import check_archive, check_manifest_path
+
+    if args.root.is_dir():
+        check_manifest_path(manifest, args.root)
+    report = check_archive(args.dataset, args.root, args.jobs, manifest)
     print(report.describe())
-    try:
-        report.write_manifest(manifest)
-    except OSError as error:
-        print(f'{manifest} is not written: {error}', file=sys.stderr)
-        return 1
+    report.write_manifest(manifest)
     unreadable = sum(report.found.values()) - len(report.rows)
     print(f'\n{manifest}: {len(report.rows):,} images', end='')
     if report.num_problems:

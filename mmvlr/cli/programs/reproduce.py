@@ -1,31 +1,31 @@
 """Compare methods: train what is missing, score, and write one report.
 
-``python tools/reproduce.py --data tinyface,scface --methods softmax,arcface,riface --seeds 0,1,2
---out DIR`` trains every method on every data set from every seed with the configs' own recipes (or
-``--epochs``), scores the faces of the test sets, and writes ``DIR/report.html`` and CSV files.
-Started again it goes on where it stopped. ``--dry-run`` prints the plan.
+  mmvlr reproduce --data tinyface,scface --methods softmax,arcface,riface --seeds 0,1,2 --out DIR
+
+trains every method on every data set from every seed with the configs' own recipes (or --epochs),
+scores the faces of the test sets, and writes DIR/report.html and CSV files. Started again it goes
+on where it stopped. --dry-run prints the plan.
 """
 
 import argparse
 import contextlib
 import shlex
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from mmengine.config import DictAction
-from mmengine.logging import MMLogger
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
-
-from mmvlr.experiments import PRETRAINED, Executor, Failure, Run, estimate_seconds, plan_runs
-from mmvlr.reports.from_runs import write_comparison
-from mmvlr.utils.command import describe, tell_write_errors
-from mmvlr.utils.outputs import OutputFolder
 from mmvlr.utils.shipped import find_configs
 
+from ..common import add_cfg_options, natural, output_folder, positive, read_options
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from mmvlr.experiments import Failure, Run
+
+#: That of ``mmvlr.experiments``, which needs PyTorch.
+PRETRAINED = 'pretrained'
 METHODS = (
     f'{PRETRAINED},softmax,normface,cosface,arcface,curricularface,magface,adaface,crfiqa,riface'
 )
@@ -36,9 +36,13 @@ def names(text: str) -> list[str]:
     return [] if text == 'none' else [name.strip() for name in text.split(',') if name.strip()]
 
 
-def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    """Return the command line's values."""
-    parser = argparse.ArgumentParser(prog='mmvlr reproduce', description=describe(__doc__))
+def seeds(text: str) -> list[int]:
+    """Split a list of seeds with commas."""
+    return [natural(name) for name in names(text)]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what the command takes."""
     parser.add_argument('--data', type=names, default='tinyface,scface,survface')
     parser.add_argument(
         '--methods',
@@ -47,8 +51,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help='names of folders of configs/, folders of your own, or NAME=config.py; '
         f'{PRETRAINED}: the starting weights as they are (default: all of mmvlr)',
     )
-    parser.add_argument('--seeds', type=names, default='0,1,2')
-    parser.add_argument('--out', type=Path, required=True, metavar='DIR')
+    parser.add_argument('--seeds', type=seeds, default='0,1,2')
+    parser.add_argument('--out', type=output_folder, required=True, metavar='DIR')
     parser.add_argument('--backbone', default='mobilefacenet')
     parser.add_argument(
         '--ablation',
@@ -64,50 +68,45 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         metavar='DATA',
         help='data sets on whose test sets every training is scored, beside its own',
     )
-    parser.add_argument('--epochs', type=int, help="of every training (default: each config's own)")
     parser.add_argument(
-        '--jobs', type=int, default=1, help='trainings at once, which share the cores'
+        '--epochs', type=positive, help="of every training (default: each config's own)"
+    )
+    parser.add_argument(
+        '--jobs', type=positive, default=1, help='trainings at once, which share the cores'
     )
     parser.add_argument('--dry-run', action='store_true', help='print the plan and stop')
     parser.add_argument(
         '--report-only', action='store_true', help='of what is finished; no training'
     )
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        metavar='KEY=VALUE',
-        help='override entries of all configs',
-    )
-    return parser.parse_args(argv)
+    add_cfg_options(parser)
 
 
-@tell_write_errors
-def main(argv: list[str] | None = None) -> int:
+def run(args: argparse.Namespace) -> int:
     """Compare; return the exit code."""
-    args = parse_args(argv)
+    from mmengine.logging import MMLogger
+    from rich.console import Console
+
+    from mmvlr.experiments import plan_runs
+    from mmvlr.reports.from_runs import write_comparison
+
     # The configs of all runs are read here; what mmengine says of each would bury the plan.
     MMLogger.get_instance('mmengine', log_level='WARNING')
     console = Console(soft_wrap=True)
-    try:
-        runs = plan_runs(
-            args.data,
-            args.methods,
-            [int(seed) for seed in args.seeds],
-            args.out,
-            find_configs(),
-            args.backbone,
-            args.data if args.ablation is None else args.ablation,
-            args.also_test,
-            args.epochs,
-            args.cfg_options,
-        )
-        if not args.dry_run:
-            with hold(args.out):
-                pass
-    except (OSError, ValueError) as error:
-        print(f'mmvlr reproduce: {error}', file=sys.stderr)
-        return 2
+    runs = plan_runs(
+        args.data,
+        args.methods,
+        args.seeds,
+        args.out,
+        find_configs(),
+        args.backbone,
+        args.data if args.ablation is None else args.ablation,
+        args.also_test,
+        args.epochs,
+        read_options(args.cfg_options),
+    )
+    if not args.dry_run:
+        with hold(args.out):
+            pass
     print_plan(runs, args.jobs, console)
     if args.dry_run:
         return 0
@@ -117,7 +116,7 @@ def main(argv: list[str] | None = None) -> int:
         console.print(
             f'{run.method} on {run.data}, seed {run.seed}: {failure.message}', markup=False
         )
-    command = 'mmvlr reproduce ' + shlex.join(argv or sys.argv[1:])
+    command = 'mmvlr reproduce ' + shlex.join(args.argv)
     with hold(args.out), console.status('report') as status:
         page = write_comparison(runs, args.out, failures, command, status.update)
     console.print(f'{page}, scores.csv and runs.csv beside it')
@@ -130,13 +129,19 @@ def main(argv: list[str] | None = None) -> int:
 @contextlib.contextmanager
 def hold(out: Path) -> Iterator[None]:
     """Be the only writer of the comparison's report; refuse to overwrite files of others."""
+    from mmvlr.utils.outputs import OutputFolder
+
     with OutputFolder(out, 'reproduce', wait=60) as output:
         output.claim(['report.html', 'scores.csv', 'runs.csv'])
         yield
 
 
-def print_plan(runs: list[Run], jobs: int, console: Console) -> None:
+def print_plan(runs: list['Run'], jobs: int, console: 'Console') -> None:
     """Print what there is to do, by method and data set, and how long it will take."""
+    from rich.table import Table
+
+    from mmvlr.experiments import estimate_seconds
+
     table = Table(title='runs: trained and scored, of all')
     table.add_column('method')
     columns = list(dict.fromkeys((run.data, run.test) for run in runs))
@@ -166,8 +171,18 @@ def print_plan(runs: list[Run], jobs: int, console: Console) -> None:
     console.print(text)
 
 
-def execute(runs: list[Run], jobs: int, console: Console) -> list[Failure]:
+def execute(runs: list['Run'], jobs: int, console: 'Console') -> list['Failure']:
     """Carry out the runs with a bar of progress; return what failed."""
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+    )
+
+    from mmvlr.experiments import Executor, estimate_seconds
+
     todo = [run for run in runs if not run.finished]
     # All methods from the first seed before any from the second: an early report compares.
     todo.sort(key=lambda run: (run.group != 'method', run.seed or 0))
@@ -181,7 +196,7 @@ def execute(runs: list[Run], jobs: int, console: Console) -> list[Failure]:
     with Progress(*columns, console=console) as progress:
         task = progress.add_task('runs', total=len(todo), left='')
 
-        def report(run: Run, state: str) -> None:
+        def report(run: 'Run', state: str) -> None:
             name = f'{run.method} on {run.data}, seed {run.seed}'
             if run.test != run.data and state not in ('trains', 'waits'):
                 name += f', test on {run.test}'

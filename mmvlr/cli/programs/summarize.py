@@ -1,18 +1,28 @@
 """Summarize result files of several seeds as a table.
 
-``python tools/analysis/summarize.py NAME=FILE[,FILE...] ...``, with the files that
-``tools/test.py --out`` writes. Prints a Markdown table: mean over the files of a name and, where
-there are several, the lowest and highest value in round brackets. Where the files hold intervals
-(``--intervals``), their ends stand in square brackets, averaged over the files: how far another
-draw of test people would move the number, not how far another seed would.
+  mmvlr summarize NAME=FILE[,FILE...] ...
+
+with the files that mmvlr test --out writes. Prints a Markdown table: mean over the files of a name
+and, where there are several, the lowest and highest value in round brackets. Where the files hold
+intervals (--intervals), their ends stand in square brackets, averaged over the files: how far
+another draw of test people would move the number, not how far another seed would.
 """
 
 import argparse
-import json
-import sys
-from pathlib import Path
 
-from mmvlr.utils.command import describe
+from ..common import existing_file
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what the command takes."""
+    parser.add_argument('groups', nargs='+', metavar='NAME=FILE[,FILE...]')
+    parser.add_argument('--metrics', nargs='+', help='rows of the table (default: all metrics)')
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the table; return the exit code."""
+    print(table([read_group(text) for text in args.groups], args.metrics))
+    return 0
 
 
 def read_group(text: str) -> tuple[str, list[dict[str, float]]]:
@@ -21,15 +31,17 @@ def read_group(text: str) -> tuple[str, list[dict[str, float]]]:
     Raises:
         ValueError: The text has another form, or a file is no result file.
     """
+    from mmvlr.utils.schema import load_json
+
     name, _, files = text.partition('=')
     if not name or not files:
         raise ValueError(f'{text!r}: expected NAME=FILE[,FILE...]')
     results = []
     for file in files.split(','):
         try:
-            results.append(json.loads(Path(file).read_text(encoding='utf-8')))
-        except (OSError, json.JSONDecodeError) as error:
-            raise ValueError(f'{file} is not a result file of tools/test.py: {error}') from error
+            results.append(dict(load_json(existing_file(file).read_bytes())))
+        except (ValueError, TypeError) as error:
+            raise ValueError(f'{file} is not a result file of mmvlr test: {error}') from error
     return name, results
 
 
@@ -79,17 +91,3 @@ def table(groups: list[tuple[str, list[dict[str, float]]]], metrics: list[str] |
             cells.append(cell(values, rate, (low, high) if complete else None) if values else '-')
         rows.append(f'| {metric}{" (%)" if rate else ""} | ' + ' | '.join(cells) + ' |')
     return '\n'.join(rows)
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Print the table; return the exit code."""
-    parser = argparse.ArgumentParser(prog='mmvlr summarize', description=describe(__doc__))
-    parser.add_argument('groups', nargs='+', metavar='NAME=FILE[,FILE...]')
-    parser.add_argument('--metrics', nargs='+', help='rows of the table (default: all metrics)')
-    args = parser.parse_args(argv)
-    try:
-        print(table([read_group(text) for text in args.groups], args.metrics))
-    except ValueError as error:
-        print(f'mmvlr summarize: {error}', file=sys.stderr)
-        return 1
-    return 0

@@ -1,21 +1,18 @@
-"""Test a checkpoint: ``python tools/test.py CONFIG CHECKPOINT --out result.json``."""
+"""Test a checkpoint on the test set of a config.
+
+mmvlr test CONFIG CHECKPOINT --out result.json
+"""
 
 import argparse
 import json
 
-from mmengine.config import DictAction
-from mmengine.dist import is_main_process
-
-from mmvlr.apis import add_warnings, evaluate_checkpoint, load_config, mark_unmeasurable
-from mmvlr.utils.command import describe, output_file, output_folder, tell_write_errors
-from mmvlr.utils.io import write_atomic
+from ..common import add_config, existing_file, output_file, output_folder, read_config
 
 
-def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    """Return the command line's values."""
-    parser = argparse.ArgumentParser(prog='mmvlr test', description=describe(__doc__))
-    parser.add_argument('config', help='config file')
-    parser.add_argument('checkpoint', help='checkpoint file')
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what the command takes."""
+    add_config(parser)
+    parser.add_argument('checkpoint', type=existing_file, help='checkpoint file')
     parser.add_argument(
         '--out', type=output_file, metavar='result.json', help='write all metrics here'
     )
@@ -43,29 +40,24 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         choices=('none', 'sum'),
         help='embed a face as f(x), or as the unit vector of f(x) + f(flip(x))',
     )
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        metavar='KEY=VALUE',
-        help='override entries of the config',
-    )
     parser.add_argument('--launcher', choices=('none', 'pytorch', 'slurm', 'mpi'), default='none')
-    return parser.parse_args(argv)
 
 
-@tell_write_errors
-def main(argv: list[str] | None = None) -> int:
+def run(args: argparse.Namespace) -> int:
     """Test; return the exit code."""
-    args = parse_args(argv)
-    config = load_config(args.config, args.cfg_options)
+    from mmengine.dist import is_main_process
+
+    from mmvlr.apis import add_warnings, evaluate_checkpoint, mark_unmeasurable
+    from mmvlr.utils.io import write_atomic
+
+    config = read_config(args)
     config.launcher = args.launcher
     if args.work_dir:
         config.work_dir = str(args.work_dir)
     if args.flip_fusion:
         config.model.flip_fusion = args.flip_fusion
     options = dict(intervals=args.intervals, curves=args.curves is not None)
-    result, metrics = evaluate_checkpoint(config, args.checkpoint, args.cache, **options)
+    result, metrics = evaluate_checkpoint(config, str(args.checkpoint), args.cache, **options)
     if is_main_process():
         result = mark_unmeasurable(add_warnings(result, metrics), metrics)
         text = json.dumps(result, indent=2)

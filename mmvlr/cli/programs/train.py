@@ -1,57 +1,56 @@
-"""Train a model: ``python tools/train.py configs/riface/r50_tinyface.py``."""
+"""Train the model of a config.
+
+mmvlr train riface/r50_tinyface
+"""
 
 import argparse
 import logging
 import os
 import resource
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from mmengine.config import Config, DictAction
-from mmengine.dist import broadcast_object_list, is_main_process
-from mmengine.runner import Runner, find_latest_checkpoint
+from ..common import (
+    add_config,
+    existing_file,
+    natural,
+    output_folder,
+    positive,
+    read_config,
+)
 
-from mmvlr.apis import build_trainer, load_config
-from mmvlr.engine.building import hold_work_dir
-from mmvlr.utils.command import describe, tell_write_errors
-
-
-def positive(text: str) -> int:
-    """Return a whole number above 0."""
-    if not (text.isdecimal() and int(text)):
-        raise argparse.ArgumentTypeError(f'expected a whole number above 0, not {text!r}')
-    return int(text)
+if TYPE_CHECKING:
+    from mmengine.config import Config
+    from mmengine.runner import Runner
 
 
-def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    """Return the command line's values."""
-    parser = argparse.ArgumentParser(prog='mmvlr train', description=describe(__doc__))
-    parser.add_argument('config', help='config file')
-    parser.add_argument('--work-dir', help='folder of logs and checkpoints')
+def resume_source(text: str) -> str | Path:
+    """Return ``auto``, or the path of a checkpoint."""
+    return text if text == 'auto' else existing_file(text)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what the command takes."""
+    add_config(parser)
+    parser.add_argument('--work-dir', type=output_folder, help='folder of logs and checkpoints')
     parser.add_argument(
         '--resume',
         nargs='?',
         const='auto',
+        type=resume_source,
         help='go on from the last checkpoint of the work dir (the first start, without one, is as '
         'without this option), or from the one named',
     )
-    parser.add_argument('--seed', type=int, help='random seed (default: that of the config)')
+    parser.add_argument('--seed', type=natural, help='random seed (default: that of the config)')
     parser.add_argument(
         '--max-iters',
         type=positive,
         help='stop after so many iterations: a quick check of a set-up',
     )
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        metavar='KEY=VALUE',
-        help='override entries of the config, such as load_from=None train_dataloader.batch_size=8',
-    )
     parser.add_argument('--launcher', choices=('none', 'pytorch', 'slurm', 'mpi'), default='none')
-    return parser.parse_args(argv)
 
 
-def resume_from_last(runner: Runner) -> None:
+def resume_from_last(runner: 'Runner') -> None:
     """Go on from the last checkpoint of the work dir; where there is none, start as configured.
 
     The main rank looks and all others follow: a file system may show a new file to one machine
@@ -60,6 +59,9 @@ def resume_from_last(runner: Runner) -> None:
     Raises:
         FileNotFoundError: The work dir names a checkpoint that this rank does not see.
     """
+    from mmengine.dist import broadcast_object_list, is_main_process
+    from mmengine.runner import find_latest_checkpoint
+
     last = [find_latest_checkpoint(runner.work_dir) if is_main_process() else None]
     broadcast_object_list(last)
     if not last[0]:
@@ -75,7 +77,7 @@ def resume_from_last(runner: Runner) -> None:
     runner._resume, runner._load_from = True, last[0]
 
 
-def prepare_ranks(config: Config) -> None:
+def prepare_ranks(config: 'Config') -> None:
     """Add what several ranks need: the statistics of batch norm become the same on all of them.
 
     Every rank gathers them over its own share of the images. A test over several ranks would mix
@@ -93,20 +95,21 @@ def prepare_ranks(config: Config) -> None:
     hooks.setdefault('sync_buffers', dict(type='SyncBuffersHook'))
 
 
-@tell_write_errors
-def main(argv: list[str] | None = None) -> int:
+def run(args: argparse.Namespace) -> int:
     """Train; return the exit code."""
-    args = parse_args(argv)
-    config = load_config(args.config, args.cfg_options)
+    from mmvlr.apis import build_trainer
+    from mmvlr.engine.building import hold_work_dir
+
+    config = read_config(args)
     config.launcher = args.launcher
     if args.work_dir:
-        config.work_dir = args.work_dir
+        config.work_dir = str(args.work_dir)
     if args.seed is not None:
         config.randomness = {**config.get('randomness', {}), 'seed': args.seed}
     if args.launcher != 'none':
         prepare_ranks(config)
     if args.resume and args.resume != 'auto':
-        config.resume, config.load_from = True, args.resume
+        config.resume, config.load_from = True, str(args.resume)
     if args.max_iters:
         config.train_cfg = dict(type='IterBasedTrainLoop', max_iters=args.max_iters)
         config.param_scheduler = []

@@ -9,6 +9,7 @@ from sklearn.isotonic import IsotonicRegression
 
 from mmvlr.structures import NO_IDENTITY
 from mmvlr.utils.io import write_atomic
+from mmvlr.utils.schema import load_json
 
 _FORMAT, _VERSION = 'mmvlr isotonic calibration', 1
 
@@ -127,9 +128,9 @@ class IsotonicCalibration:
             ValueError: It is none of these files, of a later version, or damaged.
         """
         try:
-            content = json.loads(Path(path).read_text(encoding='utf-8'))
+            content = load_json(Path(path).read_bytes())
         except ValueError as error:
-            raise ValueError(f'{path} is not a readable JSON file ({error})') from error
+            raise ValueError(f'{path} is {error}') from error
         if not isinstance(content, dict) or content.get('format') != _FORMAT:
             raise ValueError(f'{path} holds no calibration of mmvlr')
         if content.get('version') != _VERSION:
