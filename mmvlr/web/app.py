@@ -52,6 +52,8 @@ def keep_uploads() -> Iterator[Path]:
         # gradio asks its environment where to keep and what to serve, again and again; for one
         # folder, which it makes, only when it is imported.
         where = dict(GRADIO_TEMP_DIR=str(folder), GRADIO_EXAMPLES_CACHE=str(folder))
+        # Browsers would keep the faces.
+        where['GRADIO_RUN_HISTORY'] = 'False'
         default = dict(DEFAULT_TEMP_DIR=str(folder))
         with _replaced(os.environ, where), _replaced(vars(gr.routes), default):
             yield folder

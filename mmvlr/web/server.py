@@ -61,8 +61,6 @@ def open_page(
             theme=theme,
             css=_STYLE.read_text(encoding='utf-8'),
             footer_links=[],
-            # Browsers would keep the faces.
-            run_history=False,
             max_file_size=bounds.file,
             enable_monitoring=False,
             ssr_mode=False,

@@ -120,6 +120,7 @@ def test_page_works_beside_the_leftovers_of_another_user(port, places):
     status, headers, _ = ask(port, 'GET', '/')
     assert status == 200
     assert "default-src 'self'" in headers['Content-Security-Policy']
+    assert not json.loads(ask(port, 'GET', '/config')[2]).get('run_history')
     status, _, told = upload(port, image())
     (path,) = json.loads(told)
     folder = places / os.path.relpath(path, places).split(os.sep)[0]
