@@ -1,16 +1,19 @@
 """What the outcome of a run depends on beside its config: source files, and the images it reads."""
 
 import ast
+import contextlib
 import functools
 import hashlib
 import importlib.util
 import json
+import logging
 import sysconfig
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from mmengine.logging import MMLogger
 from mmengine.registry import DefaultScope
 
 import mmvlr
@@ -168,12 +171,24 @@ def digest_images(
         key = json.dumps(make_plain(dataset), sort_keys=True)
         if key not in known:
             try:
-                with DefaultScope.overwrite_default_scope('mmvlr'):
+                # What is odd about a set is told when it is used.
+                with DefaultScope.overwrite_default_scope('mmvlr'), _quiet():
                     known[key] = digest_dataset(DATASETS.build(dict(dataset)))
             except FileNotFoundError:
                 known[key] = 'missing'
         found[name] = known[key]
     return found
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    logger = MMLogger.get_current_instance()
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def digest_dataset(dataset: Any) -> str:

@@ -189,7 +189,8 @@ def plan_runs(
         configs: mmvlr's configs.
         backbone: Backbone, as the config files are named by it.
         ablation: Data sets for which the parts of RI-Face are switched off one by one.
-        also_test: Data sets on whose test sets every training is scored, beside its own.
+        also_test: Data sets on whose test sets every training is scored, beside its own; also one
+            of ``configs/_base_/datasets`` that nobody trains on, such as ``cfp``.
         epochs: Epochs of every training, instead of the config's own.
         options: Entries of all configs to override.
 
@@ -216,6 +217,13 @@ def plan_runs(
             config.merge_from_dict(dict(change))
         return config
 
+    def load_test(method: str, other: str) -> Config:
+        # A set without people to train on has no config of a method, only one of its own.
+        path = configs / '_base_' / 'datasets' / f'{other}.py'
+        if path.is_file() and not list(configs.glob(f'[!_]*/{backbone}_{other}.py')):
+            return load(path)
+        return load(find_method_config(method, backbone, other, configs)[1], options or {})
+
     for dataset, shown, group, method, changes, test_changes in wanted:
         source = 'arcface' if method == PRETRAINED else method
         name, path = find_method_config(source, backbone, dataset, configs)
@@ -236,7 +244,7 @@ def plan_runs(
         for other in dict.fromkeys([dataset, *also_test]):
             test = load(path, options or {}, changes, test_changes)
             if other != dataset:
-                its = load(find_method_config(source, backbone, other, configs)[1], options or {})
+                its = load_test(source, other)
                 test.test_dataloader, test.test_evaluator = its.test_dataloader, its.test_evaluator
             tests[other] = test
         where = out / 'runs' / f'{dataset}_{backbone}'

@@ -253,6 +253,13 @@ def test_copies_of_scface(scface_root):
     }
 
 
+@pytest.mark.parametrize('kind', [TinyFace, SurvFace])
+def test_a_training_set_in_test_mode_is_no_copy_of_itself(kind, tinyface_root, survface_root):
+    """The loader of prototypes embeds the training set as a test does."""
+    root = tinyface_root if kind is TinyFace else survface_root
+    assert not noticed(kind(str(root), 'train', test_mode=True))
+
+
 def test_verification_shows_the_people_of_identification(survface_root):
     """As in the official set, the same images serve both; only training ones may not."""
     images = survface_root / 'Face_Verification_Test_Set/verification_images'

@@ -7,7 +7,7 @@ from typing import Any
 from .findings import Finding
 
 #: Modules of packages that setup.py names and that are known to break.
-MODULES = ('numpy', 'scipy', 'cv2', 'PIL', 'torch', 'torchvision', 'mmengine', 'mmcv', 'sklearn')
+MODULES = ('numpy', 'scipy', 'cv2', 'PIL', 'torch', 'torchvision', 'mmengine', 'sklearn')
 #: Packages that all provide the module cv2.
 _OPENCV = (
     'opencv-python',
