@@ -373,12 +373,18 @@ def left_out(*results: 'FaceResults') -> tuple[dict[str, Any], str, int]:
     lines = []
     if failures:
         total = len(failures) + sum(map(len, results))
-        lines.append(f'{len(failures)} of {total} images were left out:')
+        verb = 'was' if len(failures) == 1 else 'were'
+        lines.append(f'{len(failures)} of {count(total, "image")} {verb} left out:')
         lines += [f'  {printable(failure["reason"])}' for failure in failures[:10]]
         if len(failures) > 10:
             lines.append(f'  ... and {len(failures) - 10} more (--json lists all)')
     code = NO_FACE if unaligned else LEFT_OUT if failures else DONE
     return dict(failures=failures, unaligned=unaligned), '\n'.join(lines), code
+
+
+def count(number: int, thing: str) -> str:
+    """Return a number of things, such as ``1 image`` and ``2 images``."""
+    return f'{number:,} {thing}{"" if number == 1 else "s"}'
 
 
 def paragraphs(*parts: str) -> str:
