@@ -138,8 +138,7 @@ class Alignment:
                 return {row['file']: row['fallback'] == '1' for row in csv.DictReader(file)}
         except (OSError, KeyError) as error:
             raise ValueError(
-                f'{path} is missing or damaged ({error}); align the images again '
-                '(tools/dataset_converters/align.py)'
+                f'{path} is missing or damaged ({error}); align the images again (mmvlr align)'
             ) from error
 
     def describe(self, paths: Iterable[str | Path] | None = None) -> str:
@@ -190,7 +189,7 @@ def alignment_of(root: str | Path) -> Alignment | None:
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(
                 f'{path} is damaged or of another version of mmvlr ({error}); align the images '
-                'again (tools/dataset_converters/align.py)'
+                'again (mmvlr align)'
             ) from error
         return found
     return None

@@ -152,7 +152,7 @@ class PackReader:
             if header[: len(MAGIC)] != MAGIC[: len(header)] or not header:
                 raise ValueError(
                     f'{self.path} is no pack: it does not start with {MAGIC.decode()}; make one '
-                    'with tools/dataset_converters/pack.py'
+                    'with mmvlr pack'
                 )
             if len(header) < HEADER_BYTES:
                 raise ValueError(f'{self.path} is truncated inside its header; {again}')

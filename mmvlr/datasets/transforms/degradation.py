@@ -599,7 +599,7 @@ def read_preset(preset: str | Path | Mapping[str, Any]) -> dict[str, dict[str, A
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise ValueError(
             f'{path} is no preset: expected "parameters" with a dict for each step, as '
-            f'tools/analysis/measure_degradation.py --fit writes it ({error})'
+            f'mmvlr fit-degradation --fit writes it ({error})'
         ) from error
 
 
