@@ -122,7 +122,8 @@ def existing_path(text: str) -> Path:
     if os.path.lexists(path) or any(parent.is_file() for parent in path.parents):
         return path
     siblings = os.listdir(path.parent) if path.parent.is_dir() else []
-    near = difflib.get_close_matches(path.name, siblings, 1, 0.75)
+    # A folder of many thousand images would take seconds.
+    near = difflib.get_close_matches(path.name, siblings[:1000], 1, 0.75)
     told = f'; did you mean {path.with_name(near[0])}?' if near else ''
     raise FileNotFoundError(f'{path} does not exist{told}')
 
