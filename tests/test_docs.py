@@ -194,7 +194,13 @@ def test_command_of_mmvlr_parses(words):
     from mmvlr.cli.main import PROGRAMS, build_parser
 
     if words[0] not in PROGRAMS:
-        assert callable(build_parser().parse_args(words).run)
+        parser = build_parser()
+        (verbs,) = (a.choices for a in parser._actions if a.dest == 'command')
+        for action in verbs[words[0]]._actions:
+            # The files of an example need not be there.
+            if getattr(action.type, '__module__', '').startswith('mmvlr'):
+                action.type = None
+        assert callable(parser.parse_args(words).run)
         return
     text = help_of_verb(words[0])
     for option in (word.split('=')[0] for word in words[1:] if re.match(r'--?[a-z]', word)):

@@ -123,7 +123,8 @@ def existing_path(text: str) -> Path:
     if os.path.lexists(path) or any(parent.is_file() for parent in path.parents):
         return path
     siblings = os.listdir(path.parent) if path.parent.is_dir() else []
-    near = difflib.get_close_matches(path.name, siblings, 1, 0.75)
+    # A folder of many thousand images would take seconds.
+    near = difflib.get_close_matches(path.name, siblings[:1000], 1, 0.75)
     told = f'; did you mean {path.with_name(near[0])}?' if near else ''
     raise FileNotFoundError(f'{path} does not exist{told}')
 
@@ -374,12 +375,18 @@ def left_out(*results: 'FaceTable') -> tuple[dict[str, Any], str, int]:
     lines = []
     if failures:
         total = len(failures) + sum(map(len, results))
-        lines.append(f'{len(failures)} of {total} images were left out:')
+        verb = 'was' if len(failures) == 1 else 'were'
+        lines.append(f'{len(failures)} of {count(total, "image")} {verb} left out:')
         lines += [f'  {printable(failure["reason"])}' for failure in failures[:10]]
         if len(failures) > 10:
             lines.append(f'  ... and {len(failures) - 10} more (--json lists all)')
     code = NO_FACE if unaligned else LEFT_OUT if failures else DONE
     return dict(failures=failures, unaligned=unaligned), '\n'.join(lines), code
+
+
+def count(number: int, thing: str) -> str:
+    """Return a number of things, such as ``1 image`` and ``2 images``."""
+    return f'{number:,} {thing}{"" if number == 1 else "s"}'
 
 
 def paragraphs(*parts: str) -> str:

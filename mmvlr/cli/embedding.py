@@ -1,6 +1,8 @@
 """``mmvlr embed``, ``quality`` and ``verify``."""
 
 import argparse
+from collections.abc import Iterable, Sequence
+from statistics import median
 
 from .common import (
     DONE,
@@ -8,6 +10,7 @@ from .common import (
     Outcome,
     UsageError,
     add_model_options,
+    count,
     face_source,
     inferencer_of,
     left_out,
@@ -17,6 +20,12 @@ from .common import (
 )
 
 FACES = 'images, folders (with all below them) and globs'
+LEGEND = dict(
+    ri='recognizability index, predicted by RI-Face: higher is better',
+    ers='1 - cosine to the center of unrecognizable faces, at most 1: higher is better',
+    norm="length of the backbone's embedding: mostly higher for better faces",
+    size='shorter side of the image in pixels',
+)
 
 
 def add_commands(commands: argparse._SubParsersAction) -> None:
@@ -38,11 +47,7 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
         'quality',
         help='how recognizable each face is',
         description='Say how recognizable each face is, the worst first.\n\n'
-        '  mmvlr quality crops/ --model riface.safetensors\n\n'
-        'ri    recognizability index, predicted by RI-Face: higher is better\n'
-        'ers   1 - cosine to the center of unrecognizable faces, at most 1\n'
-        "norm  length of the backbone's embedding\n"
-        'size  shorter side of the image in pixels',
+        '  mmvlr quality crops/ --model riface.safetensors\n\n' + explain(LEGEND),
     )
     quality.add_argument('faces', nargs='+', type=face_source, help=FACES)
     quality.add_argument('--out', type=output_file, help='also write the table to this .csv file')
@@ -98,8 +103,33 @@ def run_quality(args: argparse.Namespace) -> Outcome:
     note = ''
     if first != 'ri':
         note = f'This model predicts no recognizability index; the order is that of {first}.'
-    shown = paragraphs(table(['name', *results.qualities], rows), note, told)
-    return Outcome(dict(faces=rows) | left, shown, code)
+    document = dict(faces=rows) | left
+    document['summary'] = summary = {
+        name: dict(zip(('lowest', 'median', 'highest'), quantiles(values), strict=True))
+        for name, values in results.qualities.items()
+    }
+    about = summary[first]
+    total = (
+        f'{count(len(rows), "image")}; {first} from {about["lowest"]:.3f} to '
+        f'{about["highest"]:.3f}, median {about["median"]:.3f}. No value says by itself whether a '
+        'face is good\nenough: compare within a set, or let mmvlr calibrate set a limit.'
+    )
+    shown = [row | dict(size=round(row['size'])) if 'size' in row else row for row in rows]
+    text = paragraphs(
+        table(['name', *results.qualities], shown), explain(results.qualities), total, note, told
+    )
+    return Outcome(document, text, code)
+
+
+def explain(names: Iterable[str]) -> str:
+    """Return what measures of quality mean, a line each."""
+    return '\n'.join(f'{name:5} {LEGEND[name]}' for name in names if name in LEGEND)
+
+
+def quantiles(values: Sequence[float]) -> tuple[float, float, float]:
+    """Return the lowest, the median and the highest of some values."""
+    ordered = sorted(map(float, values))
+    return ordered[0], median(ordered), ordered[-1]
 
 
 def run_verify(args: argparse.Namespace) -> Outcome:

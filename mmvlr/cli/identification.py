@@ -1,6 +1,7 @@
 """``mmvlr enroll``, ``people``, ``calibrate`` and ``identify``."""
 
 import argparse
+from collections import Counter
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
@@ -11,6 +12,7 @@ from .common import (
     Outcome,
     UsageError,
     add_model_options,
+    count,
     existing_file,
     existing_folder,
     face_source,
@@ -23,6 +25,13 @@ from .common import (
     table,
 )
 
+OUTCOMES = dict(
+    accept='accept (it is the person named)',
+    unknown='unknown (nobody of the gallery)',
+    abstain='abstain (too poor or too close to tell)',
+)
+#: Share of answered faces below which a calibration is warned of.
+FEW_ANSWERS = 0.2
 KEEP_MODE = 'keep the permissions of a file that is there, also where others may read it'
 
 
@@ -139,10 +148,10 @@ def run_enroll(args: argparse.Namespace) -> Outcome:
         for pair in done.shared
     ]
     left, told, code = left_out(*([] if done.faces is None else [done.faces]))
-    text = f'{args.gallery}: {done.people} people'
+    text = f'{args.gallery}: {count_people(done.people)}'
     if done.enrolled:
-        count = sum(done.enrolled.values())
-        text += f'; {count} images of {len(done.enrolled)} people enrolled'
+        images = count(sum(done.enrolled.values()), 'image')
+        text += f'; {images} of {count_people(len(done.enrolled))} enrolled'
     if done.removed:
         text += f'; removed: {", ".join(map(printable, done.removed))}'
     return Outcome(document | left, paragraphs(text, *map(printable, done.notes), told), code)
@@ -155,7 +164,8 @@ def run_people(args: argparse.Namespace) -> Outcome:
     gallery = Gallery.load(args.gallery)
     rows = [dict(person=person, images=count) for person, count in gallery.counts.items()]
     document = dict(people=rows, template=gallery.template, identity=gallery.identity)
-    text = f'{len(gallery)} people, {gallery.num_images} images, {gallery.template["type"]}'
+    images, template = count(gallery.num_images, 'image'), gallery.template['type']
+    text = f'{count_people(len(gallery))}, {images}, {template}'
     return Outcome(document, paragraphs(table(['person', 'images'], rows), text))
 
 
@@ -168,7 +178,7 @@ def run_identify(args: argparse.Namespace) -> Outcome:
     done = identifier.identify(args.faces, top=args.top)
     left, told, code = left_out(done.faces)
     rows, shown = done.faces.rows(), []
-    columns = ['name', 'candidates'] if done.verdicts is None else ['name', 'verdict', 'person']
+    columns = ['name', 'candidates'] if done.verdicts is None else ['name', 'verdict', 'candidates']
     for number, row in enumerate(rows):
         row['candidates'] = [
             dict(person=person, similarity=float(value))
@@ -183,12 +193,22 @@ def run_identify(args: argparse.Namespace) -> Outcome:
             verdict = done.verdicts[number]
             row |= dict(outcome=verdict.outcome, person=verdict.person, reason=verdict.reason)
             row['threshold'] = finite(verdict.threshold)
-            shown[-1] |= dict(verdict=verdict.outcome, person=verdict.person or '')
+            shown[-1] |= dict(verdict=verdict.outcome, candidates=', '.join(found[:1]))
             shown[-1]['reason'] = verdict.reason
     document = dict(faces=rows, notes=[done.note] if done.note else []) | left
     note = done.note and f'Warning: {done.note}.'
     columns += [] if done.verdicts is None else ['reason']
-    return Outcome(document, paragraphs(table(columns, shown), note, told), code)
+    total = count(len(rows), 'face')
+    if done.verdicts is not None:
+        outcomes = Counter(verdict.outcome for verdict in done.verdicts)
+        document['counts'] = {name: outcomes[name] for name in ('accept', 'unknown', 'abstain')}
+        total += ': ' + ', '.join(f'{outcomes[name]} {told}' for name, told in OUTCOMES.items())
+    return Outcome(document, paragraphs(table(columns, shown), total, note, told), code)
+
+
+def count_people(number: int) -> str:
+    """Return a number of people."""
+    return '1 person' if number == 1 else f'{number:,} people'
 
 
 def finite(value: float | None) -> float | None:
@@ -250,8 +270,14 @@ def run_calibrate(args: argparse.Namespace) -> Outcome:
         )
         abstention = f'No answer below {args.abstain_by} {decision.level.level:.3f}: '
         abstention += decision.level.summary
+        if decision.level.coverage < FEW_ANSWERS:
+            document['warnings'] = [
+                f'only {decision.level.coverage:.0%} of such faces get an answer: take a higher '
+                '--error, another --abstain-by, better images, or a better model'
+            ]
+            abstention += f'\nWARNING: {document["warnings"][0]}.'
     names = ', '.join(map(printable, done.empty[:5]))
-    notes = f'{len(done.empty)} people have no image: {names}' if done.empty else ''
+    notes = f'without an image: {count_people(len(done.empty))} ({names})' if done.empty else ''
     shown = table(['quality', 'threshold', 'people', 'faces'], bins)
     return Outcome(document, paragraphs(text, shown, abstention, notes, told), code)
 

@@ -36,7 +36,7 @@ GRAY_SPREAD = 2
 #: Skin is redder than blue under any light that faces were measured in: by 25 gray levels in the
 #: median of the worst set, so that the opposite means that the channels are swapped.
 SWAPPED = -10
-REMEDY = 'align them (tools/dataset_converters/align.py)'
+REMEDY = 'align them (mmvlr align)'
 
 
 def spread(count: int, limit: int = SAMPLE) -> list[int]:

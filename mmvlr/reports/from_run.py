@@ -49,7 +49,7 @@ def find_config(work_dir: Path) -> Path:
     configs = sorted(work_dir.glob('*.py'))
     if len(configs) != 1:
         raise FileNotFoundError(
-            f'{work_dir} holds {len(configs)} config files instead of the one that tools/train.py '
+            f'{work_dir} holds {len(configs)} config files instead of the one that mmvlr train '
             'writes; name it with --config'
         )
     return configs[0]

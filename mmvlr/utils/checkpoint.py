@@ -119,5 +119,5 @@ def check_architecture(
         parts.append(f'{len(shapes)} have another shape, such as {shapes[0]}')
     raise CheckpointMismatchError(
         f'{source} belongs to another architecture: {"; ".join(parts)}. Use the config the '
-        'checkpoint was trained with, or convert it (tools/model_converters).'
+        'checkpoint was trained with, or convert it (mmvlr convert).'
     )

@@ -131,6 +131,22 @@ def _reason(error: Exception) -> str:
     return line.split('. Please ')[0].removeprefix('\tWeightsUnpickler error: ')[:500]
 
 
+def require_checkpoint(path: str) -> str:
+    """Return the path of a checkpoint that is there, ``~`` expanded.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+    """
+    path = os.path.expanduser(path)
+    if not os.path.isfile(path):
+        raise FileNotFoundError(
+            f'checkpoint {path} does not exist. Set PRETRAINED or load_from to a checkpoint '
+            '(mmvlr convert and its like make them), or start from random weights with '
+            '--cfg-options load_from=None.'
+        )
+    return path
+
+
 def load_checkpoint_file(path: str, map_location: Any = 'cpu') -> Any:
     """Load a local checkpoint without running code that may be hidden in it.
 
@@ -144,13 +160,7 @@ def load_checkpoint_file(path: str, map_location: Any = 'cpu') -> Any:
             a folder named in ``MMVLR_TRUSTED``.
         ValueError: The file is damaged or no checkpoint at all.
     """
-    path = os.path.expanduser(path)
-    if not os.path.isfile(path):
-        raise FileNotFoundError(
-            f'checkpoint {path} does not exist. Set PRETRAINED or load_from to a checkpoint '
-            '(tools/model_converters makes them), or start from random weights with '
-            '--cfg-options load_from=None.'
-        )
+    path = require_checkpoint(path)
     # Outside of the try: what torch lacks is no fault of the file.
     harmless = torch.serialization.safe_globals(_safe_globals())
     trusted = is_trusted(path)

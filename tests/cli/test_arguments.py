@@ -4,6 +4,7 @@ import argparse
 import errno
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -154,6 +155,17 @@ def test_values_of_options():
     assert options == {'a.b': 1, 'c': [1, 2], 'd': 'x', 'e': None}
     with pytest.raises(common.UsageError, match=r'c=\(1,2'):
         common.read_options(['c=(1,2'])
+
+
+def test_what_names_images(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'a[1].png').touch()
+    # An address is left as it is: who reads images says what to do with it.
+    for text in ('rtsp://cam.local/a?b=1', 'a[1].png', '*.png', 'none/**/*.png', '.'):
+        assert common.face_source(text) == text
+    for text in ('gone.png', '*.jpg', 'a[2].png'):
+        with pytest.raises(FileNotFoundError, match=re.escape(text)):
+            common.face_source(text)
 
 
 def test_outputs_are_checked_when_options_are_read(tmp_path, monkeypatch):

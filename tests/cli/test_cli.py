@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -376,9 +377,36 @@ def test_calibrate_and_identify(mmvlr, gallery, faces, tmp_path):
     assert sum(outcome == 'accept' for outcome in told[:24]) <= 0.2 * 13 / 12 * 24
     assert all(row['reason'].endswith('.') for row in document['faces'])
     assert document['notes'] == []
+    assert document['counts'] == {
+        outcome: told.count(outcome) for outcome in ('accept', 'unknown', 'abstain')
+    }
     mmvlr('enroll', gallery, '--remove', 'Zoë 0')
     _, document = mmvlr('identify', gallery, faces / 'people', '--decision', out)
     assert '8 people then, 7 now' in document['notes'][0]
+
+
+@pytest.mark.parametrize('few', [0.0, 1.1])
+def test_few_answers_are_warned_of(mmvlr, gallery, faces, tmp_path, monkeypatch, few):
+    monkeypatch.setattr('mmvlr.cli.identification.FEW_ANSWERS', few)
+    code, document = mmvlr(
+        'calibrate', gallery, tmp_path / 'd.json', '--unmated', faces / 'strangers',
+        '--mated', faces / 'known', '--fpir', 0.2, '--error', 0.9,
+    )  # fmt: skip
+    assert code == 0
+    warnings = document.get('warnings', [])
+    assert len(warnings) == (few > 1)
+    assert all('--error' in warning for warning in warnings)
+
+
+def test_identify_shows_candidate_and_counts(gallery, model, faces, mmvlr, tmp_path, capsys):
+    out = tmp_path / 'd.json'
+    mmvlr('calibrate', gallery, out, '--unmated', faces / 'strangers', '--fpir', 0.2)
+    arguments = ['identify', gallery, faces / 'strangers', '--decision', out, '--model', model]
+    assert main([*map(str, arguments), '--device', 'cpu']) == 0
+    rows, total = capsys.readouterr().out.strip().split('\n\n')[:2]
+    # A candidate also where there is no person: whom it was nearest to.
+    assert all(re.search(r'Zoë \d -?\d\.\d{3}', row) for row in rows.splitlines()[1:])
+    assert total.startswith('24 faces: ') and 'unknown' in total and 'abstain' in total
 
 
 def test_calibrate_needs_enough_people(mmvlr, gallery, faces, tmp_path):
@@ -471,7 +499,20 @@ def test_text_output(model, faces, capsys):
     captured = capsys.readouterr()
     assert code == 0
     assert captured.out.splitlines()[0].split() == ['name', 'ri', 'ers', 'norm', 'size']
-    assert len(captured.out.splitlines()) == 17
+    assert len(captured.out.split('\n\n')[0].splitlines()) == 17
+    # The size is a number of pixels; a legend and a summary say what the numbers mean.
+    assert all(line.split()[-1].isdecimal() for line in captured.out.splitlines()[1:17])
+    legend = captured.out.split('\n\n')[1].splitlines()
+    assert [line.split()[0] for line in legend] == ['ri', 'ers', 'norm', 'size']
+    assert captured.out.split('\n\n')[2].startswith('16 images; ri from ')
+
+
+def test_quality_summary(mmvlr, faces):
+    _, document = mmvlr('quality', faces / 'people')
+    values = [row['ri'] for row in document['faces']]
+    found = document['summary']['ri']
+    assert (found['lowest'], found['highest']) == (min(values), max(values))
+    assert found['median'] == pytest.approx(float(np.median(values)))
 
 
 def test_export_writes_published_weights(mmvlr, model, faces, tmp_path):

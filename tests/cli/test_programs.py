@@ -42,6 +42,18 @@ def test_errors_are_one_line(tmp_path, capsys, monkeypatch):
         main(['test', str(tmp_path / 'absent.py'), 'a.pth'])
 
 
+def test_missing_weights_are_told_before_the_data_are_read(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv('PRETRAINED', 'gone.pth')
+    monkeypatch.setenv('TINYFACE_ROOT', 'nowhere')
+    assert main(['train', 'riface/mobilefacenet_tinyface']) == 1
+    text = capsys.readouterr().err
+    assert 'gone.pth' in text and 'nowhere' not in text
+    assert not list(tmp_path.iterdir())
+    assert main(['train', 'riface/mobilefacenet_tinyface', '--cfg-options', 'load_from=None']) == 1
+    assert 'nowhere' in capsys.readouterr().err
+
+
 def test_interrupt(monkeypatch, capsys):
     from mmvlr.cli.programs import train
 

@@ -123,7 +123,7 @@ def test_said_once_a_set_and_in_its_meta_information(portraits, warned):
     for index in range(len(dataset)):
         assert dataset[index]['img'].shape == (112, 112, 3)
     assert warned().count('3 of 3 sampled gallery images have another shape') == 1
-    assert warned().count('align.py') == 2
+    assert warned().count('mmvlr align') == 2
     warnings = dataset.metainfo['warnings']
     assert len(warnings) == 2
     assert 'gallery' in warnings[0] and '0/0.png' in warnings[0] and 'probe' in warnings[1]

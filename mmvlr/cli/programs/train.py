@@ -99,6 +99,7 @@ def run(args: argparse.Namespace) -> int:
     """Train; return the exit code."""
     from mmvlr.apis import build_trainer
     from mmvlr.engine.building import hold_work_dir
+    from mmvlr.utils.compat import require_checkpoint
 
     config = read_config(args)
     config.launcher = args.launcher
@@ -110,6 +111,9 @@ def run(args: argparse.Namespace) -> int:
         prepare_ranks(config)
     if args.resume and args.resume != 'auto':
         config.resume, config.load_from = True, str(args.resume)
+    if config.get('load_from') and '://' not in config.load_from and not args.resume:
+        # Before the data are read, which can take minutes.
+        require_checkpoint(config.load_from)
     if args.max_iters:
         config.train_cfg = dict(type='IterBasedTrainLoop', max_iters=args.max_iters)
         config.param_scheduler = []

@@ -43,7 +43,7 @@ class RecognitionModule(BaseModule):
         if not isinstance(num_classes, int) or num_classes < 2:
             raise ValueError(
                 f'num_classes must be at least 2, not {num_classes!r}; leave it out of the config '
-                'and start with tools/train.py to take it from the training set'
+                'and start with mmvlr train to take it from the training set'
             )
         self.num_classes = num_classes
         self.embed_dims = embed_dims
