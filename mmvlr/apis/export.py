@@ -139,7 +139,7 @@ def export_onnx(
     proto = _traced(traced, model)
     proto.graph.name = name or path.stem
     proto.producer_name, proto.producer_version = 'mmvlr', __version__
-    identity = fingerprint_model(model)
+    fingerprint = fingerprint_model(model)
     onnx.helper.set_model_props(
         proto,
         {
@@ -147,8 +147,8 @@ def export_onnx(
             'mmvlr.version': __version__,
             'mmvlr.name': proto.graph.name,
             'mmvlr.license': license,
-            'mmvlr.weights_sha256': identity['weights'],
-            'mmvlr.identity': json.dumps(identity),
+            'mmvlr.weights_sha256': fingerprint['weights'],
+            'mmvlr.identity': json.dumps(fingerprint),
             'mmvlr.contract': json.dumps(model.data_preprocessor.contract),
             'mmvlr.outputs': json.dumps([output.name for output in proto.graph.output]),
         },
@@ -358,7 +358,8 @@ def _check_same(model: FaceRecognizer, read: FaceRecognizer, path: Path) -> None
     if fingerprint_model(model) != fingerprint_model(read) or different:
         raise RuntimeError(
             f'{path} was not written: the model built from the config is not the given one '
-            f'(different: {", ".join(different) or "identity"}). Give the config it was built from'
+            f'(different: {", ".join(different) or "fingerprint"}). Give the config that it was '
+            'built from'
         )
 
 

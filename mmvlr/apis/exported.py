@@ -13,7 +13,7 @@ import torch
 from pydantic import Field
 from safetensors import safe_open
 
-from mmvlr.utils.contract import Contract, Identity
+from mmvlr.utils.contract import Contract, Fingerprint
 from mmvlr.utils.filetype import describe_content
 from mmvlr.utils.schema import FileFormatError, FileModel, parse_json, validate
 
@@ -42,7 +42,7 @@ class _OnnxFacts(FileModel):
 
     name: _Text
     license: _Text
-    identity: Identity
+    identity: Fingerprint
     contract: Contract
     outputs: Annotated[list[Literal['embedding', 'norm', 'ri', 'ers']], Field(min_length=1)]
 
@@ -54,7 +54,7 @@ class _Published(FileModel):
     mmvlr_version: _Text
     name: _Text
     license: _Text
-    identity: Identity
+    identity: Fingerprint
     config: dict[str, Any]
 
 
@@ -68,7 +68,7 @@ class OnnxNetwork:
         threads: Number of threads; None for one a core.
 
     Attributes:
-        identity: See :func:`mmvlr.apis.network.fingerprint_model`.
+        fingerprint: See :func:`mmvlr.apis.network.fingerprint_model`.
         contract: The preprocessing contract.
         size: (height, width) of the faces in pixels.
         name: Name of the model.
@@ -120,7 +120,7 @@ class OnnxNetwork:
             kind = list if key == 'outputs' else dict
             texts[key] = _parse(texts[key], f'{self.path}: mmvlr.{key}', kind)
         facts = validate(texts, _OnnxFacts, self.path, _REMEDY)
-        self.identity: dict[str, Any] = facts.identity.model_dump()
+        self.fingerprint: dict[str, Any] = facts.identity.model_dump()
         self.contract: dict[str, Any] = facts.contract.model_dump()
         self.size: tuple[int, int] = tuple(facts.contract.size)
         self.name, self.license, self.outputs = facts.name, facts.license, facts.outputs
@@ -149,7 +149,7 @@ class OnnxNetwork:
 
     def _check_graph(self) -> None:
         """Raise FileFormatError unless the network takes and gives what the metadata say."""
-        dims = self.identity['embedding']['dims']
+        dims = self.fingerprint['embedding']['dims']
         shapes = {'faces': [*self.size, 3], 'embedding': [dims]}
         nodes = {
             node.name: node for node in (*self.session.get_inputs(), *self.session.get_outputs())
@@ -162,7 +162,7 @@ class OnnxNetwork:
             if found != shapes.get(name, []):
                 problem = f'{name}: the network has the shape {found}, not {shapes.get(name, [])}'
                 raise FileFormatError(self.path, problem, _REMEDY)
-        if self.contract != self.identity['preprocessing']:
+        if self.contract != self.fingerprint['preprocessing']:
             problem = 'mmvlr.contract: other than identity.preprocessing'
             raise FileFormatError(self.path, problem, _REMEDY)
 

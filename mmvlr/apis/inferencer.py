@@ -101,7 +101,7 @@ class FaceInferencer:
         self.source = f'model {model}' if isinstance(model, (str, Path)) else 'the model'
         self.batch_size = batch_size
         self.aligner = None
-        self.identity = dict(self.network.identity)
+        self.fingerprint = dict(self.network.fingerprint)
         if align == 'mtcnn':
             self.aligner = self._make_aligner()
 
@@ -120,7 +120,7 @@ class FaceInferencer:
             )
         # Faces cropped in another way are not comparable: a gallery must know.
         contract['alignment'] = aligner.recipe.name
-        self.identity[CONTRACT_KEY] = contract
+        self.fingerprint[CONTRACT_KEY] = contract
         return aligner
 
     # Streams ------------------------------------------------------------------------------------
@@ -340,7 +340,7 @@ class FaceInferencer:
         qualities = {name: output[name] for name in MEASURES if name in output}
         qualities['size'] = np.array([crop.side for crop in good], np.float32)
         meta = dict(
-            fingerprint=self.identity,
+            fingerprint=self.fingerprint,
             failures=[(crop.name, str(crop.error)) for crop in failed],
             unaligned=[crop.name for crop in failed if isinstance(crop.error, NoFaceError)],
         )

@@ -39,12 +39,12 @@ class Network(Protocol):
     """What :class:`mmvlr.apis.FaceInferencer` runs: a PyTorch model or an ONNX file.
 
     Attributes:
-        identity: See :func:`fingerprint_model`.
+        fingerprint: See :func:`fingerprint_model`.
         contract: The preprocessing contract.
         size: (height, width) of the faces in pixels.
     """
 
-    identity: dict[str, Any]
+    fingerprint: dict[str, Any]
     contract: dict[str, Any]
     size: tuple[int, int]
 
@@ -77,7 +77,7 @@ class TorchNetwork:
                 f"device is '{device}', but PyTorch sees no GPU (mmvlr doctor says why); use 'cpu'"
             )
         self.model = model.to(self.device).eval()
-        self.identity = fingerprint_model(model)
+        self.fingerprint = fingerprint_model(model)
         self.contract = model.data_preprocessor.contract
         self.size = model.data_preprocessor.size
 
@@ -340,7 +340,7 @@ def load_network(
     if isinstance(source, FaceRecognizer):
         return TorchNetwork(source, device)
     if not isinstance(source, (str, Path)):
-        if not (callable(source) and hasattr(source, 'identity')):
+        if not (callable(source) and hasattr(source, 'fingerprint')):
             raise TypeError(
                 'a model is the path of a checkpoint, published weights or an export, a '
                 f'FaceRecognizer or a Network, not {type(source).__name__}'

@@ -85,7 +85,7 @@ def run_embed(args: argparse.Namespace) -> Outcome:
         results.to_csv(args.out, embedding=True)
     left, told, code = left_out(results)
     document = dict(out=str(args.out), faces=len(results), dims=results.embedding.shape[1])
-    document |= dict(identity=dict(results.fingerprint)) | left
+    document |= dict(fingerprint=dict(results.fingerprint)) | left
     text = f'{len(results)} embeddings of {results.embedding.shape[1]} dimensions in {args.out}'
     return Outcome(document, paragraphs(text, told), code)
 

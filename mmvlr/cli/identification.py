@@ -163,7 +163,7 @@ def run_people(args: argparse.Namespace) -> Outcome:
 
     gallery = Gallery.load(args.gallery)
     rows = [dict(person=person, images=count) for person, count in gallery.counts.items()]
-    document = dict(people=rows, template=gallery.template, identity=gallery.identity)
+    document = dict(people=rows, template=gallery.template, fingerprint=gallery.fingerprint)
     images, template = count(gallery.num_images, 'image'), gallery.template['type']
     text = f'{count_people(len(gallery))}, {images}, {template}'
     return Outcome(document, paragraphs(table(['person', 'images'], rows), text))

@@ -38,8 +38,8 @@ def run_page(args: argparse.Namespace) -> Outcome:
     inferencer = inferencer_of(args)
     gallery = decision = None
     if args.gallery:
-        gallery = Gallery.load(args.gallery, identity=inferencer.identity)
+        gallery = Gallery.load(args.gallery, fingerprint=inferencer.fingerprint)
     if args.decision:
-        decision = Decision.load(args.decision, identity=inferencer.identity)
+        decision = Decision.load(args.decision, fingerprint=inferencer.fingerprint)
     _, address = serve(FacePage(inferencer, gallery, decision), args.host, args.port)
     return Outcome(dict(address=address))

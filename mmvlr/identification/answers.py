@@ -1,11 +1,36 @@
-"""What :class:`mmvlr.identification.Identifier` answers."""
+"""What :class:`mmvlr.identification.Identifier` asks for and answers."""
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
 
 from mmvlr.structures import FaceTable
 
 from .decision import Decision, Verdict
 from .gallery_state import Matches
+
+
+class Embedder(Protocol):
+    """What embeds faces: :class:`mmvlr.apis.FaceInferencer`, or anything alike.
+
+    Attributes:
+        fingerprint: Which model and preprocessing.
+        network: Maps crops (N, H, W, 3) to arrays by name, ``embedding`` (N, D) among them.
+    """
+
+    fingerprint: Mapping[str, Any]
+    network: Any
+
+    def embed(self, faces: Any, on_error: str = 'collect') -> FaceTable:
+        """Return embeddings and qualities of all faces."""
+
+    def stream(self, faces: Any, on_error: str = 'collect') -> Iterator[FaceTable]:
+        """Yield the same batch by batch."""
+
+    def crops(self, faces: Any) -> list[np.ndarray]:
+        """Return the faces as the network sees them."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -100,7 +100,7 @@ class SearchedFaces:
 
 def calibrate(
     faces: SearchedFaces,
-    identity: Mapping[str, Any],
+    fingerprint: Mapping[str, Any],
     target_fpir: float = 0.01,
     *,
     bin_quality: str | None = None,
@@ -130,7 +130,7 @@ def calibrate(
 
     Args:
         faces: Calibration faces, none of which may be enrolled themselves.
-        identity: Identity of the model, see :func:`mmvlr.apis.network.fingerprint_model`.
+        fingerprint: Fingerprint of the model, see :func:`mmvlr.apis.network.fingerprint_model`.
         target_fpir: Share of new faces of people not enrolled that may be accepted.
         bin_quality: Quality along which bins are cut, such as ``'ri'``; None: one threshold.
         num_bins: Number of bins at first.
@@ -191,7 +191,7 @@ def calibrate(
                 'calibrate with more people'
             )
     return Decision(
-        identity=dict(identity),
+        fingerprint=dict(fingerprint),
         target_fpir=target_fpir,
         bin_quality=bin_quality,
         thresholds=thresholds,

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from mmvlr.structures.face_table import MEASURES
-from mmvlr.utils.contract import check_identity
+from mmvlr.utils.contract import check_fingerprint
 
 from .abstention import AbstentionLevel
 from .conformal import BinnedThresholds, ConformalThreshold, bin_of, finite
@@ -48,7 +48,7 @@ class Decision:
     """Rule that says accept, unknown or abstain; made by :func:`calibrate`.
 
     Attributes:
-        identity: Identity of the model whose similarities it is for.
+        fingerprint: Fingerprint of the model whose similarities it is for.
         target_fpir: False positive identification rate of its thresholds.
         bin_quality: Quality that chooses the threshold, or None: there is one threshold.
         thresholds: The thresholds by bin.
@@ -59,7 +59,7 @@ class Decision:
         calibrated_on: What it was calibrated on, plain values.
     """
 
-    identity: Mapping[str, Any]
+    fingerprint: Mapping[str, Any]
     target_fpir: float
     bin_quality: str | None
     thresholds: BinnedThresholds
@@ -190,7 +190,7 @@ class Decision:
             # JSON has no infinity.
             level['level'] = None if level['level'] == -math.inf else level['level']
         content = dict(
-            identity=dict(self.identity),
+            identity=dict(self.fingerprint),
             target_fpir=self.target_fpir,
             bin_quality=self.bin_quality,
             edges=list(self.thresholds.edges),
@@ -204,12 +204,12 @@ class Decision:
         return write_decision(path, content, keep_mode)
 
     @classmethod
-    def load(cls, path: str | Path, identity: Mapping[str, Any] | None = None) -> 'Decision':
+    def load(cls, path: str | Path, fingerprint: Mapping[str, Any] | None = None) -> 'Decision':
         """Read a JSON file.
 
         Args:
             path: The file.
-            identity: Identity of the model in use; a decision of another one is refused.
+            fingerprint: Fingerprint of the model in use; a decision of another one is refused.
 
         Raises:
             FileNotFoundError: There is no such file.
@@ -217,15 +217,15 @@ class Decision:
             ModelMismatchError: It was calibrated with another model.
         """
         content = read_decision(path)
-        if identity is not None:
-            check_identity(identity, content.identity, str(path))
+        if fingerprint is not None:
+            check_fingerprint(fingerprint, content.identity, str(path))
         level = None
         if content.level is not None:
             level = AbstentionLevel(**dict(content.level))
             level = replace(level, level=-math.inf if level.level is None else level.level)
         thresholds = tuple(ConformalThreshold(**dict(found)) for found in content.thresholds)
         return cls(
-            identity=content.identity,
+            fingerprint=content.identity,
             target_fpir=content.target_fpir,
             bin_quality=content.bin_quality,
             thresholds=BinnedThresholds(tuple(content.edges), thresholds, content.num_merged),

@@ -12,7 +12,7 @@ import numpy as np
 
 from mmvlr.evaluation.templates import build_stored_rule, template_config
 from mmvlr.registry import TEMPLATES
-from mmvlr.utils.contract import check_identity
+from mmvlr.utils.contract import check_fingerprint
 
 from .gallery_file import FILE, has_gallery, read_digest, read_gallery, write_alone, write_gallery
 from .gallery_state import Enrolled, GalleryState, Matches
@@ -38,19 +38,19 @@ class Gallery:
     and changes wait for each other. So may processes share a folder, see :meth:`update`.
 
     Args:
-        identity: Which network makes the embeddings, as ``mmvlr.apis.network.fingerprint_model``
+        fingerprint: Which network makes the embeddings, as ``mmvlr.apis.network.fingerprint_model``
             says it. It travels with the gallery, whose embeddings mean nothing to another network.
         template: Rule that makes templates of images: a short name (``'mean'``, ``'norm'``,
             ``'ri'``, ``'best'``, ``'images'``), or a config of one of ``TEMPLATES``.
         search: ``'exact'``, ``'faiss'``, or a config such as ``dict(type='faiss', kind='ivf')``.
 
     Raises:
-        ValueError: ``identity`` does not tell the embedding's size, or there is no such rule or
+        ValueError: ``fingerprint`` does not tell the embedding's size, or there is no such rule or
             search.
 
     Example:
-        >>> identity = dict(embedding=dict(dims=2))
-        >>> gallery = Gallery(identity, template='best')
+        >>> fingerprint = dict(embedding=dict(dims=2))
+        >>> gallery = Gallery(fingerprint, template='best')
         >>> gallery.enroll('Ann', [[1.0, 0.0], [0.8, 0.6]], dict(ri=[0.4, 0.1]))
         >>> gallery.enroll('Bob', [[0.0, 3.0]], dict(ri=[-0.2]))
         >>> matches = gallery.search([[0.0, 1.0]], k=2)
@@ -60,18 +60,18 @@ class Gallery:
 
     def __init__(
         self,
-        identity: Mapping[str, Any],
+        fingerprint: Mapping[str, Any],
         template: str | Mapping[str, Any] = 'mean',
         search: str | Mapping[str, Any] = 'exact',
     ):
         try:
-            dims = int(identity['embedding']['dims'])
+            dims = int(fingerprint['embedding']['dims'])
         except (KeyError, TypeError) as error:
             raise ValueError(
-                "identity lacks embedding.dims, the embedding's size; it is made by "
+                "fingerprint lacks embedding.dims, the embedding's size; it is made by "
                 'mmvlr.apis.network.fingerprint_model(model)'
             ) from error
-        self.identity = deepcopy(dict(identity))
+        self.fingerprint = deepcopy(dict(fingerprint))
         self._lock = threading.RLock()
         config = template_config(template)
         # All there is; a change replaces it.
@@ -317,7 +317,7 @@ class Gallery:
                     f'{folder} was changed by another process since it was loaded: nothing was '
                     'saved; change it with Gallery.update(folder)'
                 )
-            digest = write_gallery(folder, self._state.store(self.identity), keep_mode)
+            digest = write_gallery(folder, self._state.store(self.fingerprint), keep_mode)
             self._source = place, digest
 
     @classmethod
@@ -325,7 +325,7 @@ class Gallery:
     def update(
         cls,
         folder: str | Path,
-        identity: Mapping[str, Any] | None = None,
+        fingerprint: Mapping[str, Any] | None = None,
         template: str | Mapping[str, Any] | None = None,
         search: str | Mapping[str, Any] = 'exact',
         keep_mode: bool = False,
@@ -336,36 +336,36 @@ class Gallery:
         ends with an error. Other writers wait; readers see the old gallery until then.
 
         Args:
-            folder: The folder. Where it holds no gallery, one is made, for which ``identity`` is
+            folder: The folder. Where it holds no gallery, one is made, for which ``fingerprint`` is
                 needed.
-            identity: See :meth:`load`.
+            fingerprint: See :meth:`load`.
             template: The rule of a gallery that is made (default: ``'mean'``), or the new one of
                 one that is there.
             search: See :class:`Gallery`.
             keep_mode: See :meth:`save`.
 
         Raises:
-            FileNotFoundError: There is no gallery in the folder, and no ``identity`` to make one.
+            FileNotFoundError: There is no gallery in the folder, and no ``fingerprint`` for one.
             LockedError: Another process writes for more than ten minutes.
 
         Example:
             Two processes that do this at once lose nobody::
 
-                with Gallery.update('gallery', inferencer.identity) as gallery:
+                with Gallery.update('gallery', inferencer.fingerprint) as gallery:
                     gallery.enroll('Ann', faces.embedding, faces.qualities, faces.names)
         """
         folder = Path(folder)
-        if identity is None and not has_gallery(folder):
+        if fingerprint is None and not has_gallery(folder):
             raise FileNotFoundError(f'{folder} holds no gallery: {FILE} is not there')
         with write_alone(folder):
             before = None
-            if identity is None or has_gallery(folder):
-                gallery = cls.load(folder, identity, search)
+            if fingerprint is None or has_gallery(folder):
+                gallery = cls.load(folder, fingerprint, search)
                 before = gallery._state
                 if template is not None and template_config(template) != gallery.template:
                     gallery.template = template
             else:
-                gallery = cls(identity, template or 'mean', search)
+                gallery = cls(fingerprint, template or 'mean', search)
             yield gallery
             if gallery._state is not before:
                 gallery._write(folder, keep_mode)
@@ -374,14 +374,14 @@ class Gallery:
     def load(
         cls,
         folder: str | Path,
-        identity: Mapping[str, Any] | None = None,
+        fingerprint: Mapping[str, Any] | None = None,
         search: str | Mapping[str, Any] = 'exact',
     ) -> 'Gallery':
         """Read a saved gallery, also while another process saves it.
 
         Args:
             folder: The folder.
-            identity: Which network the probes come from; without it nothing is checked.
+            fingerprint: Which network the probes come from; without it nothing is checked.
             search: See :class:`Gallery`.
 
         Raises:
@@ -391,10 +391,10 @@ class Gallery:
         """
         stored = read_gallery(folder)
         path = str(Path(folder) / FILE)
-        if identity is not None:
-            check_identity(identity, stored.identity, path)
+        if fingerprint is not None:
+            check_fingerprint(fingerprint, stored.fingerprint, path)
         build_stored_rule(stored.template, stored.qualities, len(stored.images), path)
-        gallery = cls(stored.identity, stored.template, search)
+        gallery = cls(stored.fingerprint, stored.template, search)
         gallery._state = gallery._state.restore(stored)
         gallery._source = Path(folder).resolve(), stored.digest
         return gallery

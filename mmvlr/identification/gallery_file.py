@@ -44,7 +44,7 @@ class StoredGallery:
     """What a gallery keeps of N images of K people.
 
     Attributes:
-        identity: The network of the embeddings.
+        fingerprint: The network of the embeddings.
         template: Config of the template rule.
         people: Names of the people.
         starts: The images of person i are rows ``starts[i]`` to ``starts[i + 1] - 1``, int64
@@ -55,7 +55,7 @@ class StoredGallery:
         digest: SHA-256 of what is in the file; empty if it comes from no file.
     """
 
-    identity: Mapping[str, Any]
+    fingerprint: Mapping[str, Any]
     template: Mapping[str, Any]
     people: list[str]
     starts: np.ndarray
@@ -167,7 +167,7 @@ def write_gallery(folder: str | Path, stored: StoredGallery, keep_mode: bool = F
     """
     folder = Path(folder)
     content = dict(
-        identity=dict(stored.identity),
+        identity=dict(stored.fingerprint),
         template=dict(stored.template),
         people=stored.people,
         offsets=stored.starts.tolist(),

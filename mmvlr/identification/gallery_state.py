@@ -341,11 +341,11 @@ class GalleryState:
         parts = (part.take(np.flatnonzero(~np.isin(part.person, numbers))) for part in self.parts)
         return replace(self, number=number, parts=tuple(part for part in parts if part.names))
 
-    def store(self, identity: Mapping[str, Any]) -> StoredGallery:
+    def store(self, fingerprint: Mapping[str, Any]) -> StoredGallery:
         """Return what is written to disk."""
         images = self.images
         return StoredGallery(
-            identity,
+            fingerprint,
             self.template,
             self.people,
             self.starts,

@@ -2,19 +2,19 @@
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from mmvlr.structures import FaceTable
 from mmvlr.utils.vectors import unit_rows
 
-from .answers import Calibration, Comparison, Enrollment, Identification
+from .answers import Calibration, Comparison, Embedder, Enrollment, Identification
 from .calibrating import SearchedFaces, calibrate
 from .decision import Decision
 from .gallery import Gallery
@@ -24,27 +24,6 @@ from .people import find_owner, find_people, is_empty
 
 #: From this similarity on it is told as 1.000.
 _ALIKE = 0.9995
-
-
-class Embedder(Protocol):
-    """What embeds faces: :class:`mmvlr.apis.FaceInferencer`, or anything alike.
-
-    Attributes:
-        identity: Which model and preprocessing.
-        network: Maps crops (N, H, W, 3) to arrays by name, ``embedding`` (N, D) among them.
-    """
-
-    identity: Mapping[str, Any]
-    network: Any
-
-    def embed(self, faces: Any, on_error: str = 'collect') -> FaceTable:
-        """Return embeddings and qualities of all faces."""
-
-    def stream(self, faces: Any, on_error: str = 'collect') -> Iterator[FaceTable]:
-        """Yield the same batch by batch."""
-
-    def crops(self, faces: Any) -> list[np.ndarray]:
-        """Return the faces as the network sees them."""
 
 
 class BrokenModelError(ValueError):
@@ -88,21 +67,21 @@ class Identifier:
         keep_mode: bool = False,
     ):
         self.inferencer = inferencer
-        self.identity = None if inferencer is None else inferencer.identity
+        self.fingerprint = None if inferencer is None else inferencer.fingerprint
         self.keep_mode = keep_mode
         self.folder = Path(gallery) if isinstance(gallery, (str, Path)) else None
         self._gallery = None if self.folder else gallery
         if gallery is None:
-            self._gallery = Gallery(self.identity)
+            self._gallery = Gallery(self.fingerprint)
         self.decision = decision
         if isinstance(decision, (str, Path)):
-            self.decision = Decision.load(decision, self.identity)
+            self.decision = Decision.load(decision, self.fingerprint)
 
     @property
     def gallery(self) -> Gallery:
         """The gallery; one in a folder is read at first use and after :meth:`enroll`."""
         if self._gallery is None:
-            self._gallery = Gallery.load(self.folder, self.identity)
+            self._gallery = Gallery.load(self.folder, self.fingerprint)
         return self._gallery
 
     def enroll(
@@ -138,7 +117,7 @@ class Identifier:
         """
         if self.folder is not None and has_gallery(self.folder):
             # Another model, or a damaged file, is found before the images are embedded.
-            self._gallery = Gallery.load(self.folder, self.identity)
+            self._gallery = Gallery.load(self.folder, self.fingerprint)
         owners, results, notes, empty = [], None, [], []
         if faces is not None:
             owners, results, empty = self._embed_people(faces, person, on_error)
@@ -261,7 +240,7 @@ class Identifier:
                     for name in strangers.qualities
                 },
             ),
-            self.identity,
+            self.fingerprint,
             target_fpir=target_fpir,
             bin_quality=bins if mated is not None else None,
             abstain_by=abstain_by if target_error is not None else None,
@@ -328,7 +307,7 @@ class Identifier:
 
     def _change(self, template: Any) -> AbstractContextManager[Gallery]:
         if self.folder is not None:
-            return Gallery.update(self.folder, self.identity, template, keep_mode=self.keep_mode)
+            return Gallery.update(self.folder, self.fingerprint, template, keep_mode=self.keep_mode)
         if template is not None:
             self.gallery.template = template
         return nullcontext(self.gallery)

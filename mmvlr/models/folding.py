@@ -27,7 +27,7 @@ def folded(model: nn.Module) -> nn.Module:
     stays, as the zeros of the border do not go through it, and so does the last BN of an IResNet,
     whose output is the feature map.
 
-    A folded copy has other weights: take the identity of a model
+    A folded copy has other weights: take the fingerprint of a model
     (:func:`mmvlr.apis.network.fingerprint_model`) before folding.
 
     Args:

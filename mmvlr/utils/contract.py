@@ -42,7 +42,7 @@ class Embedding(FileModel):
     dims: Annotated[int, Field(ge=1, le=2**16)]
 
 
-class Identity(FileModel):
+class Fingerprint(FileModel):
     """Which model made something: what :func:`mmvlr.apis.network.fingerprint_model` returned."""
 
     model_config = ConfigDict(extra='allow')
@@ -115,18 +115,18 @@ def check_contract(
         )
 
 
-def check_identity(
+def check_fingerprint(
     expected: Mapping[str, Any], found: Mapping[str, Any], source: str = 'the file'
 ) -> None:
     """Raise :class:`ModelMismatchError` unless two models make comparable embeddings.
 
     Args:
-        expected: Identity of the model in use, see :func:`mmvlr.apis.network.fingerprint_model`.
-        found: Identity of the model that something on disk was made with.
+        expected: Fingerprint of the model in use, see :func:`mmvlr.apis.network.fingerprint_model`.
+        found: Fingerprint of the model that something on disk was made with.
         source: What is on disk, for the message.
     """
     # Through JSON, as the one on disk went: lists and tuples are the same there.
-    expected, found = (json.loads(json.dumps(identity)) for identity in (expected, found))
+    expected, found = (json.loads(json.dumps(fingerprint)) for fingerprint in (expected, found))
     preprocessing = found.get(CONTRACT_KEY)
     if isinstance(preprocessing, dict) and 'colour_order' in preprocessing:
         preprocessing['color_order'] = preprocessing.pop('colour_order')

@@ -18,7 +18,7 @@ from mmvlr.apis.export import OnnxNetwork, export_onnx, publish, read_published
 from mmvlr.apis.exported import digest_weights
 from mmvlr.apis.network import fingerprint_model, load_model
 from mmvlr.registry import MODELS
-from mmvlr.utils.contract import check_identity
+from mmvlr.utils.contract import check_fingerprint
 
 onnx = pytest.importorskip('onnx')
 pytest.importorskip('onnxscript')
@@ -132,7 +132,7 @@ def test_any_batch(file, faces, number):
 
 def test_file_says_what_it_is(model, file):
     network = OnnxNetwork(file)
-    check_identity(fingerprint_model(model), network.identity)
+    check_fingerprint(fingerprint_model(model), network.fingerprint)
     assert network.contract == model.data_preprocessor.contract
     assert network.size == (32, 32)
     assert (network.name, network.license) == ('small', 'CC-BY-NC-4.0')
@@ -399,7 +399,7 @@ def test_published_model_is_the_model(config, tmp_path):
     assert set(stated) == set(config)
     assert 'init_cfg' not in stated['backbone']
     assert metadata['name'] == 'ours'
-    check_identity(fingerprint_model(trained), metadata['identity'])
+    check_fingerprint(fingerprint_model(trained), metadata['identity'])
     again = MODELS.build(stated)
     again.load_state_dict(state)
     again.eval()
@@ -425,7 +425,7 @@ def test_config_of_another_model_is_refused(plain, config, tmp_path):
     # A part that predicts nothing by itself still belongs to the identity.
     whole = built({**config, 'inference_embedding': 'backbone'})
     other = {key: value for key, value in whole.source_config.items() if key != 'attention'}
-    with pytest.raises(RuntimeError, match=r'\(different: identity\)'):
+    with pytest.raises(RuntimeError, match=r'\(different: fingerprint\)'):
         publish(whole, path, license='MIT', config=other)
     with pytest.raises(ValueError, match='more than plain values'):
         publish(plain, path, license='MIT', config=dict(type=object()))

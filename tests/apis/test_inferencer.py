@@ -38,7 +38,7 @@ class MeanColor:
 
     def __init__(self, **contract):
         self.contract = dict(interpolation='nearest', alignment='none', **contract)
-        self.identity = dict(weights='fake', preprocessing=self.contract, embedding=dict(dims=3))
+        self.fingerprint = dict(weights='fake', preprocessing=self.contract, embedding=dict(dims=3))
         self.batches = []
 
     def __call__(self, faces):
@@ -81,7 +81,7 @@ def test_results(tmp_path):
     assert results.embedding.dtype == results.qualities['size'].dtype == np.float32
     assert np.linalg.norm(results.unit, axis=1) == pytest.approx([1, 1])
     assert results.failures == [] and results.unaligned == []
-    assert results.fingerprint == MeanColor().identity
+    assert results.fingerprint == MeanColor().fingerprint
     again = inferencer().quality([path, face(4)])
     assert np.array_equal(again.embedding, results.embedding)
 
@@ -705,13 +705,13 @@ def test_alignment(detector, shared, tiny_backbone):
     assert results.unaligned == ['array 0']
     assert not np.allclose(plain.embed(files).embedding, results.embedding[:3])
     # Embeddings of aligned and of other faces are not comparable, and whoever compares must know.
-    assert plain.identity == fingerprint_model(model)
-    assert aligning.identity != plain.identity
-    name = aligning.identity['preprocessing']['alignment']
+    assert plain.fingerprint == fingerprint_model(model)
+    assert aligning.fingerprint != plain.fingerprint
+    name = aligning.fingerprint['preprocessing']['alignment']
     assert name == aligner.recipe.name == results.fingerprint['preprocessing']['alignment']
     # A model of this very alignment takes it, one of another does not.
     model.data_preprocessor.alignment = aligner.recipe.name
-    assert FaceInferencer(model, 'cpu', align='mtcnn').identity == aligning.identity
+    assert FaceInferencer(model, 'cpu', align='mtcnn').fingerprint == aligning.fingerprint
 
 
 def test_model_of_another_alignment(detector):

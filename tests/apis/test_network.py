@@ -23,7 +23,7 @@ from mmvlr.models import FaceRecognizer, RIFace
 from mmvlr.registry import MODELS, check_registered
 from mmvlr.utils.checkpoint import CheckpointMismatchError, save_pretrained
 from mmvlr.utils.compat import UntrustedCheckpointError
-from mmvlr.utils.contract import ContractMismatchError, ModelMismatchError, check_identity
+from mmvlr.utils.contract import ContractMismatchError, ModelMismatchError, check_fingerprint
 
 
 @pytest.fixture
@@ -585,15 +585,15 @@ def test_contract_and_embedding_count(config, part, change):
     identity, found = fingerprint_model(model), fingerprint_model(other)
     assert [key for key in identity if identity[key] != found[key]] == [part]
     with pytest.raises(ModelMismatchError, match=f'gallery was made with another.*{part}'):
-        check_identity(identity, found, 'gallery')
+        check_fingerprint(identity, found, 'gallery')
 
 
 def test_check_identity():
     here = dict(weights='a' * 64, preprocessing=dict(size=(8, 8)), embedding=dict(dims=3))
-    check_identity(here, json.loads(json.dumps(here)))
+    check_fingerprint(here, json.loads(json.dumps(here)))
     there = dict(here, weights='b' * 64, embedding=dict(dims=4, more=1))
     told = r'the\.npz was made.*embedding\.dims: 4 there, 3 here; embedding\.more: 1 there, None'
     with pytest.raises(ModelMismatchError, match=told + r'.*weights: b{16} there, a{16} here'):
-        check_identity(here, there, 'the.npz')
+        check_fingerprint(here, there, 'the.npz')
     with pytest.raises(ModelMismatchError, match='weights: nothing there'):
-        check_identity(here, {})
+        check_fingerprint(here, {})

@@ -134,7 +134,7 @@ def test_embed_writes_what_the_inferencer_says(mmvlr, faces, model, tmp_path):
     found = FaceTable.load(out)
     assert found.names == expected.names
     assert np.array_equal(found.embedding, expected.embedding)
-    assert document['identity'] == json.loads(json.dumps(dict(expected.fingerprint)))
+    assert document['fingerprint'] == json.loads(json.dumps(dict(expected.fingerprint)))
     code, _ = mmvlr('embed', faces / 'people', '--out', tmp_path / 'faces.csv')
     lines = (tmp_path / 'faces.csv').read_text().splitlines()
     assert code == 0

@@ -151,7 +151,7 @@ def test_what_cannot_be_searched(gallery):
             gallery.search(probes, k)
     with pytest.raises(ValueError, match="'exact' or 'faiss', got 'annoy'"):
         Gallery(IDENTITY, search='annoy')
-    with pytest.raises(ValueError, match=r'identity lacks embedding.dims'):
+    with pytest.raises(ValueError, match=r'fingerprint lacks embedding.dims'):
         Gallery(dict(weights='00'))
 
 

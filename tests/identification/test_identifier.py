@@ -33,7 +33,7 @@ class Pixels:
     def __init__(self, scale=1.0, shift=0.0):
         self.scale, self.shift = scale, shift
         dims = 3 * SIDE * SIDE
-        self.identity = dict(
+        self.fingerprint = dict(
             weights=f'{scale} {shift}', preprocessing=self.contract, embedding=dict(dims=dims)
         )
 
@@ -176,7 +176,7 @@ def test_people_whose_images_cancel_out_are_refused(inferencer, people, tmp_path
 def test_a_model_whose_embeddings_do_not_differ_is_broken(network, people, tmp_path):
     broken = FaceInferencer(network)
     identifier = Identifier(broken, tmp_path / 'gallery')
-    gallery = Gallery(broken.identity)
+    gallery = Gallery(broken.fingerprint)
     gallery.enroll('Ann', np.ones((1, 3 * SIDE * SIDE)), dict(norm=[1]))
     for work in (
         lambda: identifier.enroll(people),
@@ -299,7 +299,7 @@ def test_files_of_another_model_are_found_before_anything_is_embedded(people, tm
         lambda: Identifier(other, tmp_path / 'gallery').identify(people),
         lambda: Identifier(other, tmp_path / 'gallery').calibrate([people]),
         lambda: Identifier(other, tmp_path / 'gallery', tmp_path / 'decision.json'),
-        lambda: Decision.load(tmp_path / 'decision.json', other.identity),
+        lambda: Decision.load(tmp_path / 'decision.json', other.fingerprint),
     ):
         with pytest.raises(ModelMismatchError):
             work()

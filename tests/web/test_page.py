@@ -30,7 +30,7 @@ def faces(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def gallery(inferencer, faces):
-    gallery = Gallery(inferencer.identity, template='images')
+    gallery = Gallery(inferencer.fingerprint, template='images')
     for number in range(4):
         results = inferencer.embed([faces / f'Zoë {number}' / f'{k}.png' for k in (0, 1)])
         gallery.enroll(f'Zoë <{number}>', results.embedding, results.qualities)
@@ -46,7 +46,7 @@ def decision_of(inferencer, fpir, level=None):
     correct = mated & (ri > 0)
     faces = SearchedFaces(similarity, mated, correct, np.arange(60), dict(ri=ri))
     how = dict(abstain_by='ri', target_error=level) if level else {}
-    return calibrate(faces, inferencer.identity, fpir, **how)
+    return calibrate(faces, inferencer.fingerprint, fpir, **how)
 
 
 def still(faces, number, k):

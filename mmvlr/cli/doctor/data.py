@@ -149,8 +149,8 @@ def check_model(path: str | Path, topic: str, status: str, part: str = '') -> Fi
         return Finding(topic, status, f'{path}: {error}', remedy, part)
     contract = network.contract
     facts = [
-        f'weights {network.identity["weights"][:16]}',
-        f'{network.identity["embedding"]["dims"]} dimensions',
+        f'weights {network.fingerprint["weights"][:16]}',
+        f'{network.fingerprint["embedding"]["dims"]} dimensions',
         f'faces of {network.size[0]} x {network.size[1]} {contract["color_order"]}',
         f'alignment {contract["alignment"]}',
         f'license {_license_of(path, network) or "not stated"}',
