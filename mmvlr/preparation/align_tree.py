@@ -181,15 +181,24 @@ def _align_tree(
         journal.close()
     report.unreadable += map(str, find_images(src).unread)
     report.rows = [make_row(journal.found[name]) for name in images if name in journal.found]
-    known = {row['file'] for row in report.rows} | set(report.copied)
-    known |= {JOURNAL_FILE, RECIPE_FILE, TABLE_FILE}
-    report.stale = sorted(name for name in output.names - known if (out / name).is_file())
+    written = output.names - {JOURNAL_FILE, RECIPE_FILE, TABLE_FILE}
+    report.stale = sorted(n for n in written if _is_gone(src / n) and (out / n).is_file())
     _write_tables(out, report)
     return report
 
 
+def _is_gone(path: Path) -> bool:
+    """Say whether a file is certainly not there; in a folder without a right to it, nothing is."""
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        pass
+    return False
+
+
 def make_row(entry: dict) -> dict:
-    """Return the row of ``alignment.csv`` for a line of the journal."""
     points = entry['landmarks']
     row = dict(
         file=entry['file'],

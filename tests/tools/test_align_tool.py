@@ -209,3 +209,23 @@ def test_wrong_folders_are_refused(copied, tmp_path, tool, capsys):
     assert main([str(copied), str(tmp_path / 'out')]) == 0
     assert 'aligned already' in refused(tmp_path / 'out', tmp_path / 'twice')
     assert 'other settings' in refused(copied, tmp_path / 'out', '--padding', '0.5')
+
+
+def test_only_what_was_aligned_and_is_gone_is_called_so(copied, tmp_path, tool, capsys):
+    """Neither a user's own files, nor an image that is there and cannot be read any more."""
+    main, out = tool('dataset_converters/align.py').main, tmp_path / 'out'
+    images = [p for p in sorted(copied.rglob('*')) if p.suffix.lower() in ('.png', '.jpg')]
+    (tmp_path / 'list').write_text(''.join(f'{p.name} 5 5 10 5 8 8 8 10\n' for p in images[:1]))
+    arguments = [str(copied), str(out), '--landmarks', str(tmp_path / 'list')]
+    assert main(arguments) == 0
+    (out / 'mine.txt').write_text('notes')
+    (out / 'mine.png').write_bytes(b'mine')
+    gone, torn = (p.relative_to(copied) for p in images[-2:])
+    (copied / gone).unlink()
+    (copied / torn).write_bytes(b'torn')
+    capsys.readouterr()
+    assert main(arguments) == 3
+    found = capsys.readouterr()
+    listed = [line.strip() for line in found.out.splitlines() if line.startswith('  ')]
+    assert listed == [str(gone)]
+    assert str(torn) in found.err
