@@ -199,6 +199,7 @@ def _is_gone(path: Path) -> bool:
 
 
 def make_row(entry: dict) -> dict:
+    """Return the row of ``alignment.csv`` for a line of the journal."""
     points = entry['landmarks']
     row = dict(
         file=entry['file'],
