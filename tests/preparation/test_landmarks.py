@@ -155,4 +155,4 @@ def test_list_of_other_images(archive, tmp_path, tool, capsys):  # noqa: F811
     assert main([str(root), str(tmp_path / 'none'), '--landmarks', str(path)]) == 1
     assert str(path) in capsys.readouterr().err
     assert not (tmp_path / 'none').exists()
-    assert main([str(root), str(tmp_path / 'none'), '--landmarks', str(tmp_path / 'absent')]) == 2
+    assert main([str(root), str(tmp_path / 'none'), '--landmarks', str(tmp_path / 'absent')]) == 1

@@ -10,7 +10,7 @@ import pytest
 from mmvlr.cli import main
 
 CONFIG = """
-_base_ = '{root}/configs/_base_/default_runtime.py'
+_base_ = {base!r}
 custom_imports = dict(imports=['stop_at'])
 
 load, pack = dict(type='LoadFace'), dict(type='PackFace')
@@ -149,7 +149,9 @@ def project(tmp_path_factory, root):
     """Folder with the config ``method/tiny.py`` and the module it imports."""
     folder = tmp_path_factory.mktemp('project')
     (folder / 'method').mkdir()
-    (folder / 'method' / 'tiny.py').write_text(CONFIG.format(root=root))
+    (folder / 'method' / 'tiny.py').write_text(
+        CONFIG.format(base=str(root / 'configs/_base_/default_runtime.py'))
+    )
     (folder / 'stop_at.py').write_text(STOP_AT)
     sys.path.insert(0, str(folder))
     yield folder

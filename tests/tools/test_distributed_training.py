@@ -65,7 +65,7 @@ class TroubleHook(Hook):
 """
 
 BASE = """
-_base_ = '{base}'
+_base_ = {base!r}
 custom_imports = dict(imports=['stop_at', 'ranks'])
 default_hooks = dict(record=dict(type='RecordHook'), trouble=dict(type='TroubleHook'))
 """
@@ -94,8 +94,8 @@ def configs(tmp_path_factory, config_file):
     """Folder with ``ranks.py``, ``usual.py`` (batch norm and dropout as ever) and ``equal.py``."""
     folder = tmp_path_factory.mktemp('ranks')
     (folder / 'ranks.py').write_text(RANKS)
-    (folder / 'usual.py').write_text(BASE.format(base=config_file))
-    (folder / 'equal.py').write_text(BASE.format(base=config_file) + EQUAL)
+    (folder / 'usual.py').write_text(BASE.format(base=str(config_file)))
+    (folder / 'equal.py').write_text(BASE.format(base=str(config_file)) + EQUAL)
     sys.path.insert(0, str(folder))
     yield folder
     sys.path.remove(str(folder))

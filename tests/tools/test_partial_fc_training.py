@@ -39,7 +39,7 @@ class PlainBackbone(FaceBackbone):
         return feature_map, self.linear(feature_map.flatten(1))
 """
 CONFIG = """
-_base_ = '{root}/configs/_base_/default_runtime.py'
+_base_ = {base!r}
 custom_imports = dict(imports=['plain_backbone'])
 
 plain = [dict(type='LoadFace'), dict(type='ResizeFace', size=(32, 32)), dict(type='PackFace')]
@@ -98,7 +98,9 @@ TOGETHER = 12
 def folder(tmp_path_factory, root):
     folder = tmp_path_factory.mktemp('partial')
     (folder / 'plain_backbone.py').write_text(PLAIN)
-    (folder / 'tiny.py').write_text(CONFIG.format(root=root))
+    (folder / 'tiny.py').write_text(
+        CONFIG.format(base=str(root / 'configs/_base_/default_runtime.py'))
+    )
     sys.path.insert(0, str(folder))
     yield folder
     sys.path.remove(str(folder))

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -76,7 +77,7 @@ def test_device_is_never_replaced(tmp_path, linked, minor):
         os.mknod(device, 0o666 | stat.S_IFCHR, os.makedev(1, minor))
         device.open('wb').close()
     except PermissionError:
-        device = {3: '/dev/null', 7: '/dev/full'}[minor]
+        device = Path({3: '/dev/null', 7: '/dev/full'}[minor])
         if not linked and os.geteuid() == 0:
             pytest.skip('no device can be made here, and the real ones are not risked as root')
     path = tmp_path / 'link.txt' if linked else device

@@ -292,11 +292,12 @@ def test_unreadable_image_has_words(port):
         assert '<' not in told['error']
 
 
-def test_second_page_on_a_port_names_the_option(port, capsys):
+def test_second_page_on_a_port_names_the_option(port, capsys, tmp_path):
     with pytest.raises(OSError, match='--port'), open_page(StandIn(), port=port):
         pass
-    # Told before a model is looked for.
-    assert main(['page', '--model', 'none.pth', '--port', str(port)]) == FAILED
+    # Told before the model is read, which is none.
+    (tmp_path / 'none.pth').write_text('no model')
+    assert main(['page', '--model', str(tmp_path / 'none.pth'), '--port', str(port)]) == FAILED
     told = capsys.readouterr().err
     assert '--port' in told
     assert 'none.pth' not in told
