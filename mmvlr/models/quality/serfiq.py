@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from mmvlr.models.backbones import InceptionResnetV1, IResNet, MobileFaceNet
+from mmvlr.models.backbones import InceptionResnetV1, IResNet, MobileFaceNet, SFaceNet
 from mmvlr.registry import QUALITIES
 
 from .base import FaceBatch, QualityMeasure
@@ -56,6 +56,11 @@ def _(backbone: MobileFaceNet, feature_map: torch.Tensor) -> tuple[torch.Tensor,
         return backbone.features(backbone.embedding(x[:, :, None, None]).flatten(1))
 
     return backbone.tail(backbone.global_depthwise(feature_map)).flatten(1), last_layers
+
+
+@split_at_dropout.register
+def _(backbone: SFaceNet, feature_map: torch.Tensor) -> tuple[torch.Tensor, LastLayers]:
+    return backbone.map_bn(feature_map).flatten(1), lambda x: backbone.features(backbone.linear(x))
 
 
 @split_at_dropout.register

@@ -49,11 +49,17 @@ def by_full_passes(model, inputs, masks, rate, position):
 
 @pytest.fixture
 def backbones(tiny_backbone):
-    return dict(linear=tiny_backbone, conv=dict(tiny_backbone, tail='conv'), iresnet=IRESNET)
+    small = dict(input_size=32, stem_channels=4, layers=((8, 2), (16, 2)), embed_dims=16)
+    return dict(
+        linear=tiny_backbone,
+        conv=dict(tiny_backbone, tail='conv'),
+        iresnet=IRESNET,
+        sface=dict(type='SFaceNet', **small),
+    )
 
 
 @pytest.mark.parametrize('position', ['last_layer', 'embedding'])
-@pytest.mark.parametrize('kind', ['linear', 'conv', 'iresnet'])
+@pytest.mark.parametrize('kind', ['linear', 'conv', 'iresnet', 'sface'])
 def test_equals_full_passes(make_model, backbones, kind, position):
     model = make_model('FaceRecognizer', backbone=dict(backbones[kind]))
     inputs = torch.randn(2, 3, 32, 32) * torch.tensor([0.3, 3.0]).view(2, 1, 1, 1)
@@ -64,7 +70,7 @@ def test_equals_full_passes(make_model, backbones, kind, position):
     assert len(calls) == 1
     width = model.embed_dims
     if position == 'last_layer':
-        width = dict(linear=32, conv=32, iresnet=512 * 4)[kind]
+        width = dict(linear=32, conv=32, iresnet=512 * 4, sface=16 * 64)[kind]
     masks = measure.masks(width)
     assert masks.shape == (7, width)
     expected = by_full_passes(model, inputs, masks, 0.3, position)
@@ -72,7 +78,7 @@ def test_equals_full_passes(make_model, backbones, kind, position):
     assert expected[0] != pytest.approx(expected[1], rel=1e-4)
 
 
-@pytest.mark.parametrize('kind', ['linear', 'conv', 'iresnet'])
+@pytest.mark.parametrize('kind', ['linear', 'conv', 'iresnet', 'sface'])
 def test_the_layers_behind_the_dropout_give_the_embedding(make_model, backbones, kind, inputs):
     model = make_model('FaceRecognizer', backbone=dict(backbones[kind]))
     feature_map, embedding = model(inputs)
