@@ -18,6 +18,7 @@ from mmvlr.structures.face_table import PREDICTED
 from mmvlr.utils.checkpoint import CheckpointMismatchError, check_values, state_dict_of
 from mmvlr.utils.compat import load_checkpoint_file
 from mmvlr.utils.contract import CONTRACT_KEY, check_contract, contract_of_checkpoint
+from mmvlr.utils.zoo import find_model
 
 #: What training alone needs, and state that decides neither embeddings nor qualities.
 _NOT_USED = ('head.', 'data_preprocessor.', 'ui_mean', 'ui_std')
@@ -117,7 +118,7 @@ def load_model(path: str | Path, config: Mapping[str, Any] | None = None) -> Fac
         ValueError: The file does not say which model it is of, or no model can be made of what it
             says.
     """
-    path = Path(path).expanduser()
+    path = find_model(path)
     if not path.is_file():
         raise FileNotFoundError(
             f'{path} does not exist; a model is a checkpoint (.pth), published weights '

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from mmvlr.utils.io import is_written_through
 from mmvlr.utils.shipped import find_config
 from mmvlr.utils.text import printable
+from mmvlr.utils.zoo import find_model
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -139,6 +140,17 @@ def existing_file(text: str) -> Path:
     if not os.access(path, os.R_OK):
         raise PermissionError(f'there is no right to read {path}')
     return path
+
+
+def existing_model(text: str) -> Path:
+    """Return the file of a model: a path, or a name of the zoo (``mmvlr models``)."""
+    path = find_model(text)
+    try:
+        return existing_file(str(path))
+    except FileNotFoundError as error:
+        if path.suffix or len(path.parts) > 1:
+            raise
+        raise FileNotFoundError(f'{error}; mmvlr models lists public ones by name') from error
 
 
 def existing_folder(text: str) -> Path:
@@ -279,9 +291,10 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group('model')
     group.add_argument(
         '--model',
-        type=existing_file,
+        type=existing_model,
         metavar='FILE',
-        help='checkpoint (.pth), published weights (.safetensors) or export (.onnx); '
+        help='checkpoint (.pth), published weights (.safetensors), export (.onnx), or a name of '
+        '`mmvlr models`; '
         f'default: ${MODEL_VARIABLE}',
     )
     group.add_argument(
@@ -324,8 +337,11 @@ def model_file(args: argparse.Namespace) -> Path:
     if args.model:
         return args.model
     if not os.environ.get(MODEL_VARIABLE):
-        raise UsageError(f'name the model: --model FILE, or set {MODEL_VARIABLE}')
-    return existing_file(os.environ[MODEL_VARIABLE])
+        raise UsageError(
+            f'name the model: --model FILE, or set {MODEL_VARIABLE}; mmvlr models lists public '
+            'ones, mmvlr demo trains one'
+        )
+    return existing_model(os.environ[MODEL_VARIABLE])
 
 
 def model_config(args: argparse.Namespace) -> Mapping[str, Any] | None:

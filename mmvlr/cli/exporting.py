@@ -4,7 +4,7 @@ import argparse
 
 from mmvlr.utils.shipped import find_config
 
-from .common import Outcome, UsageError, existing_file, model_config, output_file
+from .common import Outcome, UsageError, existing_model, model_config, output_file
 
 SUFFIXES = ('.onnx', '.safetensors')
 
@@ -22,7 +22,7 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
         '.safetensors  weights with model config, preprocessing contract and license',
     )
     export.add_argument(
-        'checkpoint', type=existing_file, help='checkpoint (.pth) or published weights'
+        'checkpoint', type=existing_model, help='checkpoint (.pth) or published weights'
     )
     export.add_argument('out', type=output_file, help='file to write: .onnx or .safetensors')
     export.add_argument(

@@ -38,6 +38,7 @@ PROGRAMS = {
     'score': ('score', 'embed and judge the faces of a test set, into a file'),
     'evaluate': ('evaluate', 'evaluate embeddings of any model'),
     'summarize': ('summarize', 'result files of several seeds as a table'),
+    'models': ('models', 'public networks by name: list them, fetch one'),
     'prepare': ('prepare', 'check an unpacked data set and list its images'),
     'align': ('align', 'align the images below a folder'),
     'pack': ('pack', 'pack a data set into one file'),

@@ -26,6 +26,7 @@ from mmvlr.utils.checkpoint import state_dict_of
 from mmvlr.utils.config_keys import check_file_keys, check_options
 from mmvlr.utils.outputs import OutputFolder, is_own
 from mmvlr.utils.shipped import find_config
+from mmvlr.utils.zoo import ZOO, find_model
 
 
 def load_config(path: str | Path, options: dict[str, Any] | None = None) -> Config:
@@ -47,6 +48,8 @@ def load_config(path: str | Path, options: dict[str, Any] | None = None) -> Conf
         check_options(config, options, config.text)
         config.merge_from_dict(options)
     config.setdefault('default_scope', 'mmvlr')
+    if config.get('load_from') in ZOO:
+        config.load_from = str(find_model(config.load_from))
     if config.get('work_dir') is None:
         config.work_dir = str(Path('work_dirs') / Path(path).parent.name / Path(path).stem)
     return config

@@ -5,14 +5,21 @@ mmvlr report WORK_DIR
 
 import argparse
 
-from ..common import add_cfg_options, existing_file, existing_folder, output_file, read_options
+from ..common import (
+    add_cfg_options,
+    existing_file,
+    existing_folder,
+    existing_model,
+    output_file,
+    read_options,
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what the command takes."""
     parser.add_argument('work_dir', type=existing_folder, help='folder of the run')
     parser.add_argument(
-        '--checkpoint', type=existing_file, help='checkpoint (default: the last one of the run)'
+        '--checkpoint', type=existing_model, help='checkpoint (default: the last one of the run)'
     )
     parser.add_argument(
         '--config', type=existing_file, help='config (default: the one in the work dir)'

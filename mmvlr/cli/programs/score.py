@@ -9,13 +9,13 @@ gives them, SER-FIQ, native size and sharpness. mmvlr.evaluation.FaceTable.load 
 
 import argparse
 
-from ..common import add_config, existing_file, output_file, output_folder, read_config
+from ..common import add_config, existing_model, output_file, output_folder, read_config
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what the command takes."""
     add_config(parser)
-    parser.add_argument('checkpoint', type=existing_file, help='checkpoint file')
+    parser.add_argument('checkpoint', type=existing_model, help='checkpoint file')
     parser.add_argument('--out', type=output_file, required=True, metavar='faces.npz')
     parser.add_argument('--work-dir', type=output_folder, help='folder of the log')
 

@@ -6,13 +6,13 @@ mmvlr test CONFIG CHECKPOINT --out result.json
 import argparse
 import json
 
-from ..common import add_config, existing_file, output_file, output_folder, read_config
+from ..common import add_config, existing_model, output_file, output_folder, read_config
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what the command takes."""
     add_config(parser)
-    parser.add_argument('checkpoint', type=existing_file, help='checkpoint file')
+    parser.add_argument('checkpoint', type=existing_model, help='checkpoint file')
     parser.add_argument(
         '--out', type=output_file, metavar='result.json', help='write all metrics here'
     )
