@@ -45,6 +45,9 @@ MISTAKES = [
     (f'config {CONFIG} --write m.pth', 1, 'm.pth'),
     (f'config {CONFIG} --write a.txt', 2, 'a.txt'),
     ('config --write a.py', 2, 'name the config'),
+    ('models get', 2, 'sface'),
+    ('models get sface --from gone.whl', 1, 'gone.whl'),
+    ('quality crops --model sface', 1, 'mmvlr models get sface'),
     ('enroll /proc/x crops --model m.pth', 1, '/proc'),
     ('export m.pth /proc/x/a.onnx --license MIT', 1, '/proc'),
     ('align crops /proc/x', 1, '/proc'),
@@ -99,7 +102,7 @@ def told(root, tmp_path_factory):
     lines = [line for line, _, _ in MISTAKES]
     done = subprocess.run(
         [sys.executable, '-c', RUN, json.dumps(lines)],
-        env={**environment, 'PYTHONPATH': str(root)},
+        env={**environment, 'PYTHONPATH': str(root), 'XDG_CACHE_HOME': str(folder)},
         **dict(cwd=folder, capture_output=True, text=True, check=True),
     )
     assert sorted(path.name for path in folder.iterdir()) == ['crops', 'm.pth']
