@@ -1,21 +1,18 @@
 """What the commands share: options, how results are shown, exit codes."""
 
 import argparse
-import difflib
-import glob
 import json
 import os
 import sys
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmvlr.utils.io import is_written_through
 from mmvlr.utils.shipped import find_config
 from mmvlr.utils.text import printable
-from mmvlr.utils.zoo import find_model
+
+from .arguments import existing_model, key_value, positive
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -112,125 +109,6 @@ class _Help(argparse.RawDescriptionHelpFormatter):
         if not action.option_strings or not named or 'default' in told or default == '==SUPPRESS==':
             return action.help
         return f'{told} (default: %(default)s)'.lstrip()
-
-
-# What options and arguments may be: each is a ``type=`` of argparse. A file or folder that does not
-# do raises OSError, which argparse lets through: exit code 1. Wrong usage is ArgumentTypeError.
-
-
-def existing_path(text: str) -> Path:
-    """Return the path of a file or folder to read, also of one inside a pack."""
-    path = Path(os.path.expanduser(text))
-    if os.path.lexists(path) or any(parent.is_file() for parent in path.parents):
-        return path
-    siblings = os.listdir(path.parent) if path.parent.is_dir() else []
-    # A folder of many thousand images would take seconds.
-    near = difflib.get_close_matches(path.name, siblings[:1000], 1, 0.75)
-    told = f'; did you mean {path.with_name(near[0])}?' if near else ''
-    raise FileNotFoundError(f'{path} does not exist{told}')
-
-
-def existing_file(text: str) -> Path:
-    """Return the path of a file to read."""
-    path = existing_path(text)
-    if path.is_dir():
-        raise IsADirectoryError(f'{path} is a folder; name a file')
-    if not path.exists():
-        raise FileNotFoundError(f'{path} is not a file, or a link that leads nowhere')
-    if not os.access(path, os.R_OK):
-        raise PermissionError(f'there is no right to read {path}')
-    return path
-
-
-def existing_model(text: str) -> Path:
-    """Return the file of a model: a path, or a name of the zoo (``mmvlr models``)."""
-    path = find_model(text)
-    try:
-        return existing_file(str(path))
-    except FileNotFoundError as error:
-        if path.suffix or len(path.parts) > 1:
-            raise
-        raise FileNotFoundError(f'{error}; mmvlr models lists public ones by name') from error
-
-
-def existing_folder(text: str) -> Path:
-    """Return the path of a folder to read."""
-    path = existing_path(text)
-    if path.is_file():
-        raise NotADirectoryError(f'{path} is a file; name a folder')
-    return path
-
-
-def face_source(text: str) -> str:
-    """Return what names images: a file, a folder, or a pattern that something matches."""
-    pattern = os.path.expanduser(text)
-    # What an address needs is told by who reads images.
-    if os.path.lexists(pattern) or '://' in text:
-        return text
-    if not glob.has_magic(pattern):
-        return str(existing_path(text))
-    # Patterns with ** may run through loops of links.
-    if '**' not in pattern and not glob.glob(pattern):
-        raise FileNotFoundError(f'no file matches {text}')
-    return text
-
-
-def output_file(text: str) -> Path:
-    """Return the path of a file that is to be written."""
-    path = Path(os.path.expanduser(text))
-    if path.is_dir():
-        raise IsADirectoryError(f'{path} is a folder; name a file to write')
-    # What is renamed needs the right to its folder.
-    _check_writable(path if is_written_through(path) else Path(os.path.realpath(path)).parent)
-    return path
-
-
-def output_folder(text: str) -> Path:
-    """Return the path of a folder that is to be filled."""
-    path = Path(os.path.expanduser(text))
-    _check_writable(path / 'file' if path.is_file() else path)
-    return path
-
-
-def _check_writable(place: Path) -> None:
-    while not os.path.lexists(place):
-        place = place.parent
-    if place.is_file():
-        raise NotADirectoryError(f'{place} is a file, not a folder to write to')
-    if not os.access(place, os.W_OK):
-        raise PermissionError(f'there is no right to write to {place}')
-    if place.is_dir():
-        try:
-            # Some file systems say no only now, such as /proc.
-            tempfile.TemporaryFile(dir=place).close()
-        except OSError as error:
-            raise OSError(f'{place} cannot be written to: {error.strerror}') from error
-
-
-def preset(text: str) -> str:
-    """Return the name of a preset, or the .json file of one."""
-    return str(existing_file(text)) if text.lower().endswith('.json') else text
-
-
-def positive(text: str) -> int:
-    """Return a whole number above 0."""
-    if not (text.isdecimal() and int(text)):
-        raise argparse.ArgumentTypeError(f'expected a whole number above 0, not {text!r}')
-    return int(text)
-
-
-def natural(text: str) -> int:
-    """Return a whole number, 0 or more."""
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f'expected 0 or a whole number above it, not {text!r}')
-    return int(text)
-
-
-def key_value(text: str) -> str:
-    """Return a text of the form KEY=VALUE."""
-    if '=' not in text[1:]:
-        raise argparse.ArgumentTypeError(f'expected KEY=VALUE, not {text!r}')
-    return text
 
 
 def add_config(parser: argparse.ArgumentParser) -> None:

@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Iterable, Sequence
 from statistics import median
 
+from .arguments import face_source, output_file
 from .common import (
     DONE,
     NO_MATCH,
@@ -11,10 +12,8 @@ from .common import (
     UsageError,
     add_model_options,
     count,
-    face_source,
     inferencer_of,
     left_out,
-    output_file,
     paragraphs,
     table,
 )

@@ -4,7 +4,8 @@ import argparse
 
 from mmvlr.utils.shipped import find_config
 
-from .common import Outcome, UsageError, existing_model, model_config, output_file
+from .arguments import existing_model, output_file
+from .common import Outcome, UsageError, model_config
 
 SUFFIXES = ('.onnx', '.safetensors')
 

@@ -8,20 +8,22 @@ from typing import Any
 
 from mmvlr.utils.text import printable
 
+from .arguments import (
+    existing_file,
+    existing_folder,
+    face_source,
+    output_file,
+    output_folder,
+    positive,
+)
 from .common import (
     Outcome,
     UsageError,
     add_model_options,
     count,
-    existing_file,
-    existing_folder,
-    face_source,
     inferencer_of,
     left_out,
-    output_file,
-    output_folder,
     paragraphs,
-    positive,
     table,
 )
 

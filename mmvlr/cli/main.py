@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from mmvlr.version import __version__
 
 from . import embedding, exporting, health, identification, page
-from .common import CODES, DONE, Outcome, Parser, face_source, tell_errors
+from .arguments import face_source
+from .common import CODES, DONE, Outcome, Parser, tell_errors
 
 DESCRIPTION = """\
 Recognition and quality estimation of very-low-resolution faces.

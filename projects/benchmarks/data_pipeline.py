@@ -44,7 +44,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from mmvlr.apis import load_config
-from mmvlr.cli.common import output_file
+from mmvlr.cli.arguments import output_file
 from mmvlr.datasets import set_epoch
 from mmvlr.datasets.base import IMAGE_SUFFIXES
 from mmvlr.datasets.storage import write_pack

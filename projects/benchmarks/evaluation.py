@@ -28,7 +28,7 @@ import numpy as np
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from mmvlr.cli.common import output_file
+from mmvlr.cli.arguments import output_file
 from mmvlr.evaluation.functional import closed_set_identification, open_set_identification
 from mmvlr.utils.io import write_atomic
 

@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 from rich.progress import track
 
-from mmvlr.cli.common import output_file, tell_errors
+from mmvlr.cli.arguments import output_file
+from mmvlr.cli.common import tell_errors
 from mmvlr.evaluation import FaceTable
 from mmvlr.evaluation.functional import (
     OpenSetScores,

@@ -24,7 +24,8 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
-from mmvlr.cli.common import output_file, tell_errors
+from mmvlr.cli.arguments import output_file
+from mmvlr.cli.common import tell_errors
 from mmvlr.evaluation import FaceTable
 from mmvlr.evaluation.functional import Resampled, open_set_scores, resample, risk_coverage
 from mmvlr.evaluation.templates import MeanTemplate

@@ -10,7 +10,7 @@ import argparse
 import sys
 import time
 
-from ..common import existing_file, existing_folder, output_folder, positive
+from ..arguments import existing_file, existing_folder, output_folder, positive
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -9,7 +9,8 @@ time as in another epoch.
 
 import argparse
 
-from ..common import UsageError, add_config, natural, output_file, positive, read_config
+from ..arguments import natural, output_file, positive
+from ..common import UsageError, add_config, read_config
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -16,16 +16,8 @@ import time
 
 from mmvlr.utils.shipped import find_config
 
-from ..common import (
-    DONE,
-    FAILED,
-    LEFT_OUT,
-    UsageError,
-    existing_file,
-    existing_folder,
-    output_folder,
-    positive,
-)
+from ..arguments import existing_file, existing_folder, output_folder, positive
+from ..common import DONE, FAILED, LEFT_OUT, UsageError
 
 #: Those of ``mmvlr.preparation.ui_building``, which needs PyTorch, as are the options' defaults.
 LAYOUTS = dict(

@@ -14,7 +14,8 @@ from pathlib import Path
 
 from mmvlr.utils.shipped import find_config, list_configs
 
-from ..common import UsageError, add_cfg_options, output_file, read_config
+from ..arguments import output_file
+from ..common import UsageError, add_cfg_options, read_config
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

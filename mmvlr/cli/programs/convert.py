@@ -20,7 +20,7 @@ TensorFlow.js MobileFaceNet have commands of their own: convert-sface, convert-m
 
 import argparse
 
-from ..common import existing_file, output_file
+from ..arguments import existing_file, output_file
 
 #: Those of ``mmvlr.models.conversion``, which needs PyTorch.
 FAMILIES = (

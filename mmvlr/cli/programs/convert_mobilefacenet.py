@@ -8,7 +8,7 @@ MODEL.json is mobilefacenet.json, with mobilefacenet.bin beside it, of the npm p
 
 import argparse
 
-from ..common import existing_file, output_file
+from ..arguments import existing_file, output_file
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

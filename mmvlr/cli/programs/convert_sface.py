@@ -8,7 +8,7 @@ MODEL.onnx is face_recognition_sface_2021dec.onnx (Apache-2.0), which the PyPI p
 
 import argparse
 
-from ..common import existing_file, output_file
+from ..arguments import existing_file, output_file
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -10,7 +10,8 @@ some images or folders cannot be read; they are named.
 
 import argparse
 
-from ..common import DONE, LEFT_OUT, existing_folder, natural, output_folder, positive, preset
+from ..arguments import existing_folder, natural, output_folder, positive, preset
+from ..common import DONE, LEFT_OUT
 
 #: Those of ``mmvlr.preparation.degrading``, which needs PyTorch.
 SUFFIXES = ('bmp', 'jpg', 'png')

@@ -8,7 +8,7 @@ import argparse
 import time
 from pathlib import Path
 
-from ..common import natural, output_folder
+from ..arguments import natural, output_folder
 
 CONFIG = 'demo/riface_synthetic.py'
 

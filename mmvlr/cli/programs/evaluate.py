@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING
 
 from mmvlr.utils.shipped import find_config
 
-from ..common import add_cfg_options, existing_file, output_file, output_folder, read_config
+from ..arguments import existing_file, output_file, output_folder
+from ..common import add_cfg_options, read_config
 
 if TYPE_CHECKING:
     from mmvlr.evaluation import FaceTable

@@ -11,16 +11,8 @@ printed before and after are taken on degraded images that the search has not se
 
 import argparse
 
-from ..common import (
-    DONE,
-    LEFT_OUT,
-    UsageError,
-    existing_folder,
-    natural,
-    output_file,
-    positive,
-    preset,
-)
+from ..arguments import existing_folder, natural, output_file, positive, preset
+from ..common import DONE, LEFT_OUT, UsageError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from mmvlr.utils.zoo import ZOO, zoo_folder
 
-from ..common import UsageError, existing_path, table
+from ..arguments import existing_path
+from ..common import UsageError, table
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -16,15 +16,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..common import (
-    DONE,
-    FAILED,
-    LEFT_OUT,
-    UsageError,
-    existing_file,
-    existing_path,
-    output_file,
-)
+from ..arguments import existing_file, existing_path, output_file
+from ..common import DONE, FAILED, LEFT_OUT, UsageError
 
 if TYPE_CHECKING:
     from mmvlr.datasets.storage import PackReader

@@ -9,7 +9,7 @@ and SHA-256. Exit code 0 if all is right, 1 with problems, 2 for wrong usage.
 
 import argparse
 
-from ..common import existing_folder, output_file, positive
+from ..arguments import existing_folder, output_file, positive
 
 #: Those of ``mmvlr.preparation.archives``, which needs PyTorch.
 ARCHIVES = ('scface', 'survface', 'tinyface')

@@ -5,14 +5,8 @@ mmvlr report WORK_DIR
 
 import argparse
 
-from ..common import (
-    add_cfg_options,
-    existing_file,
-    existing_folder,
-    existing_model,
-    output_file,
-    read_options,
-)
+from ..arguments import existing_file, existing_folder, existing_model, output_file
+from ..common import add_cfg_options, read_options
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING
 
 from mmvlr.utils.shipped import find_configs
 
-from ..common import add_cfg_options, natural, output_folder, positive, read_options
+from ..arguments import natural, output_folder, positive
+from ..common import add_cfg_options, read_options
 
 if TYPE_CHECKING:
     from rich.console import Console

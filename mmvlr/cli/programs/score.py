@@ -9,7 +9,8 @@ gives them, SER-FIQ, native size and sharpness. mmvlr.evaluation.FaceTable.load 
 
 import argparse
 
-from ..common import add_config, existing_model, output_file, output_folder, read_config
+from ..arguments import existing_model, output_file, output_folder
+from ..common import add_config, read_config
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -10,7 +10,7 @@ another draw of test people would move the number, not how far another seed woul
 
 import argparse
 
-from ..common import existing_file
+from ..arguments import existing_file
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -6,7 +6,8 @@ mmvlr test CONFIG CHECKPOINT --out result.json
 import argparse
 import json
 
-from ..common import add_config, existing_model, output_file, output_folder, read_config
+from ..arguments import existing_model, output_file, output_folder
+from ..common import add_config, read_config
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

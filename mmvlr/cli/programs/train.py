@@ -10,14 +10,8 @@ import resource
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..common import (
-    add_config,
-    existing_file,
-    natural,
-    output_folder,
-    positive,
-    read_config,
-)
+from ..arguments import existing_file, natural, output_folder, positive
+from ..common import add_config, read_config
 
 if TYPE_CHECKING:
     from mmengine.config import Config
