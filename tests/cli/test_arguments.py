@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from mmvlr.cli import common, main
+from mmvlr.cli import arguments, main
 from mmvlr.cli.common import tell_errors
 from mmvlr.cli.main import PROGRAMS, build_parser
 from mmvlr.cli.programs import build_ui_set, degrade, prepare, reproduce
@@ -165,29 +165,29 @@ def test_what_names_images(tmp_path, monkeypatch):
     (tmp_path / 'a[1].png').touch()
     # An address is left as it is: who reads images says what to do with it.
     for text in ('rtsp://cam.local/a?b=1', 'a[1].png', '*.png', 'none/**/*.png', '.'):
-        assert common.face_source(text) == text
+        assert arguments.face_source(text) == text
     for text in ('gone.png', '*.jpg', 'a[2].png'):
         with pytest.raises(FileNotFoundError, match=re.escape(text)):
-            common.face_source(text)
+            arguments.face_source(text)
 
 
 def test_outputs_are_checked_when_options_are_read(tmp_path, monkeypatch):
     (tmp_path / 'file').touch()
     (tmp_path / 'link').symlink_to('deep/er/file')
     for good in ('new/a.json', 'file', 'link'):
-        assert common.output_file(str(tmp_path / good)) == tmp_path / good
-    assert str(common.output_file('/dev/null')) == '/dev/null'
-    assert common.output_folder(str(tmp_path / 'new')) == tmp_path / 'new'
+        assert arguments.output_file(str(tmp_path / good)) == tmp_path / good
+    assert str(arguments.output_file('/dev/null')) == '/dev/null'
+    assert arguments.output_folder(str(tmp_path / 'new')) == tmp_path / 'new'
     for check, bad in (
-        (common.output_file, tmp_path),
-        (common.output_file, tmp_path / 'file' / 'a.json'),
-        (common.output_folder, tmp_path / 'file'),
+        (arguments.output_file, tmp_path),
+        (arguments.output_file, tmp_path / 'file' / 'a.json'),
+        (arguments.output_folder, tmp_path / 'file'),
     ):
         with pytest.raises(OSError, match=str(bad.parent)):
             check(str(bad))
     assert {path.name for path in tmp_path.iterdir()} == {'file', 'link'}
     monkeypatch.setattr(os, 'access', lambda path, mode: str(path) != str(tmp_path))
-    for check in (common.output_file, common.output_folder):
+    for check in (arguments.output_file, arguments.output_folder):
         with pytest.raises(PermissionError, match=str(tmp_path)):
             check(str(tmp_path / 'new' / 'a'))
 
