@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from mmvlr.cli import arguments, main
+from mmvlr.cli import arguments, common, main
 from mmvlr.cli.common import tell_errors
 from mmvlr.cli.main import PROGRAMS, build_parser
 from mmvlr.cli.programs import build_ui_set, degrade, prepare, reproduce
