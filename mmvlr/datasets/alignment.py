@@ -1,4 +1,4 @@
-"""How faces are aligned: the recipe, and the record of it beside the images of a data set."""
+"""Describe how faces are aligned: the recipe, and the record of it beside the images."""
 
 import hashlib
 import importlib.metadata
@@ -28,7 +28,7 @@ TEMPLATE = np.array(
 )
 #: The same with the center of the mouth instead of its corners.
 FOUR_POINTS = np.vstack([TEMPLATE[:3], TEMPLATE[3:].mean(0)])
-#: Counted up whenever the same recipe gives other images than before.
+#: Raised whenever the same recipe produces different images than before.
 VERSION = 1
 RECIPE_FILE = 'alignment.json'
 TABLE_FILE = 'alignment.csv'
@@ -37,7 +37,7 @@ _Coordinate = float | Literal['']
 
 
 class AlignedRow(FileModel):
-    """A row of ``alignment.csv``: an image, whether no face was found, landmarks in its pixels."""
+    """A row of ``alignment.csv``: image, whether no face was detected, landmarks in pixels."""
 
     file: str
     fallback: Literal['0', '1']
@@ -92,19 +92,19 @@ def detector_version() -> str:
 
 @dataclass(frozen=True)
 class AlignmentRecipe:
-    """All that decides what an aligned face looks like.
+    """All settings that determine an aligned face.
 
     MTCNN finds no face below 12 pixels and few below 20, and its windows must fit into the
-    image. So an image is scaled, up or down, into a gray square of ``detection_side`` pixels
-    with an edge around it, and faces are sought from ``min_face`` of that square upwards.
+    image. Therefore an image is scaled, up or down, into a gray square of ``detection_side`` pixels
+    with a border, and faces of at least ``min_face`` of that square are detected.
 
     Args:
         size: Side of the aligned face in pixels.
         detection_side: Side of the square in pixels.
-        padding: Width of the edge, as a share of the longer side of the image.
+        padding: Width of the border, as a share of the longer side of the image.
         min_face: Smallest face, as a share of the square.
         thresholds: MTCNN's scores that a candidate must reach in its three stages.
-        detector: Name and version of the detector; the installed one.
+        detector: Name and version of the detector; by default the installed one.
         version: Version of the method.
 
     Raises:
@@ -133,7 +133,7 @@ class AlignmentRecipe:
 
     @property
     def name(self) -> str:
-        """What the preprocessing contract says under ``alignment``."""
+        """Value of ``alignment`` in the preprocessing contract."""
         return f'arcface{self.size}-{self.digest[:12]}'
 
 
@@ -213,10 +213,10 @@ class _Content(FileModel):
 
 
 def find_alignment(root: str | Path) -> Alignment | None:
-    """Return how the images under a folder were aligned, or None if they were not.
+    """Return the alignment of the images below a folder, or None if they were not aligned.
 
-    ``alignment.json`` is sought in the folder and above it: a data set may lie in a part of the
-    tree that was aligned. Data without a folder, such as synthetic faces, are not aligned.
+    ``alignment.json`` is searched for in the folder and its parents: a data set may be a part of
+    the tree that was aligned. Data without a folder, such as synthetic faces, are not aligned.
 
     Raises:
         FileFormatError: The file is damaged or was edited.

@@ -1,4 +1,4 @@
-"""What every face data set shares: labels, counts, and randomness that can be repeated."""
+"""Base class of all face data sets: labels, counts, and reproducible randomness."""
 
 import logging
 import unicodedata
@@ -24,14 +24,14 @@ from .inspection import find_copies, inspect_images
 from .storage import PackPath, data_path
 from .transforms.geometric import ResizeFace
 
-#: What is left out because nobody may or can read it.
+#: Reason why an unreadable entry is left out.
 UNREAD = 'entries that cannot be read'
 
 
 class SharedNumber:
-    """An integer in shared memory: persistent workers see what the main process sets.
+    """An integer in shared memory, so that persistent workers see what the main process sets.
 
-    A deep copy has shared memory of its own; that of a plain shared tensor would not be shared.
+    A deep copy has its own shared memory; a deep copy of a shared tensor would not be shared.
     """
 
     def __init__(self, value: int):
@@ -53,25 +53,25 @@ class SharedNumber:
 class FaceDataset(BaseDataset):
     """Base of all face data sets.
 
-    A subclass implements ``load_data_list`` and returns one dict an image: ``img_path`` (or
+    A subclass implements ``load_data_list``, which returns one dict per image: ``img_path`` (or
     ``img``, a uint8 RGB array), ``role``, ``identity`` and, for training, ``gt_label``; and
-    ``person``, a name, where the identity alone does not say who it is.
+    ``person``, a name, where the identity alone does not identify the person.
 
-    The randomness of an image's augmentation is a function of (seed, epoch, index) alone. It
-    depends neither on the number of workers nor of ranks, nor on what ran before, which makes a
-    resumed run equal to an unbroken one.
+    The randomness of an image's augmentation is a function of (seed, epoch, index) alone. It does
+    not depend on the number of workers or ranks, nor on what ran before, so a resumed run equals
+    an uninterrupted one.
 
-    A subclass states its layout, which stands nowhere else.
+    A subclass declares its layout; it is the only place that does.
 
     Attributes:
-        LAYOUT: All of it as text, for the messages.
-        WRAPPER: Folder of the archive, which may be named or the one that holds it.
-        FOLDERS: Folders that must be there; of several in a line, one is enough.
+        LAYOUT: The layout as text, for error messages.
+        WRAPPER: Top folder of the archive; ``data_root`` may be this folder or its parent.
+        FOLDERS: Required folders; of several in a tuple, one is enough.
 
     Args:
         data_root: Folder of the data set, or a pack of it (:mod:`mmvlr.datasets.storage.pack`).
         pipeline: Transforms, as configs or callables.
-        seed: Seed of the augmentation; a training run puts its own there (``EpochSeedHook``).
+        seed: Seed of the augmentation; a training run sets its own (``EpochSeedHook``).
         test_mode: See :class:`mmengine.dataset.BaseDataset`.
         **kwargs: Passed on to :class:`mmengine.dataset.BaseDataset`.
     """
@@ -80,7 +80,7 @@ class FaceDataset(BaseDataset):
     LAYOUT = ''
     WRAPPER = ''
     FOLDERS: tuple[tuple[str, ...], ...] = ()
-    #: Whether the images are looked at while loading; not where another set has done so.
+    #: Whether the images are inspected while loading; False where another set has done so.
     inspects = True
 
     def __init__(
@@ -92,9 +92,9 @@ class FaceDataset(BaseDataset):
         **kwargs: Any,
     ):
         self._seed = SharedNumber(seed)
-        #: What was not used and why: reason -> names. Filled while loading, printed at its end.
+        #: Entries that are not used: reason -> names. Filled while loading, printed at its end.
         self.left_out: dict[str, list[str]] = defaultdict(list)
-        #: What was used although something is odd about it, in the same form.
+        #: Entries that are used although they look suspicious, in the same form.
         self.noticed: dict[str, list[str]] = defaultdict(list)
         self._epoch = SharedNumber(0)
         # Built here: mmengine's Compose knows mmvlr's transforms only inside a Runner.
@@ -107,15 +107,15 @@ class FaceDataset(BaseDataset):
             super().full_init()
             findings = self.findings()
             if findings and self.test_mode:
-                # Metrics get it with the meta information, and tools/test.py its result file.
+                # Metrics read it from the meta information; tools/test.py writes it to the results.
                 self._metainfo['warnings'] = findings
             level = logging.WARNING if findings else logging.INFO
             print_log(self.describe(), logger='current', level=level)
 
     def filter_data(self) -> list[dict]:
-        """Look at the records and a sample of their images, and note what is odd.
+        """Inspect the records and a sample of their images, and note suspicious ones.
 
-        Images that are byte for byte the same are sought in test sets only.
+        Images that are byte for byte the same are searched for in test sets only.
         """
         records = super().filter_data()
         identities = {record.get('identity', NO_IDENTITY) for record in records}
@@ -135,7 +135,7 @@ class FaceDataset(BaseDataset):
         return records
 
     def require(self, folder: Path) -> Path:
-        """Return ``folder`` if it is one, else raise an error with the expected layout."""
+        """Return ``folder`` if it exists, else raise an error that states the expected layout."""
         return require_folder(folder, self.METAINFO['dataset_type'], self.LAYOUT)
 
     def find_root(self) -> Path | PackPath:
@@ -166,12 +166,12 @@ class FaceDataset(BaseDataset):
         return np.random.default_rng((self.seed, self._epoch.value, idx))
 
     def __getitem__(self, idx: int) -> Any:
-        """Return image ``idx`` as the pipeline makes it."""
+        """Return image ``idx`` after the pipeline."""
         prepare_worker()
         return super().__getitem__(idx)
 
     def prepare_data(self, idx: int) -> Any:
-        """Run the pipeline on image ``idx`` with its own random generator."""
+        """Run the pipeline on image ``idx`` with the random generator of that image."""
         info = self.get_data_info(idx)
         info['rng'] = self.rng(idx)
         return self.pipeline(info)
@@ -183,7 +183,7 @@ class FaceDataset(BaseDataset):
 
     @property
     def class_names(self) -> list[str]:
-        """Name of each class's person, in the order of the labels: ``person``, or the identity."""
+        """Names of the people, in the order of the class labels: ``person``, or the identity."""
         names: dict[int, str] = {}
         for info in self.infos():
             label = info.get('gt_label')
@@ -197,9 +197,9 @@ class FaceDataset(BaseDataset):
         return len(self.class_names)
 
     def scan_people(self, root: Path) -> list[dict]:
-        """Read one folder a person into training records; count what is left out.
+        """Read folders, one per person, into training records; count what is left out.
 
-        Class labels follow the folders' names, numbers in numeric order.
+        Class labels follow the order of the folder names, numbers in numeric order.
 
         Args:
             root: Folder that holds a folder for each person.
@@ -213,10 +213,10 @@ class FaceDataset(BaseDataset):
         self.left_out[UNREAD].extend(f'{e.path.name} ({e.reason})' for e in listing.unread)
         folders = sorted(listing.folders, key=lambda entry: person_key(entry.name))
         names = [folder.name for folder in folders]
-        self.noticed['folders that some readers take for one person, and are two here'].extend(
+        self.noticed['folders that some tools read as one person, two here'].extend(
             alike_people(names)
         )
-        # With 1 and 01 two people would share a number.
+        # With folders 1 and 01, two people would share a number.
         numbered = all(map(is_number, names)) and len({*map(int, names)}) == len(names)
         records: list[dict] = []
         label = 0
@@ -238,12 +238,12 @@ class FaceDataset(BaseDataset):
         if not records:
             raise ValueError(
                 f'{type(self).__name__}: no person with an image under {root}; expected one '
-                f'folder a person with images ({", ".join(sorted(IMAGE_SUFFIXES))}) in it'
+                f'folder per person with images ({", ".join(sorted(IMAGE_SUFFIXES))}) in it'
             )
         return records
 
     def list_images(self, folder: Path) -> list[Path]:
-        """Return the images of a folder in name order; count what else is in it.
+        """Return the images of a folder in name order; count the other entries.
 
         Raises:
             OSError: The folder cannot be read.
@@ -259,7 +259,7 @@ class FaceDataset(BaseDataset):
         return listing.images
 
     def compare_counts(self, official: dict[str, int], found: dict[str, int]) -> None:
-        """Warn where the counts differ from the official ones; never an error."""
+        """Warn, without an error, where the counts differ from the official ones."""
         different = [
             f'{found[key]:,} {key} (official {official[key]:,})'
             for key in official
@@ -274,17 +274,17 @@ class FaceDataset(BaseDataset):
             )
 
     def findings(self) -> list[str]:
-        """Return what was left out and what is odd, a line each."""
+        """Return one line for each kind of entry that was left out or looks suspicious."""
         return [
-            f'{verb}: {len(names):,} {reason} ({", ".join(names[:3])}'
+            f'{verb} ({len(names):,}): {reason} ({", ".join(names[:3])}'
             + (', ...)' if len(names) > 3 else ')')
-            for verb, counts in (('left out', self.left_out), ('noticed', self.noticed))
+            for verb, counts in (('left out', self.left_out), ('note', self.noticed))
             for reason, names in counts.items()
             if names
         ]
 
     def describe(self) -> str:
-        """Return one line a role with people and images, and what was left out."""
+        """Return a summary: images and people of each role, and what was left out."""
         images: Counter[str] = Counter()
         people: dict[str, set] = defaultdict(set)
         for info in self.infos():
@@ -315,7 +315,7 @@ def set_epoch(dataset: Any, epoch: int, seed: int | None = None) -> None:
 
 
 def find_class_names(dataset: Any) -> list[str] | None:
-    """Return ``class_names`` of a data set, also inside mmengine's wrappers; None without."""
+    """Return ``class_names`` of a data set, also inside mmengine's wrappers; None if absent."""
     names = getattr(dataset, 'class_names', None)
     if names is None and hasattr(dataset, 'dataset'):
         return find_class_names(dataset.dataset)
@@ -323,14 +323,14 @@ def find_class_names(dataset: Any) -> list[str] | None:
 
 
 def require_folder(folder: Path, dataset: str, layout: str) -> Path:
-    """Return ``folder`` if it is one, else raise an error that states the expected layout."""
+    """Return ``folder`` if it exists, else raise an error that states the expected layout."""
     if not folder.is_dir():
         raise FileNotFoundError(f'{dataset}: folder {folder} does not exist; expected {layout}')
     return folder
 
 
 def unwrap(root: Path, wrapper: str) -> Path:
-    """Return the folder of an archive in ``root`` if it is there, else ``root``."""
+    """Return the top folder of an archive in ``root`` if it exists, else ``root``."""
     return root / wrapper if wrapper and (root / wrapper).is_dir() else root
 
 
@@ -340,7 +340,7 @@ def person_key(name: str) -> tuple[int, int, str]:
 
 
 def alike_people(names: Sequence[str]) -> list[str]:
-    """Return the names that differ only in zeros, digits or the form of Unicode, side by side."""
+    """Return groups of names that differ only in zeros, digits or Unicode normalization."""
     groups: dict[Any, list[str]] = defaultdict(list)
     for name in names:
         is_short = name.isdecimal() and len(name) < 1000

@@ -1,4 +1,4 @@
-"""From packed faces to a batch."""
+"""Collate packed faces into a batch."""
 
 from collections.abc import Sequence
 
@@ -12,8 +12,8 @@ from mmvlr.utils.loading import prepare_worker
 def face_collate(batch: Sequence[dict]) -> dict:
     """Stack packed faces: ``inputs`` (B, 3, H, W) uint8 and the list of ``data_samples``.
 
-    mmengine's default (``pseudo_collate``) would leave a list of images to be stacked on the
-    main process; stacking here happens in the workers.
+    mmengine's default (``pseudo_collate``) leaves a list of images for the main process to stack;
+    this function stacks in the workers.
     """
     prepare_worker()
     return dict(

@@ -1,4 +1,4 @@
-"""Any labeled faces: one folder a person."""
+"""Labeled faces in one folder per person."""
 
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from .base import FaceDataset, person_key
 
 @DATASETS.register_module()
 class FaceFolder(FaceDataset):
-    """Faces in one folder a person, for training or closed-set evaluation.
+    """Faces in one folder per person, for training or closed-set evaluation.
 
     With ``split='test'`` the first ``gallery_per_person`` images of every person, in name order,
     are the gallery and the others probes. People with too few images for a probe are gallery
@@ -19,7 +19,7 @@ class FaceFolder(FaceDataset):
     Args:
         data_root: Folder that holds the folders of the people, or a pack of it.
         split: ``'train'`` or ``'test'``.
-        gallery_per_person: Gallery images a person in the test split.
+        gallery_per_person: Gallery images per person in the test split.
         **kwargs: See :class:`FaceDataset`.
 
     Raises:
@@ -28,7 +28,7 @@ class FaceFolder(FaceDataset):
     """
 
     METAINFO = dict(dataset_type='FaceFolder')
-    LAYOUT = 'one folder a person with images in it'
+    LAYOUT = 'one folder per person with images in it'
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""The linear space of faces that synthetic ones are points of; see :mod:`.synthesis`."""
+"""The linear space from which synthetic faces are drawn; see :mod:`.synthesis`."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class FaceSpace:
     """Linear space in which every point is a synthetic face.
 
     A face is split into its mirror-symmetric and its antisymmetric half, and each half has its
-    own eigenfaces. The symmetric ones are how people differ; the antisymmetric ones are mostly
-    which way a head is turned and where the light comes from, so images of one person may move
-    freely along them.
+    own eigenfaces. The symmetric ones carry the differences between people; the antisymmetric ones
+    carry mostly head pose and the direction of the light, so images of one person may vary freely
+    along them.
 
     Attributes:
         mean: (S, S) float32 mean face. Faces have mean 0 and standard deviation about 1.
@@ -68,8 +68,8 @@ class FaceSpace:
         height, width = faces.shape[1:]
         y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j]
         mask = _oval(x, y)
-        # The first eigenfaces of raw images are brightness and the side of the light, which are
-        # no part of who somebody is: take a plane of light out of every face first.
+        # The first eigenfaces of raw images are brightness and direction of the light, which carry
+        # no identity: subtract a plane of light from every face first.
         plane = np.stack([np.ones_like(x), x, y], axis=-1).reshape(-1, 3)
         weight = mask.reshape(-1, 1)
         flat = faces.reshape(len(faces), -1).T
@@ -154,7 +154,7 @@ def build_lfw_space(num_components: int, num_turns: int) -> FaceSpace:
         ) from error
     # The second half of the 200 patches shows no faces.
     space = FaceSpace.from_faces(lfw_subset()[:100], num_components, num_turns)
-    # It is shared by everybody in the process.
+    # The space is cached and shared by all callers in the process.
     for array in (space.mean, space.components, space.turns, space.mask):
         array.flags.writeable = False
     return space

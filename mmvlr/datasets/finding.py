@@ -1,7 +1,7 @@
-"""Find images: the one walk of all tools and data sets.
+"""Find images: the directory walk of all tools and data sets.
 
-Links are followed, and a link back to a folder that is being walked ends there. What is hidden is
-left alone. Whatever cannot be read has a name and a reason, so that nothing is left out in silence.
+Links are followed, except a link to a folder that is being walked. Hidden entries are left out.
+Entries that cannot be read are returned with the reason, so that nothing is skipped in silence.
 """
 
 import os
@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from .storage.paths import PackPath
 
-#: Why a link to a folder above is not read: following it would not end.
+#: Reason why a link to a parent folder is not read: following it would never end.
 ABOVE = 'a link to a folder above, not followed'
 IMAGE_SUFFIXES = frozenset({'.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp'})
 
@@ -29,16 +29,16 @@ class Unread(NamedTuple):
 
 @dataclass
 class Folder:
-    """What lies in a folder, in name order.
+    """Entries of a folder, in name order.
 
     Attributes:
         path: The folder.
-        images: Files with the ending of an image.
+        images: Files with the extension of an image.
         others: Other files.
         folders: Folders, also linked ones.
         hidden: Names that begin with a dot: archives made on a Mac hold a ``._1.jpg`` beside
             every image.
-        unread: Links that lead nowhere, folders that may not be read, devices.
+        unread: Broken links, folders without permission to read, devices.
     """
 
     path: Path
@@ -50,7 +50,7 @@ class Folder:
 
 
 def list_folder(path: Path | PackPath) -> Folder:
-    """List a folder, or one in a pack.
+    """List a folder, on disk or in a pack.
 
     Raises:
         OSError: It cannot be read.
@@ -84,10 +84,10 @@ def _entries(path: Path | PackPath) -> list[tuple[str, 'os.DirEntry | PackPath']
 
 
 def walk(root: Path | PackPath) -> Iterator[Folder]:
-    """Iterate over a folder and all folders below it, each before those inside it.
+    """Iterate over a folder and all folders below it, parents first.
 
-    A folder below ``root`` that cannot be read comes with nothing but its own entry in ``unread``;
-    so does a link to a folder above ``root``, which is not followed.
+    A folder below ``root`` that cannot be read is yielded with its own entry in ``unread`` only;
+    so is a link to a folder above ``root``, which is not followed.
 
     Raises:
         OSError: ``root`` itself cannot be read.
@@ -120,7 +120,7 @@ def _identity(folder: Path) -> tuple[int, int]:
 
 @dataclass
 class Tree:
-    """What lies below a folder: see :class:`Folder`; folder by folder, each in name order."""
+    """All entries below a folder, as in :class:`Folder`; folder by folder, each in name order."""
 
     images: list[Path]
     others: list[Path]
@@ -128,7 +128,7 @@ class Tree:
 
 
 def require_readable(path: Path) -> None:
-    """Say why an entry that :func:`find_images` lists as unread cannot be read.
+    """Raise the error that explains why an entry listed by :func:`find_images` cannot be read.
 
     Raises:
         OSError: It is a link that leads nowhere, a folder, or neither file nor folder.
@@ -139,7 +139,7 @@ def require_readable(path: Path) -> None:
     if path.is_symlink() and not path.exists():
         raise FileNotFoundError(f'{path} is a link that leads nowhere ({os.readlink(path)})')
     if path.exists() and not path.is_file():
-        # Opening a pipe would wait for ever.
+        # Opening a named pipe would block forever.
         raise OSError(f'{path} is neither file nor folder')
 
 

@@ -1,6 +1,6 @@
-"""What is wrong with the images of a set although each of them can be read.
+"""Detect readable images that do not suit the network or occur twice.
 
-:func:`inspect_images` compares a sample with what a network is fed with: shape, size, color.
+:func:`inspect_images` compares a sample with the network's input: shape, size, color.
 :func:`find_copies` finds images that are byte for byte the same.
 """
 
@@ -20,21 +20,21 @@ from PIL import Image
 from .storage import locate
 from .transforms.loading import read_image
 
-#: Images of a role that are looked at, evenly spread.
+#: Number of images that are inspected per role, evenly spread.
 SAMPLE = 64
-#: A sample is decoded up to so many pixels: the colors of large images need not all be known.
+#: Limit of decoded pixels per sample: a few large images are enough to judge the colors.
 DECODED_PIXELS = 1 << 24
-#: Fewer images say nothing about the colors of a set.
+#: Smallest number of images from which the colors of a set are judged.
 FEWEST = 8
-#: Crops of detectors are up to 4 : 5, whole portraits 3 : 4; a crop of few pixels lies in between
-#: by rounding alone, so that half a pixel is allowed for on each side.
+#: Limit of the change of aspect ratio. Crops of detectors are up to 4 : 5, portraits 3 : 4. A crop
+#: of few pixels may fall in between by rounding, so half a pixel is tolerated on each side.
 MAX_SQUEEZE = 1.26
 #: Shorter side in pixels from which an image is a frame or a portrait rather than a face crop.
 FRAME_SIDE = 480
-#: Channels of a gray image differ by compression at most.
+#: Largest difference between channels of a gray image, caused by compression.
 GRAY_SPREAD = 2
-#: Skin is redder than blue under any light that faces were measured in: by 25 gray levels in the
-#: median of the worst set, so that the opposite means that the channels are swapped.
+#: Red less blue below which the channels are probably swapped. Skin is redder than blue in all
+#: measured sets, by 25 gray levels in the median of the worst.
 SWAPPED = -10
 REMEDY = 'align them (mmvlr align)'
 
@@ -45,13 +45,13 @@ def spread(count: int, limit: int = SAMPLE) -> list[int]:
 
 
 class Look(NamedTuple):
-    """What an image looks like.
+    """Properties of an image.
 
     Attributes:
         name: Its name.
         shape: (height, width) in pixels.
         gray: Whether it has no color; None where it was not decoded.
-        redness: Mean of red less blue in its middle, in gray levels; None as above.
+        redness: Mean of red minus blue in the center, in gray levels; None as above.
     """
 
     name: str
@@ -61,7 +61,7 @@ class Look(NamedTuple):
 
 
 def look_at(name: str, image: np.ndarray) -> Look:
-    """Look at an image, RGB uint8 (H, W, 3)."""
+    """Measure the properties of an image, RGB uint8 (H, W, 3)."""
     height, width = image.shape[:2]
     step = max(1, min(height, width) // 128)
     pixels = image[::step, ::step].astype(np.int16)
@@ -73,20 +73,20 @@ def look_at(name: str, image: np.ndarray) -> Look:
 
 
 def judge(looks: Sequence[Look], size: Sequence[int], role: str = 'given') -> dict[str, list[str]]:
-    """Say what is odd about a sample of images.
+    """Return what is suspicious about a sample of images.
 
     Args:
-        looks: What they look like.
+        looks: Properties of the images.
         size: (height, width) that images are resized to.
-        role: What they are, for the message.
+        role: Role of the images, for the message.
 
     Returns:
-        What is odd -> names of the images.
+        Finding -> names of the images.
     """
     if not looks:
         return {}
     found: dict[str, list[str]] = {}
-    of = f'of {len(looks)} sampled {role} images'
+    of = f'sampled {role} images (of {len(looks)})'
     height, width = np.median([look.shape for look in looks], axis=0).astype(int)
     target = f'{size[0]} x {size[1]} (height x width)'
     large = [look.name for look in looks if min(look.shape) >= FRAME_SIDE]
@@ -120,15 +120,15 @@ def judge(looks: Sequence[Look], size: Sequence[int], role: str = 'given') -> di
 def inspect_images(
     records: Sequence[Mapping[str, Any]], size: Sequence[int] = (112, 112), root: str = ''
 ) -> dict[str, list[str]]:
-    """Compare a sample of each role with what the network is fed with.
+    """Compare a sample of each role with the network's input.
 
     Args:
         records: Records of a data set.
         size: (height, width) that images are resized to.
-        root: Folder that names start from.
+        root: Folder that names are relative to.
 
     Returns:
-        What is odd -> names of the images.
+        Finding -> names of the images.
     """
     by_role: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
     for record in records:
@@ -148,15 +148,15 @@ def _looks(sample: Sequence[Mapping[str, Any]], root: str) -> Iterator[Look]:
             shape = read_shape(record)
             left -= shape[0] * shape[1]
             yield look_at(name, _read(record)) if left >= 0 else Look(name, shape)
-        except Exception:  # the error belongs to whoever needs the image
+        except Exception:  # reported when the image is loaded
             continue
 
 
 def watch_images(images: Iterable[Any], size: Sequence[int]) -> Iterator[Any]:
-    """Pass images on, and warn once where the first ones are not what the network is fed with.
+    """Pass images on, and warn once if the first ones do not suit the network.
 
     Args:
-        images: Anything with ``name`` and ``pixels`` (RGB, or None).
+        images: Objects with ``name`` and ``pixels`` (RGB, or None).
         size: (height, width) that they are resized to.
     """
     looks: list[Look] = []
@@ -183,14 +183,14 @@ def _name(path: str, root: str) -> str:
 
 
 def squeeze(shape: Sequence[int], size: Sequence[int]) -> float:
-    """Return by what factor one side is shortened against the other, give or take half a pixel.
+    """Return the factor by which resizing changes the aspect ratio, less half a pixel of rounding.
 
     Args:
         shape: (height, width) of an image.
         size: (height, width) that it is resized to.
 
     Returns:
-        1 for an image whose shape is that of ``size``, otherwise more.
+        1 for an image with the aspect ratio of ``size``, otherwise more.
     """
     height, width = shape
     target = size[1] / size[0]
@@ -199,7 +199,7 @@ def squeeze(shape: Sequence[int], size: Sequence[int]) -> float:
 
 
 def read_shape(record: Mapping[str, Any]) -> tuple[int, int]:
-    """Return (height, width) of an image, of a file from its header alone."""
+    """Return (height, width) of an image; of a file, only the header is read."""
     if 'img' in record or locate(record['img_path']) is not None:
         return _read(record).shape[:2]
     with Image.open(record['img_path']) as image:
@@ -215,12 +215,12 @@ def _read(record: Mapping[str, Any]) -> np.ndarray:
 
 
 class Entry(NamedTuple):
-    """An image among which copies are sought.
+    """An image to be compared with others for equal content.
 
     Attributes:
         content: Equal for images that are byte for byte the same.
         part: Its role, or the part of the archive.
-        person: Who is on it; None where nobody knows.
+        person: Person in the image; None where unknown.
         name: Its name, for the message.
     """
 
@@ -230,18 +230,18 @@ class Entry(NamedTuple):
     name: str
 
 
-#: Verification shows the people of the identification test, in the same images: no copy.
+#: Verification sets reuse images of the identification test on purpose: these are no copies.
 _APART = ('pair', 'verification')
 
 
 def name_copies(entries: Iterable[Entry]) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
-    """Name images that are byte for byte the same.
+    """Find images that are byte for byte the same.
 
     Args:
-        entries: The images, those of the parts that others are compared with first.
+        entries: The images; those of the parts that others are compared with come first.
 
     Returns:
-        What does harm -> names, and what does none (twice in one part, of one person) -> names.
+        Harmful findings -> names, and harmless ones (twice in one part, of one person) -> names.
     """
     groups: dict[Hashable, list[Entry]] = defaultdict(list)
     for entry in entries:
@@ -276,12 +276,12 @@ def find_copies(
     Args:
         records: Records of the test set.
         training: Images of the training set.
-        root: Folder that names start from.
+        root: Folder that names are relative to.
 
     Returns:
-        What is odd -> names of the images.
+        Finding -> names of the images.
     """
-    # A loader of prototypes tests the training set itself.
+    # Where prototypes are loaded, the test set is the training set itself.
     own = {str(record.get('img_path')) for record in records}
     images = [(path, 'train', None) for path in training if str(path) not in own]
     images += [
@@ -304,7 +304,7 @@ def find_copies(
 
 
 def _cheap_key(path: str) -> Hashable:
-    """Return what is equal for equal images and costs little."""
+    """Return a cheap key that is equal for equal images."""
     stored = locate(path)
     if stored is not None:
         reader, name = stored
@@ -313,12 +313,12 @@ def _cheap_key(path: str) -> Hashable:
         # Empty files are no copies of each other.
         return os.stat(path).st_size or path
     except OSError:
-        # Read by nobody here, and an error when it is loaded.
+        # Not read here; loading it raises the error.
         return path
 
 
 def _digests(paths: Sequence[str], chunk: int = 500) -> Iterator[bytes | None]:
-    """Return digests of contents. Threads wait for a slow disk side by side."""
+    """Yield digests of contents; threads overlap the waits for a slow disk."""
     parts = [paths[start : start + chunk] for start in range(0, len(paths), chunk)]
     with ThreadPoolExecutor(8) as pool:
         for part in pool.map(lambda part: [_digest(path) for path in part], parts):

@@ -1,4 +1,4 @@
-"""Data sets whose labels stand in MATLAB files beside folders of images."""
+"""Data sets whose labels are stored in MATLAB files beside folders of images."""
 
 import logging
 from collections import Counter
@@ -42,7 +42,7 @@ def _read(path: Path | PackPath) -> bytes:
     if isinstance(path, PackPath):
         return path.read_bytes()
     with path.open('rb') as file:
-        # One byte more than the limit says that it is too large.
+        # One byte above the limit is enough for the parser to refuse the file as too large.
         return file.read(min(path.stat().st_size, MAX_BYTES) + 1)
 
 
@@ -66,7 +66,7 @@ def read_pairs(path: Path | PackPath, names_key: str, ids_key: str) -> dict[str,
         raise FileFormatError(path, f'{ids_key}: no numbers', _REMEDY)
     values = np.ravel(numbers).tolist()
     for place, value in enumerate(values):
-        # Double precision counts one by one up to 2^53.
+        # Double precision holds all whole numbers up to 2^53.
         if not abs(value) <= 2**53 or value != int(value):
             told = f'{ids_key}: entry {place + 1} is {value}; an identity is a whole number'
             raise FileFormatError(path, told, _REMEDY)
@@ -121,7 +121,7 @@ def prefix_identity(name: str) -> int:
 
 
 def has_prefix(name: str) -> bool:
-    """Say whether :func:`prefix_identity` finds an identity in a file name."""
+    """Return whether :func:`prefix_identity` finds an identity in a file name."""
     return is_number(name.split('_')[0])
 
 
@@ -129,7 +129,7 @@ class PairsFileDataset(FaceDataset):
     """Base of TinyFace and QMUL-SurvFace: folders of images and .mat files with identities.
 
     Attributes:
-        TRAIN: Folder of the training people, a folder each.
+        TRAIN: Folder of the training set, with one folder per person.
         SOURCES: See :meth:`matched`.
     """
 
@@ -138,7 +138,7 @@ class PairsFileDataset(FaceDataset):
 
     @property
     def name(self) -> str:
-        """Name of the data set, for the messages."""
+        """Name of the data set, for error messages."""
         return self.METAINFO['dataset_type']
 
     def training_images(self) -> list[str]:
@@ -147,7 +147,7 @@ class PairsFileDataset(FaceDataset):
         return [str(path) for path in find_images(folder).images] if folder.is_dir() else []
 
     def images(self, folder: Path) -> list[Path]:
-        """Return the images of a folder; count what else is in it.
+        """Return the images of a folder; count the other entries.
 
         Raises:
             FileNotFoundError: There is no such folder.
@@ -159,18 +159,18 @@ class PairsFileDataset(FaceDataset):
         return images
 
     def matched(self, root: Path, sources: Mapping[str, tuple[str, str, str]]) -> list[dict]:
-        """Return the records of folders whose identities stand in .mat files.
+        """Return the records of folders whose identities are stored in .mat files.
 
-        Where one of the files is missing, the identities of all come from the file names, with a
-        warning: those of the files may be numbered otherwise.
+        If one of the files is missing, all identities come from the file names, with a warning:
+        the .mat files may number people differently.
 
         Args:
-            root: Folder that holds folders and files.
+            root: Folder that holds the image folders and .mat files.
             sources: Role to folder, name of the .mat file, and the stem of its variables
                 (``<stem>_set``, ``<stem>_ids``).
 
         Raises:
-            FileNotFoundError: A folder is missing, or a file names images that are not there.
+            FileNotFoundError: A folder is missing, or a file names images that do not exist.
             ValueError: A file is damaged, or a folder is empty.
         """
         absent = [file for _, file, _ in sources.values() if not (root / file).is_file()]
@@ -187,7 +187,7 @@ class PairsFileDataset(FaceDataset):
             images = {image.name: image for image in self.images(root / folder)}
             if absent:
                 pairs = {name: prefix_identity(name) for name in images}
-                # 1_a.jpg and 01_b.jpg: the numbers are one, whatever the names mean.
+                # 1_a.jpg and 01_b.jpg give the same number, whether or not it is the same person.
                 prefixes = dict.fromkeys(name.split('_')[0] for name in images)
                 self.noticed['numbers in file names that are one person here'].extend(
                     alike_people([*prefixes])
@@ -218,9 +218,10 @@ class PairsFileDataset(FaceDataset):
             )
 
     def cross_check(self, named: Sequence[tuple[str, int]]) -> None:
-        """Warn where the names' prefixes group the images otherwise than the .mat files.
+        """Warn where the prefixes of the names and the .mat files group images differently.
 
-        Over all files: two that number people differently would match the wrong ones.
+        All files are compared together: files that number people differently would match different
+        people.
         """
         if not all(has_prefix(name) for name, _ in named):
             return

@@ -18,7 +18,7 @@ LAYOUT = (
     f'{MUGSHOTS}/NNN_frontal.JPG and {BY_DISTANCE.format("{1,2,3}")}/cam_{{1..7}}/'
     f'NNN_camK_D.jpg (or {FLAT}/NNN_camK_D.jpg)'
 )
-#: Folders that must be there; of several in a line, one is enough.
+#: Required folders; of several in a tuple, one is enough.
 FOLDERS = ((MUGSHOTS,), (BY_DISTANCE.format(1), FLAT))
 MUGSHOT = re.compile(r'^(\d+)_frontal\.\w+$', re.IGNORECASE | re.ASCII)
 SURVEILLANCE = re.compile(r'^(\d+)_cam(\d)_(\d)\.\w+$', re.IGNORECASE | re.ASCII)
@@ -30,10 +30,10 @@ VARIABLES = {
 
 
 def parse_subjects(subjects: str | int | Sequence[int]) -> tuple[int, ...]:
-    """Return subject numbers, given as such or as text like ``'1-50'`` or ``'1-12, 20'``.
+    """Parse subject numbers, given as numbers or as text like ``'1-50'`` or ``'1-12, 20'``.
 
     Raises:
-        ValueError: The text has another form or a range runs backwards, or there is no subject.
+        ValueError: The text has another form, a range runs backwards, or no subject is named.
 
     Example:
         >>> parse_subjects('1-3, 7')
@@ -49,10 +49,10 @@ def parse_subjects(subjects: str | int | Sequence[int]) -> tuple[int, ...]:
             )
         first, last = int(found[1]), int(found[2] or found[1])
         if last < first:
-            raise ValueError(f'subjects {subjects!r}: {part} runs backwards')
+            raise ValueError(f'subjects {subjects!r}: the range {part} runs backwards')
         numbers.update(range(first, last + 1))
     if not numbers:
-        raise ValueError(f'subjects {subjects!r}: there is no subject in it')
+        raise ValueError(f'subjects {subjects!r}: no subject is named')
     return tuple(sorted(numbers))
 
 
@@ -62,8 +62,8 @@ class SCface(FaceDataset):
 
     - ``split='train'``: surveillance images of the training subjects with class labels, without
       mugshots.
-    - ``split='test'``: role ``gallery``, one mugshot each of the gallery's subjects, and role
-      ``probe``, the surveillance images of the test subjects.
+    - ``split='test'``: role ``gallery``, one mugshot of each gallery subject, and role ``probe``,
+      the surveillance images of the test subjects.
 
     Every surveillance image carries ``distance`` (1: 4.20 m, 2: 2.60 m, 3: 1.00 m) and
     ``camera``. The defaults are the split of the RI-Face paper: 50 subjects train, 80 are probed
@@ -75,10 +75,10 @@ class SCface(FaceDataset):
             pack of it.
         split: ``'train'`` or ``'test'``.
         train_subjects: Numbers of the training subjects, as text (``'1-50'``) or as numbers.
-        test_subjects: Those of the probed subjects.
-        gallery_subjects: Those whose mugshot is in the gallery.
+        test_subjects: Numbers of the probed subjects.
+        gallery_subjects: Numbers of the subjects whose mugshot is in the gallery.
         distances: Distances used.
-        cameras: Cameras used; 6 and 7 are infra-red and belong to neither split.
+        cameras: Cameras used; 6 and 7 are infrared and belong to neither split.
         **kwargs: See :class:`FaceDataset`.
 
     Raises:
@@ -250,7 +250,7 @@ def _subjects(records: list[dict]) -> list[int]:
 
 
 def _shown(subjects: Sequence[int]) -> str:
-    """Return subject numbers as text, runs of them as ``first-last``."""
+    """Format subject numbers as text, consecutive ones as ``first-last``."""
     runs: list[list[int]] = []
     for subject in subjects:
         if runs and subject == runs[-1][1] + 1:

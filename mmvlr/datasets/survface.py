@@ -19,11 +19,11 @@ SPLITS = ('train', 'test', 'identification', 'verification')
 class SurvFace(PairsFileDataset):
     """QMUL-SurvFace in its official layout.
 
-    - ``split='train'``: role ``train`` with class labels, one folder a person.
+    - ``split='train'``: role ``train`` with class labels, one folder per person.
     - ``split='identification'`` (open set): roles ``gallery``, ``probe`` (mated) and ``unmated``,
-      all images of that folder. Identities come from the .mat files; unmated people, which no
-      file names, get numbers above all of those, by the prefix of their file names, and
-      distractors -100. These numbers serve intervals only.
+      all images of that folder. Identities come from the .mat files. Unmated people, which no
+      .mat file names, get higher numbers by the prefix of their file names, and distractors -100;
+      these numbers are used for confidence intervals only.
     - ``split='verification'``: role ``pair``; the pairs are in ``metainfo``: ``pairs``, (P, 2)
       sample indices, and ``same``, (P,) bool.
     - ``split='test'``: identification and verification together.
@@ -34,7 +34,7 @@ class SurvFace(PairsFileDataset):
         **kwargs: See :class:`FaceDataset`.
 
     Raises:
-        FileNotFoundError: A folder is missing, or a .mat file names images that are not there.
+        FileNotFoundError: A folder is missing, or a .mat file names images that do not exist.
         ValueError: A .mat file is damaged, or a set is empty.
     """
 
@@ -43,7 +43,7 @@ class SurvFace(PairsFileDataset):
     TRAIN = 'training_set'
     IDENTIFICATION, UNMATED = 'Face_Identification_Test_Set', 'unmated_probe'
     VERIFICATION, IMAGES = 'Face_Verification_Test_Set', 'verification_images'
-    #: Where some copies keep the lists of pairs.
+    #: Folder of the lists of pairs in some copies of the data set.
     EVALUATION = 'Face_Verification_Evaluation'
     SOURCES = dict(
         gallery=('gallery', 'gallery_img_ID_pairs.mat', 'gallery'),
@@ -121,7 +121,7 @@ class SurvFace(PairsFileDataset):
                 np.array_equal(read_image(str(same)), read_image(str(path)))
                 for same in files[path.name]
             ):
-                # It would match its own copy with a cosine of 1: a false alarm of the data.
+                # It would match its own copy with a cosine of 1, a false alarm caused by the data.
                 self.left_out['unmated images that are also in gallery or mated_probe'].append(
                     path.name
                 )
@@ -144,7 +144,7 @@ class SurvFace(PairsFileDataset):
         return records
 
     def _verification(self, root: Path, first_index: int) -> list[dict]:
-        """Return the records of the images that pairs name; put the pairs into metainfo."""
+        """Return the records of the images in pairs; store the pairs in ``metainfo``."""
         folder = root / self.VERIFICATION
         parent = folder / self.IMAGES
         images = {image.name: image for image in self.images(parent)}

@@ -1,20 +1,20 @@
-"""Synthetic faces at surveillance quality: the data that mmvlr carries inside itself.
+"""Generate synthetic faces of surveillance quality.
 
-Everything made here is **synthetic**: no image shows a real person, and no figure measured on
-them says anything about a real data set. They exist so that training, evaluation and every example
-run at once, without a license to sign or a file to fetch.
+All images are **synthetic**: none shows a real person, and figures measured on them do not transfer
+to a real data set. They let training, evaluation and every example run at once, without a license
+agreement or a download.
 
-How an image comes about: ``skimage.data.lfw_subset`` (part of the scikit-image wheel) holds 100
+How an image is generated: ``skimage.data.lfw_subset`` (part of the scikit-image wheel) holds 100
 real 25x25 faces. Their eigenfaces (Turk and Pentland, *Eigenfaces for Recognition*, 1991) span a
 :class:`FaceSpace`. A person is a random point of that space. An image is that point plus a small
 change of expression, a background, pose, light, blur, downsampling to 8-24 pixels, noise and JPEG
-compression. How hard all this hits differs widely from image to image, so that a quality
-estimate has something to find.
+compression. The strength of these degradations varies widely from image to image, so that quality
+estimates can be evaluated.
 
-Every image depends on ``(seed, person, image)`` alone, never on how many people or images
-are asked for. Bytes repeat exactly on one machine; another build of LAPACK or of opencv may round
-a gray level differently. It needs numpy, opencv and scikit-image (``pip install "mmvlr[demo]"``)
-and nothing of mmengine.
+Every image depends on ``(seed, person, image)`` alone, never on the number of people or images
+generated. Bytes are reproducible on one machine; another build of LAPACK or OpenCV may round a gray
+level differently. The module needs NumPy, OpenCV and scikit-image (``pip install "mmvlr[demo]"``),
+but not mmengine.
 """
 
 from __future__ import annotations
@@ -47,19 +47,19 @@ _V, _U = np.float32(np.mgrid[-1 : 1 : CANVAS * 1j, -1 : 1 : CANVAS * 1j])
 # a recognizable and an unrecognizable image of one and the same person.
 _IDENTITY_STREAM, _IMAGE_STREAM, _UNRECOGNIZABLE_STREAM = range(3)
 
-# The strengths below are calibrated together: plain pixels find 38-46 % of the probes of 100
-# people among 700 images, and a network of 0.1 M parameters twice as many. Light, pose and
-# background mislead pixels but not a network; blur, noise and size take the identity itself away.
+# The strengths below are calibrated together: comparing plain pixels finds 38-46 % of the probes of
+# 100 people among 700 images, and a network of 0.1 M parameters twice as many. Light, pose and
+# background mislead pixels but not a network; blur, noise and size remove the identity itself.
 _CONTRAST = 0.16  # of the face around its tone; black is 0, white is 1
-_EXPRESSION = 0.3  # against 1 between people
+_EXPRESSION = 0.3  # relative to 1 between people
 _TURN_OF_PERSON, _TURN = 0.5, 0.5
 _BACKDROP_LEVEL, _BACKDROP = 0.55, 0.05
 _SIDE_LIGHT, _SHADOW = 0.1, 0.13
 # Standard deviations of rotation (radians), shear, zoom in x and y, and shift in x and y, yaw and
 # nod (all four in half images).
 _POSE = np.array([0.04, 0.02, 0.025, 0.025, 0.025, 0.025, 0.025, 0.025])
-_DIFFICULTY = (1.0, 2.1)  # Beta distribution: mostly fair, with a tail of the hopeless
-_BLUR, _NOISE, _SHRINK = 2.0, 15.0, 14.0  # what a difficulty of one adds to that of zero
+_DIFFICULTY = (1.0, 2.1)  # Beta distribution: mostly fair, with a tail of very hard images
+_BLUR, _NOISE, _SHRINK = 2.0, 15.0, 14.0  # added at difficulty 1 compared with difficulty 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,14 +71,14 @@ class SyntheticFace:
         person: Number of the person.
         shot: Number of the image among those of the person.
         native_size: Side of the image in pixels, 8 to 24.
-        detail_size: Side in pixels at which the face was really sampled. The same as
+        detail_size: Side in pixels at which the face was actually sampled. The same as
             ``native_size``, except for unrecognizable faces enlarged from 3 to 6 pixels.
         blur: Standard deviation of the Gaussian blur, in pixels of a 24-pixel face.
         noise: Standard deviation of the sensor noise, in gray levels of 255.
         brightness: Factor on all gray levels; below one is a darker image.
         jpeg_quality: Quality it was compressed with, 40 to 95, or 100 if it was not.
-        difficulty: What the strength of the degradations was drawn around, 0 (clean) to 1 (hard);
-            of an unrecognizable face, before it was ruined on top.
+        difficulty: Center of the distribution of the degradations' strength, 0 (clean) to 1 (hard);
+            the extra degradation of an unrecognizable face is not included.
         unrecognizable: Whether the face was degraded beyond recognition on purpose.
     """
 
@@ -108,7 +108,7 @@ def _person(seed: int, person: int) -> _Person:
     space = FaceSpace.from_lfw_subset()
     rng = np.random.default_rng(np.random.SeedSequence([seed, _IDENTITY_STREAM, person]))
     return _Person(
-        # Beyond two standard deviations a linear face is a grimace.
+        # Beyond two standard deviations faces of the linear space look distorted.
         coefficients=np.clip(rng.normal(size=len(space.components)), -2, 2),
         turn=_TURN_OF_PERSON * rng.normal(size=len(space.turns)),
         tone=rng.uniform(0.42, 0.58),
@@ -126,17 +126,17 @@ def synthesize_face(
 ) -> SyntheticFace:
     """Draw one synthetic image of one synthetic person.
 
-    The answer depends on the arguments alone. The same ``person`` of the same ``seed`` is the
-    same person whether ``unrecognizable`` or not, so take a set of unrecognizable identities (UI)
-    from numbers that training and test do not use.
+    The result depends on the arguments alone. The same ``person`` of the same ``seed`` is the
+    same person whether ``unrecognizable`` or not, so a set of unrecognizable identities (UI) must
+    use numbers that training and test do not use.
 
     Args:
         person: Number of the person, any non-negative integer.
         image: Number of the image of that person, any non-negative integer.
         seed: Seed of the whole population, a non-negative integer.
-        unrecognizable: Degrade the face until nobody can say who it is.
+        unrecognizable: Degrade the face beyond recognition.
         difficulty: Strength of the degradations, 0 to 1, instead of the one drawn for the
-            image. All other draws stay, so two difficulties show the same moment.
+            image. All other random draws are the same for any difficulty.
 
     Returns:
         The image and the truth about its quality.
@@ -164,7 +164,7 @@ def synthesize_face(
     drawn = rng.beta(*_DIFFICULTY)
     hard = drawn if difficulty is None else float(difficulty)
 
-    # Within the person: expression along the symmetric, turn of the head along the others.
+    # Variation within a person: expression along the symmetric eigenfaces, pose along the others.
     coefficients = who.coefficients + _EXPRESSION * rng.normal(size=len(space.components))
     turn = who.turn + _TURN * rng.normal(size=len(space.turns))
     canvas = who.tone + _CONTRAST * space.render(coefficients, turn)
@@ -198,7 +198,7 @@ def synthesize_face(
 
 
 def _pose(canvas: np.ndarray, rng: np.random.Generator, hard: float) -> np.ndarray:
-    """Move, turn, scale, shear and nod the face."""
+    """Shift, rotate, scale and shear the face, and turn the head (yaw, pitch)."""
     strength = _POSE * (0.7 + 0.6 * hard)
     draws = np.clip(rng.normal(size=8), -2, 2) * strength
     angle, shear, zoom_x, zoom_y, shift_x, shift_y, yaw, nod = np.float32(draws)
@@ -228,7 +228,7 @@ def _light(canvas: np.ndarray, rng: np.random.Generator, hard: float) -> tuple[n
 
 
 def _ruin(canvas: np.ndarray, rng: np.random.Generator, quality: dict) -> tuple[np.ndarray, dict]:
-    """Take the identity out of a face, in one of four ways."""
+    """Make a face unrecognizable, in one of four ways."""
     native_size = int(rng.integers(MIN_NATIVE_SIZE, MAX_NATIVE_SIZE + 1))
     ruined = {**quality, 'native_size': native_size, 'detail_size': native_size}
     way = ('far', 'blurred', 'dark', 'covered')[rng.integers(4)]
@@ -261,7 +261,7 @@ def _shoot(
     brightness: float,
     jpeg_quality: int,
 ) -> np.ndarray:
-    """Do what lens, sensor and recorder do to the scene."""
+    """Simulate lens, sensor and recorder."""
     scene = cv2.GaussianBlur(canvas * brightness, (0, 0), blur * CANVAS / MAX_NATIVE_SIZE)
     gray = cv2.resize(scene, (detail_size, detail_size), interpolation=cv2.INTER_AREA)
     if detail_size != native_size:
@@ -283,13 +283,13 @@ def _shoot(
 def pixel_correlation_embedding(
     images: Sequence[np.ndarray], size: tuple[int, int] = (24, 24)
 ) -> np.ndarray:
-    """Describe images by their plain pixels, the baseline any network must beat.
+    """Embed images by their plain pixels, the baseline that a network must beat.
 
     The cosine of two of these vectors is the correlation of the gray pixels.
 
     Args:
         images: N images of any sizes, each (h, w, 3) RGB or (h, w) gray.
-        size: Height and width all of them are resized to.
+        size: Height and width that all images are resized to.
 
     Returns:
         (N, D) float32 unit vectors with D = height x width; zero for an image of a single gray.
@@ -309,7 +309,7 @@ def pixel_correlation_embedding(
         pixels = cv2.resize(gray, (width, height), interpolation=cv2.INTER_CUBIC).ravel()
         centered = pixels - pixels.mean()
         length = np.linalg.norm(centered)
-        # What rounding leaves of a single gray is no direction.
+        # For an image of a single gray only rounding errors remain, which have no direction.
         if length > 1e-5 * np.linalg.norm(pixels):
             vector[:] = centered / length
     return vectors

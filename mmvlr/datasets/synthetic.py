@@ -1,4 +1,4 @@
-"""The embedded synthetic faces as data sets."""
+"""Data sets of synthetic faces."""
 
 from typing import Any
 
@@ -17,18 +17,17 @@ class SyntheticFaces(FaceDataset):
     """Synthetic faces of synthetic people; see :mod:`mmvlr.datasets.synthesis`.
 
     An image depends on (population, person, image) only: sets of different sizes share their
-    common images. For training and test to have different people, give them different
-    ``first_person``.
+    common images. To give training and test different people, set ``first_person``.
 
     Args:
         num_people: Number of people.
-        images_per_person: Images of each.
+        images_per_person: Images of each person.
         split: ``'train'`` (role ``train`` with labels) or ``'test'`` (gallery and probes).
         first_person: Number of the first person.
-        gallery_per_person: In the test split, so many images of each are gallery, the rest
-            probes.
-        num_distractors: In the test split, images of so many other people in the gallery.
-        num_ui: In the test split, unrecognizable faces of other people, role ``ui``.
+        gallery_per_person: Number of gallery images of each person in the test split; the others
+            are probes.
+        num_distractors: Number of other people in the gallery of the test split, an image each.
+        num_ui: Number of unrecognizable faces of other people in the test split, role ``ui``.
         population: Seed of all people and images.
         **kwargs: See :class:`FaceDataset`.
     """
@@ -63,7 +62,7 @@ class SyntheticFaces(FaceDataset):
         super().__init__(data_root='synthetic', **kwargs)
 
     def load_data_list(self) -> list[dict]:
-        """Draw all images; they are small enough to be kept in the records."""
+        """Generate all images; they are small enough to be kept in the records."""
         records = []
         for label in range(self.num_people):
             person = self.first_person + label
@@ -89,7 +88,7 @@ class SyntheticUIFaces(FaceDataset):
     """Synthetic unrecognizable faces, the UI set that goes with :class:`SyntheticFaces`.
 
     Args:
-        num_images: Number of faces, each of another person.
+        num_images: Number of faces, each of a different person.
         population: Seed.
         **kwargs: See :class:`FaceDataset`.
     """
@@ -103,7 +102,7 @@ class SyntheticUIFaces(FaceDataset):
         super().__init__(data_root='synthetic', **kwargs)
 
     def load_data_list(self) -> list[dict]:
-        """Draw all faces."""
+        """Generate all faces."""
         return ui_records(self.num_images, self.population, first=UI_PERSON)
 
 

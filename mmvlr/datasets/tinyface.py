@@ -12,9 +12,9 @@ from .pairs_files import PairsFileDataset
 class TinyFace(PairsFileDataset):
     """TinyFace in its official layout.
 
-    - ``split='train'``: role ``train`` with class labels, one folder a person.
+    - ``split='train'``: role ``train`` with class labels, one folder per person.
     - ``split='test'``: roles ``gallery``, ``probe`` and ``distractor`` (identity -100). Identities
-      come from the .mat files; where one is missing, all from the file names, with a warning.
+      come from the .mat files; if one is missing, all come from the file names, with a warning.
 
     Args:
         data_root: Folder with ``Training_Set`` and ``Testing_Set``, or a pack of it.
@@ -23,7 +23,7 @@ class TinyFace(PairsFileDataset):
         **kwargs: See :class:`FaceDataset`.
 
     Raises:
-        FileNotFoundError: A folder is missing, or a .mat file names images that are not there.
+        FileNotFoundError: A folder is missing, or a .mat file names images that do not exist.
         ValueError: A .mat file is damaged, or a set is empty.
     """
 

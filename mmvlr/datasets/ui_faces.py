@@ -12,12 +12,12 @@ from .finding import find_images
 class UIFaces(FaceDataset):
     """Unrecognizable faces without labels: role ``ui``, identity -100.
 
-    RI-Face, appendix A, takes them from person re-identification sets. Images are read from
+    RI-Face, appendix A, takes such faces from person re-identification sets. Images are read from
     ``data_root`` and the folders in it, in name order.
 
     Args:
         data_root: The folder, or a pack of it.
-        max_images: Use at most so many, spread evenly over the set; None for all.
+        max_images: Largest number of images to use, spread evenly over the set; None for all.
         **kwargs: See :class:`FaceDataset`.
 
     Raises:
@@ -34,7 +34,7 @@ class UIFaces(FaceDataset):
         super().__init__(data_root=data_root, **kwargs)
 
     def load_data_list(self) -> list[dict]:
-        """Return one record an image."""
+        """Return one record per image."""
         root = self.find_root()
         tree = find_images(root)
         images = tree.images

@@ -1,4 +1,4 @@
-"""The validation set, and data sets made of a part of another one's people."""
+"""The validation set, and data sets of a subset of another set's people."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,10 +12,10 @@ from .transforms import DownsampleFace, FlipFace
 
 
 class DerivedDataset(FaceDataset):
-    """Base of data sets made from the records of another one.
+    """Base of data sets derived from the records of another one.
 
     Args:
-        dataset: Config of the source, or the source itself; its pipeline is not used.
+        dataset: Config of the source data set, or the data set itself; its pipeline is not used.
         pipeline: Transforms of this data set.
         **kwargs: See :class:`FaceDataset`.
     """
@@ -29,16 +29,16 @@ class DerivedDataset(FaceDataset):
 
 @DATASETS.register_module()
 class PeopleSubset(DerivedDataset):
-    """The images of some of the people: one side of a split by identity.
+    """Images of a subset of the people: one side of a split by identity.
 
-    People are shuffled with ``split_seed`` and dealt into ``num_folds`` folds. Class labels are
+    People are shuffled with ``split_seed`` and divided into ``num_folds`` folds. Class labels are
     renumbered from 0.
 
     Args:
         dataset: A training set.
         fold: The fold, in [0, num_folds).
         num_folds: Number of folds.
-        held_out: True for the people of the fold, False for all others.
+        held_out: True for the people of the fold, False for all other people.
         split_seed: Seed of the shuffle.
         **kwargs: See :class:`DerivedDataset`.
     """
@@ -79,19 +79,19 @@ class PeopleSubset(DerivedDataset):
 class ValidationSubset(DerivedDataset):
     """The paper's validation set: images of the training people, flipped, each with a 16x16 copy.
 
-    None of the benchmarks has an official validation set. A random subset of the training
-    images is flipped horizontally for certain (role ``gallery``), and each is paired with a copy
-    of it downsampled to ``size`` pixels (role ``probe``). Rank-1 and mAP of the copies against the
-    flipped images say which checkpoint or setting to keep without a look at the test set. Wrap a
+    None of the benchmarks has an official validation set. The images of a random subset of the
+    training set are all flipped horizontally (role ``gallery``), and each is paired with a copy
+    downsampled to ``size`` pixels (role ``probe``). Rank-1 and mAP of the copies against the
+    flipped images select a checkpoint or setting without using the test set. Wrap a
     :class:`PeopleSubset` with ``held_out=True`` to validate on people who are not trained on.
 
     Args:
         dataset: A training set.
-        fraction: Share of its images that is drawn.
+        fraction: Share of its images to draw.
         size: Side of the low-resolution copies in pixels.
         subset_seed: Seed of the draw.
-        pipeline: Transforms; flip and downsampling are applied in front of the resize, after
-            ``LoadFace``, which must come first.
+        pipeline: Transforms, starting with ``LoadFace``; flip and downsampling are inserted right
+            after it.
         **kwargs: See :class:`DerivedDataset`.
     """
 

@@ -1,4 +1,4 @@
-"""Metrics: ``functional`` is arrays in, numbers out; ``metrics`` wraps it for mmengine."""
+"""Metrics: pure functions of arrays in ``functional``, wrapped for mmengine in ``metrics``."""
 
 from mmvlr.structures import FaceTable
 

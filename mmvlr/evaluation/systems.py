@@ -1,4 +1,4 @@
-"""Comparison of systems that were tested on the same faces, each with one or several seeds."""
+"""Compare systems that were tested on the same faces, each with one or several seeds."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,7 @@ import numpy as np
 from .functional import resample
 from .metrics import Observations
 
-#: Beyond this p-value a system counts as not distinguishable from the best.
+#: Above this p-value a system counts as not distinguishable from the best.
 ALPHA = 0.05
 
 
@@ -25,11 +25,11 @@ class Score:
         lowest: Lowest value over the seeds, or None.
         highest: Highest value over the seeds, or None.
         num_seeds: Number of seeds.
-        p: Chance of so large a difference to the best if there were none; None for the best itself
-            and where it was not tested.
+        p: Adjusted p-value of the difference to the best; None for the best itself and if it was
+            not tested.
         best: Whether it is the best of the systems.
-        unit: ``'rate'`` is in [0, 1] and shown in percent, ``'number'`` is shown as it is.
-        lower_is_better: As for an error or the area below an error curve.
+        unit: ``'rate'`` is in [0, 1] and shown in percent; ``'number'`` is shown unchanged.
+        lower_is_better: Whether lower is better, as for an error or the area under an error curve.
     """
 
     mean: float
@@ -49,7 +49,7 @@ class Score:
 
     @property
     def mark(self) -> Literal['best', 'near', 'worse', 'untested']:
-        """How it stands to the best; ``near`` cannot be told from it."""
+        """Relation to the best; ``near`` is not distinguishable from it."""
         if self.best:
             return 'best'
         if self.p is None or math.isnan(self.p):
@@ -58,13 +58,13 @@ class Score:
 
 
 def join_seeds(parts: Sequence[Observations]) -> Observations:
-    """Join what several seeds of a system observed of the same probes: numbers become their means.
+    """Join the observations of several seeds on the same probes: numbers become their means.
 
-    The people are resampled once for all seeds, so an interval says how far other test people would
-    move the mean.
+    The people are resampled once for all seeds, so an interval shows how much the mean varies with
+    the people of the test set.
 
     Args:
-        parts: One a seed, of the same probes in the same order.
+        parts: One per seed, of the same probes in the same order.
 
     Raises:
         ValueError: The seeds were tested on different probes.
@@ -73,7 +73,7 @@ def join_seeds(parts: Sequence[Observations]) -> Observations:
     if any(not np.array_equal(part.groups, first.groups) for part in parts):
         raise ValueError('the seeds of a method were tested on different faces')
 
-    # The number of seeds is read off the values, so that systems with more and fewer can be paired.
+    # Derived from the values, so that systems with different numbers of seeds can be paired.
     def average(kept: np.ndarray) -> dict[str, float]:
         found = [first.statistics(kept[:, seed]) for seed in range(kept.shape[1])]
         return {name: float(np.mean([one[name] for one in found])) for name in found[0]}
@@ -106,14 +106,14 @@ def compare_systems(
     """Compare systems on the same probes.
 
     Args:
-        observed: System to what each of its seeds observed.
+        observed: Observations of each seed, by system.
         lower_is_better: Whether the lowest is the best.
         unit: See :class:`Score`.
         num_resamples: Resamples of people.
 
     Returns:
-        Number to system to score. ``p`` is of the paired test against the best system of that
-        number, adjusted by :func:`adjust_p_values` for all others.
+        Scores by name of the number and by system. ``p`` is the p-value of the paired test against
+        the best system, adjusted by :func:`adjust_p_values` for the number of other systems.
 
     Raises:
         ValueError: The systems were tested on different probes.

@@ -1,4 +1,4 @@
-"""Evaluate tables of faces: build metrics, compute them, compare models, read foreign tables."""
+"""Evaluate tables of faces: build metrics, compute them, compare models, read external tables."""
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
@@ -47,15 +47,15 @@ def evaluate_faces(faces: FaceTable, metrics: Iterable[FaceMetric]) -> dict[str,
 
 
 def add_warnings(result: Mapping[str, Any], metrics: Iterable[FaceMetric]) -> dict[str, Any]:
-    """Add what is odd about the test set to the numbers of an evaluation.
+    """Add the warnings about the test set to the numbers of an evaluation.
 
     Args:
         result: Metrics by name.
         metrics: The metrics' objects, evaluated.
 
     Returns:
-        The same, with ``warnings``, where there are any: what was left out of the test set and what
-        is odd about its images, a line each.
+        The same, with ``warnings`` if there are any: one line for each kind of image that was left
+        out of the test set or looks suspicious.
     """
     found = [(metric.dataset_meta or {}).get('warnings') for metric in metrics]
     warnings = next((lines for lines in found if lines), None)
@@ -63,22 +63,22 @@ def add_warnings(result: Mapping[str, Any], metrics: Iterable[FaceMetric]) -> di
 
 
 def mark_unmeasurable(result: Mapping[str, Any], metrics: Iterable[FaceMetric]) -> dict[str, Any]:
-    """Add to the numbers of an evaluation which of them the test set is too small for.
+    """Add to the numbers of an evaluation the names of those that need a larger test set.
 
     Args:
         result: Metrics by name.
         metrics: The metrics' objects, evaluated.
 
     Returns:
-        The same, with ``unmeasurable``, where there are any: name to number of trials, of the
-        numbers at an error rate that is below one over that number.
+        The same, with ``unmeasurable`` if there are any: the number of trials, by name, of numbers
+        at an error rate below one over that number of trials.
     """
     found = {name: trials for one in metrics for name, trials in one.unmeasurable.items()}
     return {**result, **({'unmeasurable': found} if found else {})}
 
 
 def tell_unmeasurable(metrics: Iterable[FaceMetric]) -> None:
-    """Log which numbers of an evaluation the test set is too small for."""
+    """Log the numbers of an evaluation for which the test set is too small."""
     for metric in metrics:
         if metric.unmeasurable:
             named = ', '.join(f'{k} ({trials:,})' for k, trials in metric.unmeasurable.items())
@@ -92,9 +92,9 @@ def compare_faces(
     """Compare two models on the same faces, resampling people.
 
     Returns:
-        For every number NAME that both have ``NAME_difference`` (first minus second),
+        For every number NAME of both: ``NAME_difference`` (first minus second),
         ``NAME_difference_low`` and ``_high``, its 95 % interval, and ``NAME_p``, the two-sided
-        p-value of there being no difference.
+        p-value of no difference.
 
     Raises:
         ValueError: The tables are of different faces.
@@ -115,7 +115,7 @@ def load_faces(path: str | Path, dataset: Any = None) -> FaceTable:
     Args:
         path: File with ``embedding`` and either ``role`` and ``identity`` (and, for verification,
             ``pairs`` and ``same``), or ``name``, file names that ``dataset`` knows.
-        dataset: A test set that says role, identity and pairs of each image by its name.
+        dataset: A test set with role, identity and pairs of each image, by its name.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -140,14 +140,14 @@ def label_by_name(fields: Mapping[str, np.ndarray], dataset: Any, source: str) -
     """Give embeddings the records of a test set's images, found by name.
 
     Args:
-        fields: ``embedding`` (N, D) and ``name`` (N,): paths that end as those below the data
-            set's root do, or bare file names where these are unique; further columns (N,) go along.
+        fields: ``embedding`` (N, D) and ``name`` (N,): paths that end like those below the data
+            set's root, or file names where these are unique; further columns (N,) are kept.
         dataset: The test set.
-        source: What the embeddings come from, for the messages.
+        source: Origin of the embeddings, for error messages.
 
     Raises:
         ValueError: An image of the data set has no embedding, two have the same name, or a bare
-            name stands for several images.
+            name matches several images.
     """
     names = [str(name).replace('\\', '/') for name in fields['name']]
     if np.ndim(fields['embedding']) != 2 or len(fields['embedding']) != len(names):
@@ -180,22 +180,22 @@ def label_by_name(fields: Mapping[str, np.ndarray], dataset: Any, source: str) -
 
 
 def is_unlabeled(fields: Mapping[str, np.ndarray]) -> bool:
-    """Say whether faces were embedded without knowing whose they are, as ``mmvlr embed`` does."""
+    """Return whether the faces have no identities, as those of ``mmvlr embed``."""
     nobody = np.all(np.asarray(fields['identity']) == NO_IDENTITY)
     return 'name' in fields and bool(nobody and np.all(np.asarray(fields['role']) == 'probe'))
 
 
 def match_names(given: Sequence[str], wanted: Sequence[str], source: str, root: str) -> np.ndarray:
-    """Return which of the given names each wanted one is: the same, or one is the other's end.
+    """Match names: each wanted name to the given name that equals it or ends in it, or vice versa.
 
     Args:
         given: Names of the faces that were embedded, with ``/``.
         wanted: Names of the images of a data set, below ``root``.
-        source: What the embeddings come from, for the messages.
-        root: Folder of the data set, for the messages.
+        source: Origin of the embeddings, for error messages.
+        root: Folder of the data set, for error messages.
 
     Raises:
-        ValueError: A wanted name is not there, or a given one stands twice or for several images.
+        ValueError: A wanted name is missing, or a given one occurs twice or matches several images.
     """
     whole: dict[str, int] = {}
     for row, name in enumerate(given):
@@ -236,13 +236,13 @@ def match_names(given: Sequence[str], wanted: Sequence[str], source: str, root: 
 
 
 def _ends(name: str) -> list[str]:
-    """Return a path and what is left of it without its first folder, its first two and so on."""
+    """Return a path and its ends: without its first folder, without its first two, and so on."""
     parts = name.split('/')
     return ['/'.join(parts[start:]) for start in range(len(parts))]
 
 
 def known_pairs(metainfo: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """Return ``pairs`` and ``same`` of a data set that has pairs, nothing of another."""
+    """Return ``pairs`` and ``same`` of a data set, or nothing if it has no pairs."""
     if metainfo.get('pairs') is None or not len(metainfo['pairs']):
         return {}
     return {name: np.asarray(metainfo[name]) for name in ('pairs', 'same')}

@@ -1,7 +1,7 @@
-"""From the images of a person to the templates that stand for the person in a search.
+"""Rules that make templates, which represent a person in a search, of the person's images.
 
-Every rule is called in one way, ``rule(embeddings, qualities) -> templates``, and sees one person
-at a time; :meth:`TemplateRule.many` does the same for many people at once. All but
+Every rule has the signature ``rule(embeddings, qualities) -> templates`` and handles one person at
+a time; :meth:`TemplateRule.many` handles many people at once. All but
 :class:`ImageTemplates` are weighted means of the *unit* embeddings, scaled to length one, and
 differ in the weights alone.
 """
@@ -18,18 +18,18 @@ from mmvlr.utils.vectors import unit_rows
 
 from .functional.averaging import weighted_means
 
-#: Images that are averaged at a time, which bounds the memory that float64 takes.
+#: Images that are averaged at a time, which limits the memory for float64.
 _BLOCK = 16_384
 
 
 class TemplateRule:
-    """Base of the rules: images of a person in, unit templates out.
+    """Base of the rules, which map the images of a person to unit templates.
 
-    A subclass names itself and the qualities it looks at, and implements :meth:`weights`.
+    A subclass sets ``name`` and ``needs``, and implements :meth:`weights`.
 
     Attributes:
         name: Short name, for configs and tables.
-        needs: Names of the qualities it looks at.
+        needs: Names of the qualities that it uses.
 
     Example:
         >>> class ShrinkingTemplate(TemplateRule):
@@ -50,12 +50,12 @@ class TemplateRule:
         """Return the weight of every image, >= 0 and not all 0 in one person.
 
         Args:
-            qualities: Qualities by name, float64 (N,) each; those in ``needs`` are there.
+            qualities: Qualities by name, float64 (N,) each; those in ``needs`` are present.
             starts: The images of person i are rows ``starts[i]`` to ``starts[i + 1] - 1``;
                 int64 (K + 1,).
 
         Returns:
-            float64 (N,); the scale within a person means nothing.
+            float64 (N,); only the ratios within a person matter.
         """
         raise NotImplementedError
 
@@ -92,13 +92,13 @@ class TemplateRule:
 
         Args:
             unit: Unit embeddings, float32 (N, D), the images of each person in a row.
-            starts: Where each person starts, int64 (K + 1,); see :meth:`weights`.
+            starts: Start of each person's rows, int64 (K + 1,); see :meth:`weights`.
             qualities: Qualities by name, (N,) each.
             people: Names of the people, for messages.
 
         Returns:
-            Unit templates, float32 (T, D), and the person of each, int64 (T,), not falling. Where
-            everybody has one image the templates are ``unit`` itself, not a copy.
+            Unit templates, float32 (T, D), and the person of each, int64 (T,), not decreasing. If
+            every person has one image, the templates are ``unit`` itself, not a copy.
 
         Raises:
             ValueError: A quality that the rule needs is missing or not finite, or the images of
@@ -116,13 +116,13 @@ class TemplateRule:
             return f'the images of person {name}'
 
         templates = weighted_means(unit, weights, starts, label, block_size=_BLOCK)
-        # A single image is the template bit by bit, whoever else is there.
+        # A single image is the template, bit for bit, whatever other people there are.
         alone = np.flatnonzero(np.diff(starts) == 1)
         templates[alone] = unit[starts[alone]]
         return templates, number
 
     def check(self, qualities: Mapping[str, np.ndarray]) -> None:
-        """Raise ``ValueError`` unless the qualities that the rule needs are there and finite."""
+        """Raise ``ValueError`` unless the qualities that the rule needs are present and finite."""
         for name in self.needs:
             if name not in qualities:
                 there = ', '.join(sorted(qualities)) or 'none'
@@ -184,12 +184,12 @@ class NormWeightedTemplate(TemplateRule):
 class RIWeightedTemplate(TemplateRule):
     r"""Mean of the unit embeddings weighted by recognizability, normalized.
 
-    The weight of a image is :math:`e^{RI / T}`. RI is the logarithm of :math:`\xi` and can be
-    negative, so it is no weight itself; with T = 1 a image counts as much as its :math:`\xi`,
-    with T = 2 as much as the root of it. Only differences of RI within a person matter: RI of two
-    trainings has different zeros, and the template does not depend on them. T towards 0 keeps the
-    best image alone, a large T gives the mean. Lower T did worse on the people of a training, as
-    it gives up the averaging of images; see the page on galleries.
+    The weight of an image is :math:`e^{RI / T}`. RI is the logarithm of :math:`\xi` and can be
+    negative, so it cannot be a weight itself; with T = 1 the weight of an image is its :math:`\xi`,
+    with T = 2 the square root of it. Only differences of RI within a person matter: the zero of RI
+    differs between trainings, and the template does not depend on it. A T near 0 keeps the best
+    image only, a large T gives the mean. Lower T was worse on training people, as it gives up the
+    averaging of images; see the page on galleries.
 
     Args:
         temperature: T, above 0, in units of RI.
@@ -222,7 +222,7 @@ class BestTemplate(TemplateRule):
     Of equally good images the one that was enrolled first counts as better.
 
     Args:
-        k: Images a person that are kept; all where a person has fewer.
+        k: Number of images kept per person; all if a person has fewer.
         quality: Name of the quality by which they are chosen.
 
     Example:
@@ -242,8 +242,8 @@ class BestTemplate(TemplateRule):
         """See :class:`TemplateRule`."""
         (quality,) = self.needs
         person = np.repeat(np.arange(len(starts) - 1), np.diff(starts))
-        # Stable: equal qualities stay in order. People stay where they are, so the n-th row of a
-        # person in this order is the person's n-th best image.
+        # The sort is stable and keeps the order of people, so the n-th row of a person in this
+        # order is the person's n-th best image.
         order = np.lexsort((-qualities[quality], person))
         place = np.arange(starts[-1]) - np.repeat(starts[:-1], np.diff(starts))
         kept = np.zeros(starts[-1])
@@ -253,7 +253,7 @@ class BestTemplate(TemplateRule):
 
 @TEMPLATES.register_module()
 class ImageTemplates(TemplateRule):
-    """Every image is a template of its own; the best one of a person counts in a search.
+    """Use every image as a separate template; the best one of a person counts in a search.
 
     Example:
         >>> ImageTemplates()([[2.0, 0.0], [0.0, 1.0]])
@@ -278,7 +278,7 @@ def template_config(template: str | Mapping[str, Any]) -> dict[str, Any]:
     """Return the config of a rule that is given by short name, class name or config.
 
     Raises:
-        ValueError: There is no such rule; the message lists those that are there.
+        ValueError: There is no such rule; the message lists the rules.
     """
     TEMPLATES.import_from_location()
     if not isinstance(template, str):
@@ -294,7 +294,7 @@ def template_config(template: str | Mapping[str, Any]) -> dict[str, Any]:
 def find_lacking(
     rule: TemplateRule, qualities: Mapping[str, np.ndarray], count: int
 ) -> tuple[int, str] | None:
-    """Row of the first of ``count`` images that lacks a quality the rule needs, and its name."""
+    """Return the row of the first image that lacks a quality the rule needs, and its name."""
     for name in rule.needs:
         bad = np.flatnonzero(~np.isfinite(qualities.get(name, np.full(count, np.nan))))
         if len(bad):
@@ -327,7 +327,7 @@ def as_quality(values: Any, name: str, length: int) -> np.ndarray:
     """Return a quality as float32 (n,).
 
     Raises:
-        ValueError: It is not one number a image.
+        ValueError: It is not one number per image.
     """
     vector = np.asarray(values)
     if vector.shape != (length,) or vector.dtype.kind not in 'fiu':

@@ -1,4 +1,4 @@
-"""Models: preprocessor, backbones, heads, losses and the recognizers made of them."""
+"""Models: preprocessor, backbones, heads, losses, and the recognizers composed of them."""
 
 from .backbones import FaceBackbone, InceptionResnetV1, IResNet, MobileFaceNet, SFaceNet
 from .data_preprocessor import FaceDataPreprocessor

@@ -1,4 +1,4 @@
-"""Class-activation maps of face embeddings: which parts of a face carry its similarity."""
+"""Compute class-activation maps: which parts of a face contribute to its similarity."""
 
 import copy
 from collections.abc import Callable
@@ -13,8 +13,9 @@ from mmvlr.models.recognizers import FaceRecognizer
 from mmvlr.utils.vectors import moderate_rows
 
 METHODS = ('gradcam', 'gradcam++', 'eigencam')
-# A cosine as a logit of the margin losses. The scale moves Grad-CAM++ alone: its weights come from
-# exp(target), and gradients of a plain cosine are so small that the library's epsilon drowns them.
+# Scales the cosine to a logit, as the margin losses do. The scale affects Grad-CAM++ only: its
+# weights come from exp(target), and the gradients of a plain cosine are small compared with the
+# library's epsilon.
 _SCALE = 64.0
 
 
@@ -25,25 +26,25 @@ def activation_maps(
     method: str = 'gradcam',
     layer: str | None = None,
 ) -> np.ndarray:
-    """Return where in each face its similarity to a reference comes from.
+    """Compute maps that show which positions of each face contribute to its similarity.
 
     The target of a face is the cosine of its embedding v to its reference r, such as the mean of
-    its person's gallery embeddings. v is what the model predicts as ``embedding`` of the face as it
-    is, without flip fusion; with RI-Face's ``inference_embedding='attention'`` that is v_attn.
+    its person's gallery embeddings. v is the predicted ``embedding`` without flip fusion; with
+    RI-Face's ``inference_embedding='attention'`` that is v_attn.
 
     Without references the target is the dot product of v with its own direction, held constant,
     which is its length. (The cosine of v to itself is at its maximum, where the gradient vanishes.)
-    The map then shows what makes the embedding long, not what tells the person from others.
+    The map then shows what makes the embedding long, not what distinguishes the person.
 
     Grad-CAM (Selvaraju et al., ICCV 2017): channels weighted with the spatial mean of the target's
     gradient, summed, negative values set to 0. Grad-CAM++ (Chattopadhay et al., WACV 2018) weights
-    with positions of positive gradient alone; the cosine counts 64 times, as in a margin loss.
+    with positions of positive gradient alone; the cosine is scaled by 64, as in a margin loss.
     Eigen-CAM (Muhammad and Yeasin, IJCNN 2020), the first principal component of the activations,
-    knows neither target nor reference; its sign, which is arbitrary, is chosen so that the value
-    farthest from 0 is positive. All three are computed by ``pytorch_grad_cam``.
+    uses neither target nor reference; its arbitrary sign is chosen so that the value farthest from
+    0 is positive. All three are computed by ``pytorch_grad_cam``.
 
-    A copy of the model's modules runs, in eval mode, on the model's own weights: the model is left
-    as it was, and may be in use elsewhere, in other threads and in training.
+    A copy of the model's modules, which shares the weights, runs in eval mode: the model is not
+    changed, and may be in use at the same time, in other threads or in training.
 
     Args:
         model: A recognizer, on any device.
@@ -54,8 +55,8 @@ def activation_maps(
             (B, C, h, w) is weighted. None for the backbone's feature map.
 
     Returns:
-        (B, H, W) float32 in [0, 1]. Every map is scaled to its own range; where no position speaks
-        for the reference it is 0 throughout.
+        (B, H, W) float32 in [0, 1]. Every map is scaled to its own range; it is 0 everywhere if no
+        position contributes to the similarity.
 
     Raises:
         ImportError: ``pytorch_grad_cam`` is not installed.
@@ -72,11 +73,11 @@ def activation_maps(
             f'the model has no layer {layer!r}; give a name of model.named_modules(), or None for '
             'the feature map'
         )
-    # Gradients are on in here, even if the caller is in inference mode or under no_grad.
+    # Gradients are needed even if the caller is in inference mode or under no_grad.
     with torch.inference_mode(False):
         device = next(model.parameters()).device
         targets = _targets(references, (len(inputs), model.embed_dims), device)
-        # Parameters are frozen, so the gradient must come by way of the input.
+        # Parameters are frozen, so the input must require the gradient.
         inputs = inputs.detach().to(device, copy=True).requires_grad_()
         embedder = _Embedder(model, None if layer is None else modules[layer])
         cam = library_class(embedder, [embedder.layer])
@@ -114,7 +115,7 @@ def _library_class(method: str) -> type:
 
 
 def _private(model: FaceRecognizer) -> FaceRecognizer:
-    """Return a copy with modes and hooks of its own, whose weights are the model's memory."""
+    """Return a copy that has its own modes and hooks and shares the model's weights."""
     known: dict[int, object] = {id(model.head): None}
     known |= {id(p): nn.Parameter(p.detach(), requires_grad=False) for p in model.parameters()}
     known |= {id(buffer): buffer.detach() for buffer in model.buffers()}
@@ -122,11 +123,11 @@ def _private(model: FaceRecognizer) -> FaceRecognizer:
 
 
 class _Embedder(nn.Module):
-    """Faces to embeddings, with a module whose output is the map, as the library wants it.
+    """Map faces to embeddings, with a module whose output is the map, as the library requires.
 
-    The backbone hands its feature map through an identity. That works for any backbone, whatever
-    the module that makes the map; and as the identity returns the very tensor from which the
-    embedding is computed, its gradient is complete.
+    The feature map passes through an identity module. This works for any backbone, whatever module
+    computes the map; and as the identity returns the same tensor from which the embedding is
+    computed, its gradient is complete.
     """
 
     def __init__(self, model: FaceRecognizer, layer: nn.Module | None):
@@ -157,7 +158,7 @@ class _Embedder(nn.Module):
 def _targets(
     references: torch.Tensor | np.ndarray | None, shape: tuple[int, int], device: torch.device
 ) -> list[Callable[[torch.Tensor], torch.Tensor]]:
-    """Return for every face the function from its embedding (D,) to the target."""
+    """Return, for every face, the function that maps its embedding (D,) to the target."""
     if references is None:
         return [_length] * shape[0]
     references = torch.as_tensor(references)

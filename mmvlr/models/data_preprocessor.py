@@ -1,4 +1,4 @@
-"""From uint8 faces to the tensor a backbone expects; the keeper of the preprocessing contract."""
+"""Convert uint8 faces to the input of a backbone, as the preprocessing contract states."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,17 +16,18 @@ from .resampling import STEPS, resize_native, to_device
 class FaceDataPreprocessor(BaseDataPreprocessor):
     """Stack, reorder and normalize faces.
 
-    The transforms deliver uint8 RGB faces of the final size. Everything that decides which numbers
-    the network sees is an argument here, so that one object, its :attr:`contract`, can be written
+    The transforms return uint8 RGB faces of the final size. Everything that determines the
+    network's input is an argument here, so that one object, the :attr:`contract`, can be written
     into a checkpoint and compared at the next use.
 
-    Batches of ``PackNativeFace`` are the exception: their faces have their native sizes, and are
-    resized and augmented here, all at once and on the device of the model.
+    Batches of ``PackNativeFace`` are the exception: their faces have native sizes, and are resized
+    and augmented here, all at once and on the device of the model.
 
     Args:
         size: (height, width) of the faces in pixels. Other sizes are an error.
-        interpolation: How the transforms resized the face; checked by name only.
-        color_order: ``'RGB'`` or ``'BGR'``: what the network was trained on.
+        interpolation: Interpolation by which the transforms resized the face; only its name is
+            checked.
+        color_order: ``'RGB'`` or ``'BGR'``, the order that the network was trained on.
         mean: Subtracted from every channel, in gray levels.
         std: Divided by, in gray levels.
         alignment: Name of the alignment recipe the images went through.
@@ -59,7 +60,7 @@ class FaceDataPreprocessor(BaseDataPreprocessor):
         self.alignment = alignment
         self.mean_values = self._three(mean)
         self.std_values = self._three(std)
-        # Not persistent: the contract, which holds the same numbers, is what travels.
+        # Not persistent: the checkpoint holds the same numbers in the contract.
         self.register_buffer('mean', torch.tensor(self.mean_values).view(3, 1, 1), False)
         self.register_buffer('std', torch.tensor(self.std_values).view(3, 1, 1), False)
 
@@ -88,15 +89,15 @@ class FaceDataPreprocessor(BaseDataPreprocessor):
         Args:
             data: ``inputs``, a list of uint8 RGB tensors (3, H, W) or one (B, 3, H, W), and
                 ``data_samples``; or what ``native_collate`` returns.
-            training: Unused; what to augment, and how, is decided by the transforms.
+            training: Unused; the transforms decide about augmentation.
 
         Returns:
             dict: ``inputs`` float32 (B, 3, H, W) and the untouched ``data_samples``; of a native
             batch, records with ``sample_idx`` and ``gt_label``.
 
         Raises:
-            ValueError: A face has another size than the contract states, or a native batch asks
-                for what is only known for single images.
+            ValueError: A face has another size than the contract states, or a native batch needs
+                an operation that is only available for single images.
         """
         return dict(
             inputs=self.images(data['inputs']), data_samples=self.records(data.get('data_samples'))
@@ -122,7 +123,7 @@ class FaceDataPreprocessor(BaseDataPreprocessor):
         return self._normalized(self.cast_data(inputs).float())
 
     def records(self, data_samples: Any) -> Any:
-        """Return the data samples; the model takes their labels to the device in one copy."""
+        """Return the data samples; the model copies their labels to the device at once."""
         if not isinstance(data_samples, Mapping):
             return data_samples
         labels = to_device(torch.from_numpy(data_samples['gt_label']), self.device).unbind()
@@ -149,7 +150,7 @@ class FaceDataPreprocessor(BaseDataPreprocessor):
         pixels, sizes = (
             to_device(torch.from_numpy(native[key]), self.device) for key in ('pixels', 'sizes')
         )
-        # Autocast would round gray levels to the 8 bits of bfloat16 in a product of matrices.
+        # Autocast would round gray levels to bfloat16 (8 bits) in matrix products.
         with torch.autocast(self.device.type, enabled=False):
             images = resize_native(pixels, sizes, int(native['sizes'][:, 0].sum()), self.size)
             for step, draws in zip(native['steps'], native['draws'].T, strict=True):

@@ -1,4 +1,4 @@
-"""Folding of BN into the layers in front of it, for inference."""
+"""Fold BN into the layers before it, for inference."""
 
 import copy
 
@@ -8,10 +8,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 
 class FoldedBN(nn.Identity):
-    """Stands where a BN was that has become part of the layer in front of it.
+    """Placeholder for a BN that has been folded into the layer before it.
 
-    ``conv_bn`` folds a BN on the fly unless it is in training, in which case it applies it: this
-    one always says that it is in training, so that the folded kernel is used as it stands.
+    ``conv_bn`` folds a BN on the fly, except in training, where it applies the BN. This module
+    always reports training mode, so that the folded kernel is used unchanged.
     """
 
     weight = torch.empty(0)
@@ -19,7 +19,7 @@ class FoldedBN(nn.Identity):
 
 
 def folded(model: nn.Module) -> nn.Module:
-    """Return a copy for inference in which BN is part of the layer in front of it.
+    """Return a copy for inference in which BN is folded into the layer before it.
 
     W' = s W and b' = s b + beta - s mean with s = gamma / sqrt(var + eps), computed in float64. In
     eval mode the backbones fold at every call; a folded copy has its kernels ready. Only what is
@@ -31,9 +31,9 @@ def folded(model: nn.Module) -> nn.Module:
     (:func:`mmvlr.apis.network.fingerprint_model`) before folding.
 
     Args:
-        model: A recognizer or a backbone; it is left as it is. A module says by its attribute
-            ``folds``, pairs of names of its submodules (layer, BN), which BN directly follows
-            which layer; modules that say nothing are copied with their BN.
+        model: A recognizer or a backbone, not changed. The attribute ``folds`` of a module lists
+            pairs of names of submodules (layer, BN) where the BN directly follows the layer;
+            modules without it are copied with their BN.
 
     Returns:
         nn.Module: In eval mode, without gradients. Its embeddings differ by rounding only.

@@ -1,14 +1,14 @@
-"""Resizing and augmentation of a whole batch of faces, on the device that they are on.
+"""Resize and augment a whole batch of faces, on any device.
 
-The same images as those of :mod:`mmvlr.datasets.transforms` for the same parameters, up to
+The results equal those of :mod:`mmvlr.datasets.transforms` for the same parameters, up to
 rounding: OpenCV's bicubic kernel (Keys, *Cubic convolution interpolation for digital image
 processing*, 1981, with a = -0.75), pixel centers at half-integers, no antialiasing, and whole gray
 levels after every step. The steps are not merged into one: a rotation straight from the native
 pixels mirrors native pixels at the border, and so changes a ninth of a small face's pixels by more
 than 2 gray levels.
 
-All functions work in float32 on any device, and wait for nothing: what decides the shape of a
-result is known to the CPU. Images are (B, 3, H, W) float32 in whole gray levels.
+All functions work in float32 on any device without synchronizing it: everything that determines the
+shape of a result is on the CPU. Images are (B, 3, H, W) float32 in whole gray levels.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,14 +21,14 @@ _A = -0.75
 
 
 def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """Copy a tensor from the CPU without waiting: a GPU copies from pinned memory in its time."""
+    """Copy a tensor from the CPU to a device asynchronously, by pinned memory for a GPU."""
     if device.type == 'cuda':
         tensor = tensor.pin_memory()
     return tensor.to(device, non_blocking=True)
 
 
 def cubic_taps(source: torch.Tensor, target: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return which four pixels make each pixel of a resized line, and their weights.
+    """Return the four source pixels of each pixel of a resized line, and their weights.
 
     Args:
         source: (B,) lengths of the lines in pixels.
@@ -64,9 +64,9 @@ def resize_native(
     of a table: of pixels, then of resampled lines.
 
     Args:
-        pixels: (N,) uint8, the faces (h, w, 3) one behind the other.
+        pixels: (N,) uint8, the faces (h, w, 3) one after the other.
         sizes: (B, 2) int64, height and width of each.
-        num_rows: Sum of the heights. It is asked for so that nothing has to wait for it.
+        num_rows: Sum of the heights, an argument so that the device need not be synchronized.
         size: (height, width) of the result.
 
     Returns:

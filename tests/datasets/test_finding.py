@@ -164,4 +164,4 @@ def test_person_that_cannot_be_read_is_left_out_and_named(tree, monkeypatch, war
         '2 (Permission denied)',
         '4 (a link that leads nowhere)',
     ]
-    assert 'left out: 4 entries that cannot be read' in warned()
+    assert 'left out (4): entries that cannot be read' in warned()

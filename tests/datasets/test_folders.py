@@ -69,13 +69,13 @@ def test_empty_person_is_left_out_and_counted(people, warned):
     dataset = FaceFolder(data_root=str(people))
     assert dataset.num_classes == 3
     assert dataset.left_out['people without an image'] == ['5']
-    assert 'left out: 1 people without an image (5)' in warned()
+    assert 'left out (1): people without an image (5)' in warned()
 
 
 def test_person_with_one_image_is_used_and_noticed(people, warned):
     dataset = FaceFolder(data_root=str(people))
     assert dataset.noticed['people with one image'] == ['10']
-    assert 'noticed: 1 people with one image (10)' in warned()
+    assert 'note (1): people with one image (10)' in warned()
 
 
 def test_junk_is_counted(people, warned):
@@ -91,7 +91,7 @@ def test_junk_is_counted(people, warned):
         '1/folder.jpg',
         '1/notes.txt',
     ]
-    assert 'left out: 3 entries that are no images' in warned()
+    assert 'left out (3): entries that are no images' in warned()
 
 
 def test_hidden_files_are_no_images(people):
@@ -110,7 +110,7 @@ def test_nothing_odd_is_no_warning(tmp_path, write_face, warned):
 def test_no_person(tmp_path):
     with pytest.raises(ValueError, match='no person with an image'):
         FaceFolder(data_root=str(tmp_path))
-    with pytest.raises(FileNotFoundError, match='one folder a person'):
+    with pytest.raises(FileNotFoundError, match='one folder per person'):
         FaceFolder(data_root=str(tmp_path / 'nowhere'))
 
 
@@ -129,7 +129,7 @@ def test_gallery_and_probes(people, count):
 
 def test_people_without_probe_are_named(people, warned):
     FaceFolder(data_root=str(people), split='test', gallery_per_person=2)
-    assert 'noticed: 2 people in the gallery without a probe (1, 10)' in warned()
+    assert 'note (2): people in the gallery without a probe (1, 10)' in warned()
 
 
 @pytest.mark.parametrize(
@@ -221,7 +221,7 @@ def test_ui_faces_spread_over_the_set(tmp_path, write_face, warned):
     dataset = UIFaces(data_root=str(tmp_path), max_images=4)
     names = [info['img_path'][-5] for info in dataset.infos()]
     assert names == ['0', '2', '5', '7']
-    assert 'left out: 6 images beyond max_images' in warned()
+    assert 'left out (6): images beyond max_images' in warned()
     assert len(UIFaces(data_root=str(tmp_path), max_images=20)) == 10
 
 

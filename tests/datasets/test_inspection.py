@@ -122,7 +122,7 @@ def test_said_once_a_set_and_in_its_meta_information(portraits, warned):
     dataset = FaceFolder(str(portraits), 'test', pipeline=pipeline)
     for index in range(len(dataset)):
         assert dataset[index]['img'].shape == (112, 112, 3)
-    assert warned().count('3 of 3 sampled gallery images have another shape') == 1
+    assert warned().count('(3): sampled gallery images (of 3) have another shape') == 1
     assert warned().count('mmvlr align') == 2
     warnings = dataset.metainfo['warnings']
     assert len(warnings) == 2
@@ -154,7 +154,7 @@ def test_inferencer_warns_once(portraits, warned, tiny_backbone, tiny_preprocess
     )
     inferencer = FaceInferencer(model, batch_size=2)
     assert len(inferencer.embed(portraits)) == 6
-    assert warned().count('6 of 6 sampled given images have another shape') == 1
+    assert warned().count('6 sampled given images (of 6) have another shape') == 1
     before = warned()
     inferencer.embed([draw(n, (20, 16)) for n in range(100)])
     assert warned() == before
@@ -213,7 +213,7 @@ def test_copies_in_a_test_set(tinyface_root, packed, warned):
         root = root.with_suffix('.pack')
     dataset = TinyFace(str(root), 'test')
     assert dict(dataset.noticed) == expected | TWICE
-    assert '1 probe images that are byte for byte in gallery too' in warned()
+    assert '(1): probe images that are byte for byte in gallery too' in warned()
     assert len(dataset.metainfo['warnings']) == 4
     assert len(TinyFace(str(root), 'test', with_distractors=False).noticed) == 2
 

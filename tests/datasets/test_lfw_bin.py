@@ -181,7 +181,7 @@ def test_code_does_not_run(tmp_path):
     marker, path = tmp_path / 'marker', tmp_path / 'lfw.bin'
     for refused, content in crafted(marker):
         path.write_bytes(content)
-        with pytest.raises(ValueError, match=rf'lfw\.bin: refused: it asks for {refused}'):
+        with pytest.raises(ValueError, match=rf'lfw\.bin: refused: it requests {refused}'):
             BinReader(path)
         with pytest.raises(ValueError, match='do not trust it'):
             LFWBin(data_root=str(path))

@@ -201,7 +201,7 @@ def test_cells_in_cells_end(tmp_path):
     for _ in range(2000):
         inner = array('<', 1, (1, 1), 'x', inner)
     (tmp_path / 'deep.mat').write_bytes(file('<', inner))
-    with pytest.raises(ValueError, match='deep in each other'):
+    with pytest.raises(ValueError, match='are nested more than'):
         read_pairs(tmp_path / 'deep.mat', 'x', 'x')
 
 

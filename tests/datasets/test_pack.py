@@ -373,15 +373,15 @@ def face(value=0, shape=(3, 4, 3), dtype=np.uint8):
 @pytest.mark.parametrize(
     ('items', 'message'),
     [
-        ([('a.jpg', face()), ('a.jpg', face())], 'a.jpg comes twice'),
+        ([('a.jpg', face()), ('a.jpg', face())], 'a.jpg occurs twice'),
         ([('a.jpg', face(dtype=np.float32))], r'a\.jpg: .* not float32'),
         ([('a.jpg', face(shape=(3, 4)))], r'a\.jpg: .*\(3, 4\)'),
         ([('a.jpg', face(shape=(3, 4, 4)))], r'a\.jpg: .*\(3, 4, 4\)'),
         ([('a.jpg', face(shape=(0, 4, 3)))], r'a\.jpg: .*\(0, 4, 3\)'),
-        ([('/a.jpg', face())], 'no name for a pack'),
-        ([('1/../../a.jpg', face())], 'no name for a pack'),
-        ([('1//a.jpg', face())], 'no name for a pack'),
-        ([('', face())], 'no name for a pack'),
+        ([('/a.jpg', face())], 'no valid name in a pack'),
+        ([('1/../../a.jpg', face())], 'no valid name in a pack'),
+        ([('1//a.jpg', face())], 'no valid name in a pack'),
+        ([('', face())], 'no valid name in a pack'),
         ([('a', face()), ('a/b.jpg', face())], 'a is both a file and a folder'),
     ],
 )

@@ -369,7 +369,7 @@ def test_content_too_short_for_its_header(tmp_path):
         ('hello\n', r'train\.idx: expected the number'),
         ('1\t0\n2\n', r'train\.idx: expected the number'),
         ('1\t0\t5\n', 'found 3 numbers'),
-        ('1\t0\n1\t8\n', 'record 1 stands in it twice'),
+        ('1\t0\n1\t8\n', 'record 1 is listed twice'),
         ('1\t0\n4\t99999999\n', r'record 4 at 99,999,999 lies outside .*train\.rec'),
         ('1\t0\n4\t-8\n', r'record 4 at -8 lies outside'),
         (f'1\t0\n4\t{2**63 - 1}\n', r'train\.idx: record 4 at 9,223'),

@@ -52,7 +52,7 @@ def test_subjects_of_another_form(subjects):
 
 
 def test_no_subject():
-    with pytest.raises(ValueError, match=r'subjects \[\]: there is no subject'):
+    with pytest.raises(ValueError, match=r'subjects \[\]: no subject'):
         parse_subjects([])
 
 
@@ -122,7 +122,7 @@ def test_default_split(tmp_path, write_scface, warned):
     infos = list(other.infos())
     assert [i['identity'] for i in infos if i['role'] == 'gallery'] == list(range(51, 131))
     assert [i['img_path'] for i in infos[80:]] == [i['img_path'] for i in probes]
-    assert '50 mugshots of other subjects than gallery_subjects (001_frontal.JPG' in warned()
+    assert '(50): mugshots of other subjects than gallery_subjects (001_frontal.JPG' in warned()
 
 
 def test_subjects_as_numbers(scface_root):
@@ -195,7 +195,7 @@ def test_subject_of_the_gallery_without_mugshot(scface_root, warned):
     assert [n for n in names(make(scface_root)) if 'frontal' in n] == [
         f'00{s}_frontal.JPG' for s in (2, 3, 4)
     ]
-    assert 'noticed: 1 subjects of the gallery without a mugshot (001)' in warned()
+    assert 'note (1): subjects of the gallery without a mugshot (001)' in warned()
     assert '3 mugshots (official 4)' in warned()
 
 
@@ -204,14 +204,14 @@ def test_missing_image_is_counted(scface_root, split, subject, warned):
     complete = len(make(scface_root, split))
     image(scface_root, subject, 3, 2).unlink()
     assert len(make(scface_root, split)) == complete - 1
-    assert f'noticed: 1 subjects with fewer than 15 images (00{subject})' in warned()
+    assert f'note (1): subjects with fewer than 15 images (00{subject})' in warned()
     assert ('29 probes (official 30)' in warned()) == (split == 'test')
 
 
 def test_subject_without_an_image(scface_root, warned):
     dataset = make(scface_root, 'train', train_subjects='1-2, 5', gallery_subjects='1-5')
     assert dataset.num_classes == 2
-    assert 'noticed: 1 train_subjects without an image (005)' in warned()
+    assert 'note (1): train_subjects without an image (005)' in warned()
 
 
 def test_second_images(scface_root, write_face, warned):
@@ -223,9 +223,10 @@ def test_second_images(scface_root, write_face, warned):
     assert len(dataset) == 4 + 30
     assert {'003_cam1_1.jpg', '003_cam2_1.jpg', '002_frontal.JPG'} <= set(names(dataset))
     assert (
-        'left out: 2 second images of a subject, camera and distance (003_cam1_1.png, 3_cam2_1.jpg)'
+        'left out (2): second images of a subject, camera and distance '
+        '(003_cam1_1.png, 3_cam2_1.jpg)'
     ) in warned()
-    assert 'left out: 1 second mugshots of a subject (002_frontal.png)' in warned()
+    assert 'left out (1): second mugshots of a subject (002_frontal.png)' in warned()
 
 
 @pytest.mark.parametrize('name', ['003_cam2_1.png', '003_cam1_2.png'])
@@ -236,7 +237,7 @@ def test_name_that_contradicts_its_folder(scface_root, name, warned):
     assert len(dataset) == 4 + 29
     assert name not in names(dataset)
     assert (
-        'left out: 1 images whose name contradicts their folder '
+        'left out (1): images whose name contradicts their folder '
         f'(surveillance_cameras_distance_1/cam_1/{name})'
     ) in warned()
 
@@ -248,9 +249,9 @@ def test_foreign_files(scface_root, write_face, warned):
     (folder / 'Thumbs.db').write_text('junk')
     (folder / '._003_cam1_1.jpg').write_text('junk')
     assert len(make(scface_root)) == 4 + 30
-    assert 'left out: 1 images whose name is not NNN_camK_D (003_somewhere.jpg)' in warned()
-    assert 'left out: 1 images whose name is not NNN_frontal (003_left.JPG)' in warned()
-    assert 'left out: 1 entries that are no images (cam_1/Thumbs.db)' in warned()
+    assert 'left out (1): images whose name is not NNN_camK_D (003_somewhere.jpg)' in warned()
+    assert 'left out (1): images whose name is not NNN_frontal (003_left.JPG)' in warned()
+    assert 'left out (1): entries that are no images (cam_1/Thumbs.db)' in warned()
 
 
 def test_train_and_test_share_subjects(scface_root):

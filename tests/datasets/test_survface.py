@@ -71,7 +71,7 @@ def test_identification(survface_root, warned):
     assert dataset.num_classes == 0
     assert 'pairs' not in dataset.metainfo
     assert '2 people in the gallery (official 3,000), 2 mated probes (official 60,423)' in warned()
-    assert 'noticed' not in warned()
+    assert 'note (' not in warned()
     assert 'left out' not in warned()
 
 
@@ -148,7 +148,7 @@ def test_pair_of_an_absent_image(survface_root, write_name_pairs, kind):
 def test_image_that_the_mat_does_not_name_is_counted(survface_root, write_face, warned):
     write_face(survface_root / IDENTIFICATION / 'gallery' / '11_cam9_9.jpg')
     assert '11_cam9_9.jpg' not in [row[1] for row in rows(make(survface_root))]
-    assert 'left out: 1 gallery images that gallery_img_ID_pairs.mat does not name' in warned()
+    assert 'left out (1): gallery images that gallery_img_ID_pairs.mat does not name' in warned()
 
 
 NOT_TOGETHER = '1 mated probes have no image of their person in the gallery, such as'
@@ -174,9 +174,9 @@ def test_unmated_image_that_is_also_matched(survface_root, write_face, name, war
     write_face(survface_root / IDENTIFICATION / 'unmated_probe' / name)
     dataset = make(survface_root)
     assert rows(dataset, 'unmated') == UNMATED
-    expected = 'left out: 1 unmated images that are also in gallery or mated_probe'
+    expected = 'left out (1): unmated images that are also in gallery or mated_probe'
     assert f'{expected} ({name})' in warned()
-    assert 'noticed' not in warned()
+    assert 'note (' not in warned()
 
 
 def test_unmated_image_whose_name_is_in_both(survface_root, write_face, write_pairs, warned):
@@ -187,20 +187,20 @@ def test_unmated_image_whose_name_is_in_both(survface_root, write_face, write_pa
     write_pairs(file, 'mated_probe', ['11_cam2_2.jpg', '12_2.jpg'], [5, 9])
     write_face(test / 'unmated_probe' / '12_2.jpg')
     assert rows(make(survface_root), 'unmated') == UNMATED
-    assert 'left out: 1 unmated images that are also in gallery or mated_probe' in warned()
+    assert 'left out (1): unmated images that are also in gallery or mated_probe' in warned()
 
 
 def test_unmated_image_with_the_name_of_another(survface_root, write_face, warned):
     write_face(survface_root / IDENTIFICATION / 'unmated_probe' / '12_2.jpg', size=(9, 9))
     assert rows(make(survface_root), 'unmated') == [('unmated', '12_2.jpg', 9), *UNMATED]
     assert 'left out' not in warned()
-    assert 'noticed: 1 unmated images named like people of the gallery (12_2.jpg)' in warned()
+    assert 'note (1): unmated images named like people of the gallery (12_2.jpg)' in warned()
 
 
 def test_unmated_image_named_like_a_person_of_the_gallery(survface_root, write_face, warned):
     write_face(survface_root / IDENTIFICATION / 'unmated_probe' / '11_cam7_7.jpg')
     assert rows(make(survface_root), 'unmated') == [('unmated', '11_cam7_7.jpg', 5), *UNMATED]
-    assert 'noticed: 1 unmated images named like people of the gallery (11_cam7_7' in warned()
+    assert 'note (1): unmated images named like people of the gallery (11_cam7_7' in warned()
 
 
 def test_unmated_without_an_image(survface_root, write_face):
@@ -218,7 +218,7 @@ def test_foreign_files_are_counted(survface_root, warned):
     for folder in ('gallery', 'mated_probe', 'unmated_probe'):
         (survface_root / IDENTIFICATION / folder / 'Thumbs.db').write_text('junk')
     assert len(make(survface_root)) == 9
-    assert 'left out: 3 entries that are no images (gallery/Thumbs.db, mated_' in warned()
+    assert 'left out (3): entries that are no images (gallery/Thumbs.db, mated_' in warned()
 
 
 PAIRS = [
@@ -292,7 +292,7 @@ def test_images_in_no_pair_are_counted(survface_root, write_face, warned):
     dataset = make(survface_root, 'verification')
     assert named_pairs(dataset) == PAIRS
     assert '50_1.jpg' not in [row[1] for row in rows(dataset)]
-    assert 'left out: 1 verification images that are in no pair (50_1.jpg)' in warned()
+    assert 'left out (1): verification images that are in no pair (50_1.jpg)' in warned()
 
 
 @pytest.mark.parametrize(
@@ -309,7 +309,7 @@ def test_pairs_that_the_names_contradict(survface_root, write_name_pairs, kind, 
     write_name_pairs(survface_root / VERIFICATION / f'{key}.mat', key, pairs)
     dataset = make(survface_root, 'verification')
     assert (*pair, kind == 'positive') in named_pairs(dataset)
-    expected = f'noticed: 1 {kind} pairs that the file names contradict ({pair[0]} and {pair[1]})'
+    expected = f'note (1): {kind} pairs that the file names contradict ({pair[0]} and {pair[1]})'
     assert expected in warned()
 
 

@@ -156,7 +156,7 @@ def test_image_that_the_mat_does_not_name_is_counted(tinyface_root, write_face, 
     write_face(tinyface_root / 'Testing_Set' / 'Probe' / '12_9.jpg')
     dataset = TinyFace(data_root=str(tinyface_root), split='test')
     assert '12_9.jpg' not in [row[1] for row in rows(dataset)]
-    assert 'left out: 1 probe images that probe_img_ID_pairs.mat does not name' in warned()
+    assert 'left out (1): probe images that probe_img_ID_pairs.mat does not name' in warned()
 
 
 @pytest.mark.parametrize('content', [b'', b'no mat file at all', None])

@@ -49,7 +49,7 @@ def test_folder(main, people, tmp_path, capsys):
     text = capsys.readouterr().out
     size = out.stat().st_size / 2**20
     assert f'people.pack: 6 images, 1 other files, {size:.2f} MiB' in text
-    assert 'left out: 2 hidden files and folders (' in text
+    assert 'left out (2): hidden files and folders (' in text
     assert 'broken' not in text
     expected, found = (FaceFolder(data_root=str(root)) for root in (people, out))
     assert [i['identity'] for i in found.infos()] == [i['identity'] for i in expected.infos()]
@@ -93,7 +93,7 @@ def test_pack_inside_the_folder_and_large_files(main, people, capsys, monkeypatc
     for _ in range(2):
         assert main([str(people), str(out)]) == 0
         assert PackReader(out).files == ['labels.csv', 'small.tar']
-        assert 'left out: 1 large files that are no images (' in capsys.readouterr().out
+        assert 'left out (1): large files that are no images (' in capsys.readouterr().out
 
 
 def test_links(main, people, tmp_path, capsys):

@@ -114,7 +114,7 @@ def run(args: argparse.Namespace) -> int:
         if not names:
             continue
         shown = ', '.join(names[:3]) + (', ...' if len(names) > 3 else '')
-        print(f'  left out: {len(names):,} {reason} ({shown})')
+        print(f'  left out ({len(names):,}): {reason} ({shown})')
     if result.clusters:
         shown = ', '.join(f'{size:,}' for size in result.clusters[:5])
         print(f'{len(result.clusters):,} clusters, the largest of {shown} faces')

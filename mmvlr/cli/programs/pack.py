@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
         show(pack)
     for reason, names in source.left_out.items():
         if names:
-            print(f'left out: {len(names):,} {reason} ({", ".join(names[:3])})')
+            print(f'left out ({len(names):,}): {reason} ({", ".join(names[:3])})')
     if source.broken:
         for problem in source.broken:
             print(f'broken: {problem}', file=sys.stderr)

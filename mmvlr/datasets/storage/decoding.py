@@ -1,7 +1,7 @@
-"""From an encoded image to RGB: one decoder for folders, packs, records and what a user gives.
+"""Decode images to RGB: one decoder for folders, packs, records and a user's images.
 
-An image can claim far more pixels than its bytes seem to hold: 21 KB of PNG are 180 million. What
-decoding would cost is told from the header, and checked before anything is decoded.
+A small file can hold a huge image: 21 KB of PNG can encode 180 million pixels. The memory that
+decoding needs is computed from the header and checked before anything is decoded.
 """
 
 import io
@@ -16,17 +16,17 @@ from PIL import ExifTags, Image, TiffImagePlugin, UnidentifiedImageError
 
 from mmvlr.utils.filetype import describe_content
 
-#: Most pixels of an image; a camera's JPEG beyond it is decoded at 1/2, 1/4 or 1/8 of its sides.
+#: Largest number of pixels; a larger JPEG of a camera is decoded at 1/2, 1/4 or 1/8 of its sides.
 MAX_PIXELS = 2**26
-#: Most memory in bytes that decoding may take, whatever the format.
+#: Limit of the memory, in bytes, that decoding may take in any format.
 MAX_MEMORY = 2**30
 
-# Measured: bytes a pixel at the decoder's peak; elsewhere it is Pillow's own image, 4 at most.
+# Measured peak of the decoder in bytes per pixel; other formats need 4 at most (Pillow's image).
 _COSTS = dict(WEBP=16, AVIF=16, JPEG2000=26)
 _PILLOW, _RESULT, _COEFFICIENTS = 4, 3, 6
 #: Pixels that are converted to RGB at once.
 _STRIP = 2**20
-#: EXIF orientation -> what makes the image upright.
+#: EXIF orientation -> operation that makes the image upright.
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -40,7 +40,7 @@ _TURNS = {
 
 @cache
 def _formats() -> list[str]:
-    # EPS would start another program, and what Pillow decodes in Python, as DDS, takes minutes.
+    # EPS would start another program; formats that Pillow decodes in Python (DDS) take minutes.
     wanted = ['JPEG', 'PNG', 'BMP', 'DIB', 'GIF', 'TIFF', 'WEBP', 'AVIF', 'JPEG2000', 'PPM']
     wanted += ['ICO', 'TGA', 'PCX', 'SGI', 'SUN', 'MPO']
     Image.init()
@@ -56,15 +56,15 @@ def decode_image(
 ) -> np.ndarray:
     """Decode an image.
 
-    Pillow rather than OpenCV decodes: OpenCV fills the missing part of a truncated JPEG with gray
-    and says nothing. 16-bit gray is scaled to 8 bits, and what is transparent becomes gray.
+    Pillow decodes rather than OpenCV, which fills the missing part of a truncated JPEG with gray
+    without a warning. 16-bit gray is scaled to 8 bits, and transparent pixels become gray.
 
     Args:
-        content: The encoded image, the path of its file, or an image of Pillow's.
+        content: The encoded image, the path of its file, or a Pillow image.
         name: Its name, for the message.
-        upright: It comes right from a camera: turn it as its orientation tag says (the tools that
-            made data sets ignore the tag), and decode a JPEG of more than ``MAX_PIXELS`` at a
-            reduced size.
+        upright: Treat it as an image straight from a camera: rotate it by its orientation tag
+            (which the tools that made data sets ignore), and decode a JPEG of more than
+            ``MAX_PIXELS`` at a reduced size.
 
     Returns:
         np.ndarray: RGB uint8 (h, w, 3).
@@ -90,7 +90,7 @@ def decode_image(
                 return _decode(image, file, upright)
     except FileNotFoundError:
         raise
-    # Pillow and its plug-ins raise whatever they like: IndexError, RuntimeError, MemoryError, ...
+    # Pillow and its plug-ins raise many types: IndexError, RuntimeError, MemoryError, ...
     except Exception as error:
         reason = ' '.join(str(error).split())[:300] or type(error).__name__
         raise ImageError(
@@ -101,14 +101,14 @@ def decode_image(
 def _decode(image: Image.Image, file: BinaryIO | None, upright: bool) -> np.ndarray:
     _check_cost(image, upright and file is not None)
     if _is_raw_ycbcr(image) and file is not None:
-        # Pillow takes such a TIFF for one of four bytes a pixel, and so for a truncated one.
+        # Pillow expects four bytes a pixel of such a TIFF, and so takes it for truncated.
         file.seek(0)
         flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
         pixels = cv2.imdecode(np.frombuffer(file.read(), np.uint8), flags)
         if pixels is None:
             raise ValueError('damaged or truncated TIFF')
         return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
-    # Loaded first, a TIFF is turned already.
+    # Loading a TIFF already applies its orientation.
     image.load()
     return _as_rgb(_upright(image) if upright else image)
 
@@ -117,7 +117,7 @@ def _check_cost(image: Image.Image, reducible: bool) -> None:
     width, height = image.size
     kept = 0
     if image.format in ('JPEG', 'MPO'):
-        # The coefficients of a progressive JPEG are kept for all of it, whatever size it gets.
+        # The decoder keeps all coefficients of a progressive JPEG, also at a reduced size.
         kept = width * height * _COEFFICIENTS * ('progressive' in image.info)
         if reducible and width * height > MAX_PIXELS:
             scales = [s for s in (2, 4, 8) if -(-width // s) * -(-height // s) <= MAX_PIXELS]
@@ -140,7 +140,7 @@ def _check_size(width: int, height: int, cost: int = _PILLOW, kept: int = 0) -> 
 def _check_icon(file: BinaryIO) -> None:
     """Check the images in an icon, which Pillow decodes when it opens the file.
 
-    The directory may say something else of their sizes than they do.
+    The sizes in the icon's directory may differ from those of the images.
     """
     file.seek(0)
     content = file.read(2**24)
@@ -178,7 +178,7 @@ def _as_rgb(image: Image.Image) -> np.ndarray:
     rows = max(1, _STRIP // max(width, 1))
     if rows >= height:
         return _strip_as_rgb(image, wide)
-    # In strips: what a conversion takes, up to 16 bytes a pixel, is taken for a few rows only.
+    # Converting in strips limits the extra memory, up to 16 bytes a pixel, to a few rows.
     pixels = np.empty((height, width, 3), np.uint8)
     for top in range(0, height, rows):
         bottom = min(top + rows, height)
@@ -188,12 +188,12 @@ def _as_rgb(image: Image.Image) -> np.ndarray:
 
 def _strip_as_rgb(image: Image.Image, wide: bool) -> np.ndarray:
     if image.mode.startswith('I'):
-        # Pillow's own conversion cuts off at 255: a 16-bit image would be all white.
+        # Pillow's own conversion clips at 255: a 16-bit image would become white.
         levels = np.asarray(image, np.float64)
         gray = np.clip(np.rint(levels / 257 if wide else levels), 0, 255).astype(np.uint8)
         return np.repeat(gray[..., None], 3, axis=2)
     if image.has_transparency_data:
-        # Nobody sees the colors of transparent pixels, so the network should not either.
+        # Transparent pixels have arbitrary colors, which must not reach the network.
         gray = Image.new('RGBA', image.size, (127, 127, 127, 255))
         image = Image.alpha_composite(gray, image.convert('RGBA'))
     return np.asarray(image if image.mode == 'RGB' else image.convert('RGB'))

@@ -1,4 +1,4 @@
-"""insightface's files as data sets."""
+"""Data sets that read insightface's files."""
 
 import logging
 from pathlib import Path
@@ -27,7 +27,7 @@ class RecordIOFaces(FaceDataset):
 
     Raises:
         FileNotFoundError: One of the files is missing.
-        ValueError: A record is damaged, or its label is no number of a person.
+        ValueError: A record is damaged, or its label is not the number of a person.
     """
 
     METAINFO = dict(dataset_type='RecordIOFaces')
@@ -37,7 +37,7 @@ class RecordIOFaces(FaceDataset):
         super().__init__(data_root=data_root, **kwargs)
 
     def load_data_list(self) -> list[dict]:
-        """Return one record an image."""
+        """Return one record per image."""
         file = Path(self.data_root)
         file = file if file.is_file() else file / self.rec
         if file.suffix != '.rec' or not file.is_file():
@@ -76,7 +76,7 @@ class LFWBin(FaceDataset):
     """Verification pairs of insightface's .bin files (LFW, AgeDB-30, CFP-FP, ...): role ``pair``.
 
     The pairs are in ``metainfo``: ``pairs``, (P, 2) sample indices, and ``same``, (P,) bool. The
-    files do not say who is on an image: every identity is -100.
+    files do not identify the people: every identity is -100.
 
     Args:
         data_root: The .bin file.
@@ -84,7 +84,7 @@ class LFWBin(FaceDataset):
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: It is damaged, or asks for code to be run.
+        ValueError: It is damaged, or would run code.
     """
 
     METAINFO = dict(dataset_type='LFWBin')
@@ -94,7 +94,7 @@ class LFWBin(FaceDataset):
         super().__init__(data_root=data_root, **kwargs)
 
     def load_data_list(self) -> list[dict]:
-        """Return one record an image; put the pairs into metainfo."""
+        """Return one record per image; store the pairs in ``metainfo``."""
         file = Path(self.data_root)
         if file.suffix != '.bin' or not file.is_file():
             raise FileNotFoundError(

@@ -1,8 +1,8 @@
-"""insightface's verification sets: ``lfw.bin``, ``agedb_30.bin``, ``cfp_fp.bin`` and their like.
+"""Read insightface's verification sets: ``lfw.bin``, ``agedb_30.bin``, ``cfp_fp.bin`` and others.
 
 Such a file is a pickle of two lists: encoded images, and whether images 2i and 2i + 1 show the
-same person. A pickle can run any code when it is read. Here it may make lists, bytes, numbers and
-NumPy arrays of these; whatever else it asks for is refused by name.
+same person. A pickle can run any code when it is read. This reader accepts lists, bytes, numbers
+and NumPy arrays of these only; the error names anything else that the pickle requests.
 """
 
 import pickle
@@ -21,15 +21,15 @@ _REMEDY = 'get the file again'
 
 
 def _encode_latin1(text: str, encoding: str) -> bytes:
-    """Make bytes as Python 3's pickles of protocols up to 2 do, in one encoding only."""
+    """Encode text as bytes, as pickles of protocol 2 and below do; Latin-1 only."""
     if encoding not in ('latin1', b'latin1'):
         raise _RefusedError(
-            f'it asks for the encoding {encoding!r}, which no pickle of bytes needs'
+            f'it requests the encoding {encoding!r}, which no pickle of bytes needs'
         )
     return text.encode('latin1')
 
 
-# Where NumPy keeps these functions depends on its version, not on that of the file.
+# The module of these functions depends on the version of NumPy that wrote the file.
 _RECONSTRUCT = np.empty(0).__reduce__()[0]
 _FROM_BUFFER = np.empty(0).__reduce_ex__(5)[0]
 _SCALAR = np.bool_(True).__reduce__()[0]
@@ -46,36 +46,36 @@ _ALLOWED: dict[tuple[str, str], Any] = {
 
 
 class _RefusedError(pickle.UnpicklingError):
-    """The pickle asks for something that it may not have."""
+    """The pickle requests an object that is not allowed."""
 
 
 class _RestrictedUnpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in _ALLOWED:
-            raise _RefusedError(f'it asks for {module}.{name}, which no verification file needs')
+            raise _RefusedError(f'it requests {module}.{name}, which no verification file needs')
         return _ALLOWED[module, name]
 
 
 class BinReader:
-    """Images and pairs of a verification file. A pickled reader reads the file again.
+    """Read the images and pairs of a verification file. A pickled reader reads the file again.
 
     Args:
         path: The file.
 
     Attributes:
         encoded: The 2P encoded images.
-        same: (P,) bool: do images 2i and 2i + 1 show the same person?
+        same: (P,) bool, whether images 2i and 2i + 1 show the same person.
 
     Raises:
         FileNotFoundError: There is no such file.
-        FileFormatError: It is damaged, asks for code, or holds something else.
+        FileFormatError: It is damaged, would run code, or holds something else.
     """
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
         with self.path.open('rb') as file:
             try:
-                # Files of Python 2 hold images as text.
+                # Files written by Python 2 store images as text.
                 content = _RestrictedUnpickler(file, encoding='bytes').load()
             except _RefusedError as error:
                 raise FileFormatError(self.path, f'refused: {error}', 'do not trust it') from error
@@ -94,7 +94,7 @@ class BinReader:
                 told = f'same[{number}] is {flag!r:.99}, not true or false'
                 raise FileFormatError(self.path, told, _REMEDY)
         if not same or len(images) != 2 * len(same):
-            told = f'{len(images):,} images for {len(same):,} pairs; expected two a pair'
+            told = f'{len(images):,} images for {len(same):,} pairs; expected two per pair'
             raise FileFormatError(self.path, told, _REMEDY)
         self.encoded = [self._bytes(number, item) for number, item in enumerate(images)]
         self.same = np.array(same, bool)
@@ -126,7 +126,7 @@ class BinReader:
         return self.encoded[int(name)]
 
     def size_key(self, name: str) -> int:
-        """Return what is equal for equal images."""
+        """Return a key that is equal for equal images."""
         return len(self.content(name))
 
     def image(self, name: str) -> np.ndarray:

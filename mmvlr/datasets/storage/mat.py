@@ -1,9 +1,9 @@
-"""Lists of names and numbers in MATLAB's files, without a line of C.
+"""Read lists of names and numbers from MATLAB files, in pure Python.
 
-``scipy.io.loadmat`` takes the whole program along: some damaged files end it with SIGSEGV. What the
-data sets keep in such files is little: cells of text, and arrays of numbers, in MATLAB's format 5
-(version 6 and 7 of the program, the latter compressed). Everything here is read within the bounds
-of the file, and a size is believed only after it was compared with the bytes that are there.
+``scipy.io.loadmat`` crashes the process (SIGSEGV) on some damaged files. The data sets need only
+cells of text and arrays of numbers in MATLAB's format 5 (versions 6 and 7 of the program, the
+latter compressed). This reader never reads beyond the bounds of the file, and compares every size
+with the bytes that are present before it relies on it.
 
 The format is that of *MAT-File Format* (MathWorks): a header of 128 bytes, then data elements, each
 with a tag of type and length; an array is an element of elements: flags, dimensions, name, content.
@@ -16,11 +16,11 @@ from typing import Any
 
 import numpy as np
 
-#: Limit of a file, and of what it unpacks to: no list of names needs more.
+#: Limit of the size of a file, packed and unpacked: no list of names needs more.
 MAX_BYTES = 64 << 20
-#: Limit of the entries of a cell.
+#: Limit of the number of entries of a cell.
 MAX_ENTRIES = 1 << 21
-#: Cells within cells are followed so far.
+#: Limit of the depth of nested cells.
 MAX_DEPTH = 4
 _HEADER = 128
 _MATRIX, _COMPRESSED = 14, 15
@@ -42,16 +42,16 @@ _COMPLEX = 0x0800
 
 
 def read_variables(content: bytes, *names: str) -> dict[str, Any]:
-    """Read variables of a file of MATLAB's format 5.
+    """Read variables from a MATLAB file of format 5.
 
     Args:
         content: The file.
-        names: The variables that are wanted; others are skipped.
+        names: The variables to read; others are skipped.
 
     Returns:
         Name -> content: an array of numbers, an array of objects for a cell (the same kinds, in its
-        shape), text, or an array of lines for text of several rows. Variables that are not there
-        are missing; others in the file have None.
+        shape), text, or an array of lines for text of several rows. Variables that the file lacks
+        are missing; variables that were not requested are None.
 
     Raises:
         ValueError: The file is damaged, too large, of another format, or a wanted variable has
@@ -72,7 +72,7 @@ def read_variables(content: bytes, *names: str) -> dict[str, Any]:
             budget -= len(data)
             kind, data = next(_elements(data, order), (0, b''))
         if kind != _MATRIX:
-            raise ValueError(f'a data element of type {kind} stands where a variable is expected')
+            raise ValueError(f'a data element of type {kind} is found where a variable is expected')
         parts = _elements(data, order)
         group, complex_, shape, name = _head(parts, order)
         wanted = name in names
@@ -111,7 +111,7 @@ def _elements(data: bytes, order: str) -> Iterator[tuple[int, bytes]]:
             raise ValueError('it ends inside the tag of a data element')
         kind, length = struct.unpack_from(f'{order}II', data, place)
         if kind >> 16:
-            # Content of up to 4 bytes stands in the tag.
+            # Content of up to 4 bytes is stored in the tag.
             kind, length, start, end = kind & 0xFFFF, kind >> 16, place + 4, place + 8
             if length > 4:
                 raise ValueError(f'a small data element has {length} bytes')
@@ -121,7 +121,7 @@ def _elements(data: bytes, order: str) -> Iterator[tuple[int, bytes]]:
             # Compressed elements are not padded.
             end += 0 if kind == _COMPRESSED else -length % 8
             if start + length > len(data):
-                raise ValueError(f'a data element of {length:,} bytes reaches over the end')
+                raise ValueError(f'a data element of {length:,} bytes extends beyond the end')
         yield kind, data[start : start + length]
         place = end
 
@@ -136,10 +136,10 @@ def _next(parts: Iterator[tuple[int, bytes]], what: str) -> tuple[int, bytes]:
 def _numbers(part: tuple[int, bytes], order: str) -> np.ndarray:
     kind, data = part
     if kind not in _NUMBERS:
-        raise ValueError(f'a data element of type {kind} stands where numbers are expected')
+        raise ValueError(f'a data element of type {kind} is found where numbers are expected')
     dtype = np.dtype(order + _NUMBERS[kind])
     if len(data) % dtype.itemsize:
-        raise ValueError(f'{len(data)} bytes are no whole numbers of {dtype.itemsize} bytes')
+        raise ValueError(f'{len(data)} bytes are not a multiple of {dtype.itemsize} bytes')
     return np.frombuffer(data, dtype)
 
 
@@ -186,13 +186,13 @@ def _cell(
     parts: Iterator[tuple[int, bytes]], shape: tuple[int, ...], count: int, order: str, depth: int
 ) -> np.ndarray:
     if depth == MAX_DEPTH:
-        raise ValueError(f'cells lie more than {MAX_DEPTH} deep in each other')
+        raise ValueError(f'cells are nested more than {MAX_DEPTH} deep')
     if count > MAX_ENTRIES:
         raise ValueError(f'a cell claims {count:,} entries; a list has at most {MAX_ENTRIES:,}')
     items: list[Any] = []
     for kind, data in parts:
         if kind != _MATRIX:
-            raise ValueError(f'a data element of type {kind} stands where an array is expected')
+            raise ValueError(f'a data element of type {kind} is found where an array is expected')
         if len(items) == count:
             raise ValueError(f'a cell of {count:,} entries has more')
         inner = _elements(data, order)
@@ -217,7 +217,7 @@ def _text(
         if codes.dtype.kind == 'f' or (
             len(codes) and not 0 <= codes.min() <= codes.max() < 1 << 16
         ):
-            raise ValueError('text holds what is no character')
+            raise ValueError('text holds a value that is no character')
         text = codes.astype('<u2').tobytes().decode('utf-16-le')
     # MATLAB counts the halves of characters beyond 16 bits.
     if count not in (len(text), len(text.encode('utf-16-le')) // 2):

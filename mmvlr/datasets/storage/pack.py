@@ -1,4 +1,4 @@
-"""A data set's folder in one file, ``NAME.pack``: raw pixels that are mapped, not decoded.
+"""Store a data set's folder in one file, ``NAME.pack``: raw pixels, memory-mapped, not decoded.
 
 Format, version 1. Numbers are little-endian; the first 36 bytes keep their layout in all versions.
 
@@ -11,16 +11,16 @@ offset bytes content
 20     8     length of the index, which ends the file
 28     4     CRC32 of the index
 32     4     CRC32 of bytes 0 to 31
-36           contents, one behind the other: of an image its RGB uint8 pixels (height, width, 3)
+36           contents, one after the other: of an image its RGB uint8 pixels (height, width, 3)
              in native size, of any other file its bytes
-index        JSON with columns, one entry an image or file:
+index        JSON with columns, one entry per image or file:
              ``images``: ``name``, ``height``, ``width``, ``offset``, ``crc32``;
              ``files``: ``name``, ``size``, ``offset``, ``crc32``;
              and ``folders``, a list that holds the empty ones too
 ====== ===== ==============================================================================
 
-Names are paths below the packed folder, with ``/``. Other files are label files, such as TinyFace's
-.mat files: a pack holds all that a data set reads.
+Names are paths relative to the packed folder, with ``/``. Other files are label files, such as
+TinyFace's .mat files: a pack holds everything that a data set reads.
 """
 
 import json
@@ -61,7 +61,7 @@ class _Contents(FileModel):
             if len(values) != len(self.name):
                 raise ValueError(f'{len(self.name)} names but {len(values)} entries of {key}')
         if len(set(self.name)) < len(self.name):
-            raise ValueError('a name comes twice')
+            raise ValueError('a name occurs twice')
         return self
 
 
@@ -87,18 +87,18 @@ class _Index(FileModel):
 def write_pack(
     out: str | Path, items: Iterable[tuple[str, np.ndarray | bytes]], folders: Iterable[str] = ()
 ) -> 'PackReader':
-    """Write a pack; ``items`` is consumed one by one, and only the index grows in memory.
+    """Write a pack item by item; only the index is kept in memory.
 
     Args:
-        out: The file, ``NAME.pack``. It appears when all of it is written.
+        out: The file, ``NAME.pack``. It appears only when it is complete.
         items: Name and content: an image, RGB uint8 (h, w, 3), or the bytes of another file.
-        folders: Names of folders; those that hold something need not be named.
+        folders: Names of folders; only empty ones need to be named.
 
     Returns:
         PackReader: The pack.
 
     Raises:
-        ValueError: A name comes twice or is no relative path, or an image has another type or
+        ValueError: A name occurs twice or is no relative path, or an image has another type or
             shape.
     """
     out = Path(out)
@@ -140,10 +140,10 @@ def write_pack(
 
 def _check_name(name: str, seen: set[str]) -> None:
     if name in seen:
-        raise ValueError(f'{name} comes twice; every name in a pack must be another')
+        raise ValueError(f'{name} occurs twice; names in a pack must be unique')
     path = PurePosixPath(name)
     if str(path) != name or path.is_absolute() or name == '.' or '..' in path.parts:
-        raise ValueError(f'{name!r} is no name for a pack; expected a path such as 1/a.jpg')
+        raise ValueError(f'{name!r} is no valid name in a pack; expected a path such as 1/a.jpg')
     seen.add(name)
 
 
@@ -157,10 +157,10 @@ def _checked(name: str, image: Any) -> np.ndarray:
 
 
 class PackReader:
-    """The images of a pack: ``reader[name]`` is RGB uint8 (h, w, 3), read-only, not copied.
+    """Read a pack: ``reader[name]`` is an image, RGB uint8 (h, w, 3), read-only, not copied.
 
-    The file is mapped into memory, so all processes share what the system keeps of it. An image's
-    checksum is compared when it is first read. A pickled reader opens the file again.
+    The file is mapped into memory, so all processes share the system's cache of it. The checksum of
+    an image is verified when it is first read. A pickled reader opens the file again.
 
     Args:
         path: The file.
@@ -216,13 +216,13 @@ class PackReader:
         self._span = self._find_spans('images', images.offset, sizes)
         self._file_span = self._find_spans('files', files.offset, files.size)
         self._crc, self._file_crc = images.crc32, files.crc32
-        #: Has the image's checksum been compared?
+        #: Whether the checksum of each image has been verified.
         self._compared = bytearray(len(self._names))
 
     def _find_spans(
         self, which: str, start: Sequence[int], sizes: Sequence[int]
     ) -> list[tuple[int, int]]:
-        """Return first byte and end of contents."""
+        """Return the first byte and the end of each content."""
         spans = [(first, first + size) for first, size in zip(start, sizes, strict=True)]
         if any(first < HEADER_BYTES or end > self._end for first, end in spans):
             raise FileFormatError(
@@ -274,16 +274,16 @@ class PackReader:
     image = __getitem__
 
     def size_key(self, name: str) -> tuple:
-        """Return what is equal for equal images, without reading them."""
+        """Return a key that is equal for equal images, without reading them."""
         row = self._row[name]
         return self._shape[row], self._crc[row]
 
     def content(self, name: str) -> bytes:
-        """Return what is stored of an image."""
+        """Return the stored bytes of an image."""
         return self[name].tobytes()
 
     def read_file(self, name: str) -> bytes:
-        """Return the bytes of another file than an image.
+        """Return the bytes of a file that is no image.
 
         Raises:
             KeyError: There is no such file.
@@ -302,7 +302,7 @@ class PackReader:
         return content
 
     def intact(self, name: str) -> bool:
-        """Say whether the checksum of an image or file is right, now."""
+        """Return whether the checksum of an image or file is right, reading it now."""
         if name in self._row:
             row, spans, crc = self._row[name], self._span, self._crc
         else:
@@ -311,16 +311,16 @@ class PackReader:
         return zlib.crc32(self._bytes[start:stop]) == crc[row]
 
     def verify(self) -> list[str]:
-        """Return the names of all damaged images and files; none if the pack is whole."""
+        """Return the names of all damaged images and files."""
         return [name for name in (*self._names, *self._file_row) if not self.intact(name)]
 
     def is_file(self, name: str) -> bool:
-        """Say whether there is an image or another file of this name."""
+        """Return whether the pack holds an image or another file of this name."""
         return name in self._row or name in self._file_row
 
     @cached_property
     def tree(self) -> dict[str, list[str]]:
-        """Folders and what is in each; the packed folder itself is ``''``."""
+        """Return each folder's entries; the packed folder itself is ``''``."""
         tree: dict[str, dict[str, None]] = {'': {}}
         for name in (*self._names, *self._file_row, *self._folders):
             while name:

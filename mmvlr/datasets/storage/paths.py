@@ -1,7 +1,7 @@
-"""Images by path, wherever they are: ``faces.pack/1/a.jpg``, ``train.rec/17``, ``lfw.bin/3``.
+"""Read images by path, also inside files: ``faces.pack/1/a.jpg``, ``train.rec/17``, ``lfw.bin/3``.
 
-Records carry such a path as ``img_path`` like that of an image file, and every process opens the
-file in front of it once. A folder that has one of the endings stays a folder.
+Records carry such a path as ``img_path``, like that of an image file; each process opens the
+containing file once. A folder with one of these extensions is still read as a folder.
 """
 
 import os
@@ -23,16 +23,16 @@ _INSIDE = re.compile(rf'\.(?:pack|rec|bin)[/{re.escape(os.sep)}]')
 
 
 class Reader(Protocol):
-    """What the readers of all kinds of files have."""
+    """Interface of the readers of all kinds of files."""
 
     def image(self, name: str) -> np.ndarray:
         """Return an image, RGB uint8 (h, w, 3); KeyError if there is none of this name."""
 
     def content(self, name: str) -> bytes:
-        """Return what is stored of an image."""
+        """Return the stored bytes of an image."""
 
     def size_key(self, name: str) -> Hashable:
-        """Return what is equal for images of equal content, at little cost."""
+        """Return a cheap key that is equal for images of equal content."""
 
 
 _readers: dict[str, Reader] = {}
@@ -51,7 +51,7 @@ def open_stored(path: str | Path) -> Reader:
 
 
 def locate(path: str | PurePath) -> tuple[Reader, str] | None:
-    """Return the reader of the file that a path leads into and the name in it; None if none."""
+    """Return the reader of the file that contains a path, and the name in it; None if none."""
     path = os.fspath(path)
     for found in _INSIDE.finditer(path):
         file, name = path[: found.end() - 1], path[found.end() :]
@@ -65,7 +65,7 @@ def locate(path: str | PurePath) -> tuple[Reader, str] | None:
 
 
 def file_status(path: str | PurePath) -> os.stat_result | None:
-    """Return the status of an image's file, or of the file that it is stored in; None if none."""
+    """Return the status of an image's file, or of the file that contains it; None if none."""
     path = os.fspath(path)
     ends = [found.end() - 1 for found in _INSIDE.finditer(path)] + [len(path)]
     files = (path[:end] for end in ends)
@@ -73,7 +73,7 @@ def file_status(path: str | PurePath) -> os.stat_result | None:
 
 
 class PackPath(type(PurePath())):
-    """A file or folder in a pack, with those methods of :class:`pathlib.Path` data sets use."""
+    """A file or folder in a pack, with the :class:`pathlib.Path` methods that data sets use."""
 
     def _entry(self) -> tuple[pack.PackReader, str]:
         found = locate(f'{self}/')
@@ -82,22 +82,22 @@ class PackPath(type(PurePath())):
         return found[0], found[1].rstrip('/')
 
     def is_file(self) -> bool:
-        """Say whether the pack holds an image or file of this name."""
+        """Return whether the pack holds an image or file of this name."""
         reader, name = self._entry()
         return reader.is_file(name)
 
     def is_dir(self) -> bool:
-        """Say whether the pack holds a folder of this name."""
+        """Return whether the pack holds a folder of this name."""
         reader, name = self._entry()
         return name in reader.tree
 
     def iterdir(self) -> Iterator['PackPath']:
-        """Iterate over what is in a folder."""
+        """Iterate over the entries of a folder."""
         reader, name = self._entry()
         return (self / entry for entry in reader.tree[name])
 
     def rglob(self, pattern: str) -> Iterator['PackPath']:
-        """Iterate over all below a folder; the only pattern is ``*``."""
+        """Iterate over all entries below a folder; the only pattern is ``*``."""
         if pattern != '*':
             raise ValueError(f"a pack is searched for '*' only, not {pattern!r}")
         for entry in self.iterdir():

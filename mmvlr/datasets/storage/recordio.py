@@ -1,18 +1,18 @@
-"""insightface's ``train.rec`` and ``train.idx`` without mxnet.
+"""Read insightface's ``train.rec`` and ``train.idx`` without MXNet.
 
 A .rec file is MXNet's RecordIO, as dmlc-core's ``src/recordio.cc`` writes it. A record is one or
 more parts, each of: the magic 0xced7230a, a word with a flag in its upper 3 bits and the length in
 its lower 29, the content, and zeros up to a multiple of 4 bytes. Where a record's content holds the
-magic at a multiple of 4, the writer cuts it there and leaves the magic out; flags say whether a
-part is a whole record (0), the first (1), one between (2) or the last (3).
+magic at a multiple of 4, the writer cuts it there and leaves the magic out; the flag tells whether
+a part is a whole record (0), the first part (1), a middle part (2) or the last part (3).
 
-Content begins with an ``IRHeader``: flag, label (float32), two numbers. A flag above 0 says that so
-many float32 labels follow, which take the place of the one. Behind them is the encoded image.
+Content begins with an ``IRHeader``: flag, label (float32), two numbers. A flag above 0 is the
+number of float32 labels that follow and replace the single label. The encoded image comes last.
 
-An .idx file has one line a record: number, tabulator, offset in the .rec file.
+An .idx file has one line per record: number, tab, offset in the .rec file.
 
-In insightface's files record 0 is a header of two labels: the images are records from 1 to below
-the first, and from there to below the second come records of the people, without an image.
+In insightface's files record 0 is a header of two labels, a and b: records 1 to a - 1 hold the
+images, and records a to b - 1 describe the people, without an image.
 """
 
 import mmap
@@ -46,8 +46,8 @@ class Record(NamedTuple):
     Args:
         labels: float32 (L,).
         id: First number of the header; mostly 0.
-        id2: Second one.
-        content: What follows, in most records an encoded image.
+        id2: Second number of the header.
+        content: Remaining bytes, in most records an encoded image.
     """
 
     labels: np.ndarray
@@ -57,7 +57,7 @@ class Record(NamedTuple):
 
 
 class RecordIOReader:
-    """Random access to the records of a .rec file: ``reader[number]`` is a :class:`Record`.
+    """Read records of a .rec file in any order: ``reader[number]`` is a :class:`Record`.
 
     A pickled reader opens the files again.
 
@@ -89,7 +89,7 @@ class RecordIOReader:
         self._offsets = offsets[order]
         twice = np.flatnonzero(np.diff(self.keys) == 0)
         if len(twice):
-            told = f'record {self.keys[twice[0]]} stands in it twice'
+            told = f'record {self.keys[twice[0]]} is listed twice'
             raise FileFormatError(self.idx, told, _REMEDY)
         if self.keys[0] < 0:
             raise FileFormatError(self.idx, f'record {self.keys[0]}: below 0', _REMEDY)
@@ -184,14 +184,14 @@ class RecordIOReader:
         return self[int(name)].content
 
     def size_key(self, name: str) -> int:
-        """Return what is equal for equal images."""
+        """Return a key that is equal for equal images."""
         return len(self.content(name))
 
     def image_keys(self) -> np.ndarray:
         """Return the numbers of the records that hold images, ascending.
 
         Raises:
-            FileFormatError: Record 0 is a header, and the index lacks records that it tells of.
+            FileFormatError: Record 0 is a header, and the index lacks records that it declares.
         """
         if self.keys[0] != 0 or not self._is_header(0):
             return self.keys
@@ -206,18 +206,18 @@ class RecordIOReader:
         count = int(labels[0]) - 1
         found = self.keys[1 : count + 1]
         if len(found) < count or found[-1] != count:
-            # Ascending and none twice: the first one that is not at its place is missing.
+            # Keys are ascending and unique, so the first mismatch is the first missing record.
             wrong = np.flatnonzero(found != np.arange(1, len(found) + 1))
             first = wrong[0] + 1 if len(wrong) else len(found) + 1
             told = (
-                f'not all of the {count:,} images that record 0 of {self.path} tells of: record '
+                f'not all of the {count:,} images that record 0 of {self.path} declares: record '
                 f'{first} is missing'
             )
             raise FileFormatError(self.idx, told, _REMEDY)
         return found
 
     def _is_header(self, key: int) -> bool:
-        """Say whether a record has an array of labels and no image."""
+        """Return whether a record has an array of labels and no image."""
         data = self.raw(key)
         if len(data) < _HEADER.size:
             return False

@@ -1,4 +1,4 @@
-"""Transforms of one face, from file to tensor."""
+"""Transform one face, from file to tensor."""
 
 from ..storage import ImageError
 from .base import BaseTransform

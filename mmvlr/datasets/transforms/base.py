@@ -1,4 +1,4 @@
-"""What all transforms have in common."""
+"""Base class of all transforms."""
 
 from abc import ABC, abstractmethod
 from typing import Any
@@ -7,7 +7,7 @@ from typing import Any
 class BaseTransform(ABC):
     """Base of all transforms: a callable that takes and returns the dict of an image.
 
-    It is called as those of mmcv and mmengine are, so a pipeline may mix all of them.
+    It has the interface of mmcv's and mmengine's transforms, so a pipeline may mix them.
     """
 
     def __call__(self, results: dict) -> Any:

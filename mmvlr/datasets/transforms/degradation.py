@@ -1,4 +1,4 @@
-"""Random loss of quality, as optics, sensors and codecs cause it.
+"""Degrade faces at random, as optics, sensors and codecs do.
 
 ``DegradeFace`` is the short form: blur, shrink, noise. The other transforms are the steps of a
 camera one by one; ``VLRDegradation`` in :mod:`.presets` chains them. All draw from
@@ -31,14 +31,13 @@ from .kernels import (
 class DegradeFace(BaseTransform):
     """Blur ``img``, shrink it and add noise, each by a random amount.
 
-    Comes in front of ``ResizeFace`` and works in native pixels. The copies it makes of a training
-    face are what a quality estimate can learn from: the identity is the same, only the quality is
-    lower.
+    Place it before ``ResizeFace``: it works in native pixels. A quality estimate can learn from the
+    degraded copies of a training face: the identity is the same, only the quality is lower.
 
     Args:
         blur: Range of the Gaussian blur's sigma in pixels.
         blur_prob: Probability of blurring.
-        shrink: Range of the factor on the side's length.
+        shrink: Range of the factor of the side lengths.
         min_size: Smallest side in pixels.
         noise: Range of the Gaussian noise's sigma in gray levels.
     """
@@ -75,12 +74,12 @@ def to_uint8(image: np.ndarray) -> np.ndarray:
 
 
 class FaceDegradation(BaseTransform):
-    """Base of the steps: ``degrade`` maps float32 RGB (H, W, 3) in gray levels to the same.
+    """Base of the degradation steps; ``degrade`` maps float32 RGB (H, W, 3) in gray levels.
 
-    On its own a step rounds to uint8; chained by :class:`VLRDegradation` only the last one does.
+    A step on its own rounds to uint8; chained by :class:`VLRDegradation`, only the last one does.
 
     Args:
-        prob: Probability of taking the step.
+        prob: Probability of applying the step.
     """
 
     def __init__(self, prob: float = 1.0):
@@ -95,7 +94,7 @@ class FaceDegradation(BaseTransform):
 
         Args:
             image: (H, W, 3) float32, RGB in gray levels.
-            rng: Generator of all that is random.
+            rng: Random generator.
             pixel: Side of a native pixel in pixels of ``image``: lengths are scaled by it.
         """
         raise NotImplementedError
@@ -113,14 +112,14 @@ class FaceDegradation(BaseTransform):
 
 @TRANSFORMS.register_module()
 class MisalignFace(FaceDegradation):
-    """Move ``img`` as a face detector's error does: shift, scale and rotation about the center.
+    """Misalign ``img`` as an inaccurate face detector does: shift, scale, rotate about the center.
 
     The border is mirrored, as in ``RotateFace``.
 
     Args:
-        shift: Each of the two shifts lies in [-shift, shift], as a share of the side.
+        shift: Both shifts are drawn from [-shift, shift], as a share of the side.
         scale: Range of the magnification; above 1 the crop is tighter.
-        rotation: The angle lies in [-rotation, rotation] degrees.
+        rotation: The angle is drawn from [-rotation, rotation] degrees.
         prob: Probability of the step.
     """
 
@@ -160,11 +159,11 @@ class MisalignFace(FaceDegradation):
 
 @TRANSFORMS.register_module()
 class BlurFace(FaceDegradation):
-    """Blur ``img`` as optics do: Gaussian, or the disc of a lens out of focus.
+    """Blur ``img`` as optics do, with a Gaussian or with the disc of a defocused lens.
 
     Args:
         sigma: Range of the blur's standard deviation along an axis, in pixels. A disc of radius r
-            has r / 2, so the number means the same blur for both kinds.
+            has r / 2, so the number means the same amount of blur for both.
         defocus: Probability of the disc instead of the Gaussian.
         prob: Probability of the step.
     """
@@ -215,13 +214,13 @@ class MotionBlurFace(FaceDegradation):
 class ShrinkFace(FaceDegradation):
     """Shrink ``img`` to a native size drawn from a distribution.
 
-    The face is first cropped centrally to the drawn size's aspect ratio: the pixels of a camera
-    are square. An image smaller than the drawn size is never enlarged.
+    The face is first cropped centrally to the aspect ratio of the drawn size, as the pixels of a
+    camera are square. An image smaller than the drawn size is not enlarged.
 
     Args:
         sizes: (height, width, weight) in pixels; a size is drawn with probability weight over the
             sum of weights.
-        kernels: Names of ``KERNELS``, each as likely.
+        kernels: Names of ``KERNELS``, drawn with equal probability.
     """
 
     def __init__(
@@ -299,8 +298,8 @@ class NoiseFace(FaceDegradation):
         """See :class:`FaceDegradation`; ``pixel`` has no effect."""
         shot, read = rng.uniform(*self.shot), rng.uniform(*self.read)
         read_out = rng.normal(0, 1, image.shape) * read
-        # Below this a photon's share of the noise is far under the rounding to whole levels, and
-        # Poisson counts leave int64.
+        # Below this, shot noise is far smaller than the rounding to whole levels, and Poisson
+        # counts overflow int64.
         if shot > 1e-6:
             image = shot * rng.poisson(np.clip(image, 0, None) / shot)
         return (image + read_out).astype(np.float32)
@@ -308,11 +307,11 @@ class NoiseFace(FaceDegradation):
 
 @TRANSFORMS.register_module()
 class ToneFace(FaceDegradation):
-    """Bend the gray levels of ``img``: ``255 * (1/2 + contrast * ((x / 255) ** gamma - 1/2))``.
+    """Change the tone of ``img``: ``255 * (1/2 + contrast * ((x / 255) ** gamma - 1/2))``.
 
     Args:
-        gamma: Range, drawn evenly on a logarithmic scale; above 1 darkens.
-        contrast: Range of the factor about mid-gray.
+        gamma: Range, sampled uniformly on a logarithmic scale; above 1 darkens.
+        contrast: Range of the contrast factor about mid-gray.
         prob: Probability of the step.
     """
 
@@ -340,13 +339,14 @@ class ToneFace(FaceDegradation):
 
 @TRANSFORMS.register_module()
 class DownUpFace(FaceDegradation):
-    """Shrink ``img`` and enlarge it back: an image with fewer details than pixels.
+    """Shrink ``img`` and enlarge it back, which leaves fewer details than pixels.
 
-    Unlike ``RescaleFace`` the way leads over a share of the image's own size.
+    Unlike ``RescaleFace``, the intermediate size is a share of the image's own size.
 
     Args:
-        factor: Range of the factor on the sides, at most 1.
-        kernels: Names of ``KERNELS`` for the way down, each as likely; the way up is bicubic.
+        factor: Range of the factor of the side lengths, at most 1.
+        kernels: Names of ``KERNELS`` for shrinking, drawn with equal probability; enlarging is
+            bicubic.
         prob: Probability of the step.
     """
 

@@ -1,4 +1,4 @@
-"""From a record to what the model takes."""
+"""Pack records into the input of the model."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -46,11 +46,11 @@ class PackFace(BaseTransform):
 
 @TRANSFORMS.register_module()
 class PackNativeFace(BaseTransform):
-    """Pack a training face in its native size, with what its augmentation draws.
+    """Pack a training face in its native size, with the random parameters of its augmentation.
 
-    For training where ``FaceDataPreprocessor`` resizes and augments whole batches on the device.
-    The draws are those that the transforms themselves would make, so both ways give the same
-    images. Goes with ``native_collate``; comes right after ``LoadFace``. Instead of::
+    Use it to let ``FaceDataPreprocessor`` resize and augment whole batches on the device. The
+    parameters are those that the transforms themselves would draw, so both ways give the same
+    images. It requires ``native_collate`` and follows ``LoadFace`` directly. Instead of::
 
         [LoadFace, ResizeFace, FlipFace, RotateFace, RescaleFace, PackFace]
 
@@ -71,7 +71,7 @@ class PackNativeFace(BaseTransform):
         for transform in self.transforms:
             if type(transform) not in (FlipFace, RotateFace, RescaleFace):
                 raise ValueError(
-                    'PackNativeFace knows FlipFace, RotateFace and RescaleFace, not '
+                    'PackNativeFace supports FlipFace, RotateFace and RescaleFace, not '
                     f'{type(transform).__name__}; transform images one by one (ResizeFace, ..., '
                     'PackFace) to use it'
                 )
@@ -92,7 +92,7 @@ class PackNativeFace(BaseTransform):
         if 'gt_label' not in results:
             raise ValueError(
                 f'{results.get("img_path", "a face")} has no gt_label: PackNativeFace is for '
-                'training, use ResizeFace and PackFace for all else'
+                'training; use ResizeFace and PackFace otherwise'
             )
         rng = results.get('rng')
         return dict(
@@ -106,13 +106,13 @@ class PackNativeFace(BaseTransform):
 
 @FUNCTIONS.register_module()
 def native_collate(batch: Sequence[dict]) -> dict:
-    """Join faces of ``PackNativeFace`` without padding.
+    """Collate faces of ``PackNativeFace`` without padding.
 
-    Arrays rather than tensors, and columns rather than a record a face: it is what costs least on
-    the way from a worker to the main process.
+    Arrays rather than tensors, and columns rather than a record per face, are the cheapest to send
+    from a worker to the main process.
 
     Returns:
-        dict: ``inputs`` with ``pixels`` (uint8, the faces (h, w, 3) one behind the other),
+        dict: ``inputs`` with ``pixels`` (uint8, the faces (h, w, 3) one after the other),
         ``sizes`` (int64 (B, 2), height and width), ``draws`` (float64 (B, T)) and ``steps``, the
         names of the T transforms; ``data_samples`` with ``gt_label`` and ``sample_idx`` (int64
         (B,)).

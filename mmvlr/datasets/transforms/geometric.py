@@ -1,8 +1,9 @@
-"""Resizing and augmentation of one face.
+"""Resize and augment one face.
 
 Every random transform draws from ``results['rng']``, the generator that the data set derives from
-(seed, epoch, index), so that augmentation repeats whatever the number of workers or ranks. ``draw``
-does that alone; ``PackNativeFace`` calls it where the images are made on the device.
+(seed, epoch, index), so that augmentation is reproducible with any number of workers and ranks.
+``draw`` returns the random parameter alone; ``PackNativeFace`` calls it where images are augmented
+on the device.
 """
 
 from collections.abc import Sequence
@@ -23,7 +24,7 @@ INTERPOLATIONS = dict(
 
 
 def resize(image: np.ndarray, size: Sequence[int], interpolation: str = 'bicubic') -> np.ndarray:
-    """Resize (H, W, 3) to ``size`` = (height, width); a copy only where the size changes."""
+    """Resize (H, W, 3) to ``size`` = (height, width); copied only if the size changes."""
     if tuple(image.shape[:2]) == tuple(size):
         return image
     return cv2.resize(image, (size[1], size[0]), interpolation=INTERPOLATIONS[interpolation])
@@ -57,7 +58,7 @@ class FlipFace(BaseTransform):
     """Mirror ``img`` horizontally.
 
     Args:
-        prob: Probability; 1 mirrors for certain and needs no generator.
+        prob: Probability; 1 always mirrors and needs no generator.
     """
 
     def __init__(self, prob: float = 0.5):
@@ -78,10 +79,10 @@ class FlipFace(BaseTransform):
 class RotateFace(BaseTransform):
     """Rotate ``img`` about its center by a uniformly random angle.
 
-    The border is mirrored: black corners would be a cue that no camera gives.
+    The border is mirrored: black corners would be a cue that real images lack.
 
     Args:
-        degrees: The angle lies in [-degrees, degrees].
+        degrees: The angle is drawn from [-degrees, degrees].
         interpolation: See :class:`ResizeFace`.
     """
 
@@ -114,10 +115,10 @@ class RescaleFace(BaseTransform):
     """Resize ``img`` to a smaller side and back: the paper's rescaling through 64 or 100 pixels.
 
     Args:
-        sizes: Sides to choose from, each as likely as leaving the face as it is would be alone
-            among them: with ``prob=None`` every side and "unchanged" have equal probability.
-        prob: Probability of rescaling at all; None for ``len(sizes) / (len(sizes) + 1)``.
-        interpolation: Used both ways.
+        sizes: Sides to choose from, with equal probability.
+        prob: Probability of rescaling; None for ``len(sizes) / (len(sizes) + 1)``, which makes
+            "unchanged" as likely as each side.
+        interpolation: Used for shrinking and enlarging.
     """
 
     def __init__(
@@ -152,7 +153,7 @@ class DownsampleFace(BaseTransform):
 
     Args:
         size: Side in pixels.
-        interpolation: Area averaging by default, as a sensor does it.
+        interpolation: Area averaging by default, as a sensor does.
     """
 
     def __init__(self, size: int = 16, interpolation: str = 'area'):

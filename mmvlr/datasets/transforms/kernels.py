@@ -1,4 +1,4 @@
-"""Kernels of blur and of sampling, what is done with them, and checks of their arguments."""
+"""Kernels of blur and downsampling, functions that apply them, and checks of arguments."""
 
 from collections.abc import Sequence
 
@@ -8,8 +8,8 @@ from PIL import Image
 
 from .geometric import resize
 
-#: Kernels of downsampling. ``area`` averages exactly what a pixel covers and ``nearest`` aliases;
-#: the others are Pillow's, stretched over the footprint of a pixel, hence free of aliasing.
+#: Kernels of downsampling. ``area`` averages exactly what a pixel covers; ``nearest`` aliases; the
+#: others are Pillow's, stretched over the footprint of a pixel, and do not alias.
 KERNELS = {
     'area': None,
     'nearest': None,
@@ -22,7 +22,7 @@ KERNELS = {
 def check_range(
     name: str, value: Sequence[float], lowest: float = 0.0, highest: float = np.inf
 ) -> tuple[float, float]:
-    """Return ``value`` as (low, high).
+    """Check a range and return it as (low, high).
 
     Raises:
         ValueError: It is not two numbers, lowest <= low <= high <= highest.
@@ -33,17 +33,17 @@ def check_range(
         low, high = np.nan, np.nan
     if not lowest <= low <= high <= highest or not np.isfinite(high):
         raise ValueError(
-            f'{name} must be two rising numbers between {lowest:g} and {highest:g}, not {value!r}'
+            f'{name} must be two ascending numbers from {lowest:g} to {highest:g}, not {value!r}'
         )
     # NumPy refuses to draw between 0.0 and -0.0.
     return low + 0.0, high + 0.0
 
 
 def check_kernels(kernels: Sequence[str]) -> tuple[str, ...]:
-    """Return ``kernels`` as a tuple.
+    """Check names of kernels and return them as a tuple.
 
     Raises:
-        ValueError: It is empty, or one has no such name.
+        ValueError: It is empty, or a name is unknown.
     """
     if isinstance(kernels, str) or not kernels or not set(kernels) <= set(KERNELS):
         raise ValueError(f'kernels must be a list of {sorted(KERNELS)}, not {kernels!r}')
@@ -51,7 +51,7 @@ def check_kernels(kernels: Sequence[str]) -> tuple[str, ...]:
 
 
 def disc_kernel(radius: float) -> np.ndarray:
-    """Return the (k, k) float32 kernel of a defocused lens: a disc, edge pixels by their share.
+    """Return the (k, k) float32 kernel of a defocused lens, an antialiased disc.
 
     Args:
         radius: In pixels.
@@ -71,7 +71,7 @@ def line_kernel(length: float, angle: float) -> np.ndarray:
     """Return the (k, k) float32 kernel of a uniform motion.
 
     Args:
-        length: Of the path during the exposure, in pixels.
+        length: Length of the path during the exposure, in pixels.
         angle: In radians, counter-clockwise on the screen from the x axis.
     """
     half = int(np.ceil(length / 2)) + 1
@@ -87,7 +87,7 @@ def line_kernel(length: float, angle: float) -> np.ndarray:
 
 
 def convolve(image: np.ndarray, kernel: np.ndarray) -> np.ndarray:
-    """Convolve (H, W, 3) float32 with a kernel symmetric about its center; the border mirrors."""
+    """Convolve (H, W, 3) float32 with a kernel symmetric about its center; mirror the border."""
     return cv2.filter2D(image, -1, kernel, borderType=cv2.BORDER_REFLECT_101)
 
 

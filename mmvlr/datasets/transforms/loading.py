@@ -1,4 +1,4 @@
-"""From a file to an RGB array."""
+"""Load an image as an RGB array."""
 
 import numpy as np
 
@@ -12,10 +12,10 @@ __all__ = ['LoadFace', 'read_image']
 
 
 def read_image(path: str, upright: bool = False) -> np.ndarray:
-    """Read an image as RGB uint8 (H, W, 3), from a file or out of a .pack, .rec or .bin file.
+    """Read an image as RGB uint8 (H, W, 3), from an image file or a .pack, .rec or .bin file.
 
     Args:
-        path: The file, or a name in a pack.
+        path: Path of the image file, or of the image inside another file.
         upright: See :func:`mmvlr.datasets.storage.decoding.decode_image`.
 
     Raises:

@@ -1,4 +1,4 @@
-"""A camera's degradation as a whole: its steps, presets of their numbers, files of these."""
+"""Degrade faces as a whole camera does: steps, presets of their parameters, preset files."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,7 +22,7 @@ from .degradation import (
 )
 from .kernels import crop_to_shape
 
-#: Steps of a preset, in the order in which a camera takes them.
+#: Steps of a preset, in the order in which they occur in a camera.
 STEPS = dict(
     misalign=MisalignFace,
     blur=BlurFace,
@@ -36,7 +36,7 @@ STEPS = dict(
 
 
 def even_sizes(low: int, high: int, aspect: float = 0.8) -> list[tuple[int, int, float]]:
-    """Return ``sizes`` for :class:`ShrinkFace`: heights ``low`` to ``high``, each as likely.
+    """Return ``sizes`` for :class:`ShrinkFace`: heights ``low`` to ``high``, equally likely.
 
     Args:
         low: Smallest height in pixels.
@@ -46,9 +46,9 @@ def even_sizes(low: int, high: int, aspect: float = 0.8) -> list[tuple[int, int,
     return [(height, round(height * aspect), 1.0) for height in range(low, high + 1)]
 
 
-# All numbers are our choice: they span faces of 8 to 40 pixels and are fitted to no data set. None
-# of the three sets states blur, noise or compression. To match given images, fit a preset to them
-# with mmvlr fit-degradation. Lengths are in native pixels, noise in gray levels.
+# All numbers are chosen by hand: they span faces of 8 to 40 pixels and are not fitted to a data
+# set, as none of the three sets states blur, noise or compression. To match given images, fit a
+# preset to them with mmvlr fit-degradation. Lengths are in native pixels, noise in gray levels.
 _DETECTOR = dict(shift=0.05, scale=(1.0, 1.2), rotation=6.0)
 _TONE = dict(gamma=(0.7, 1.4), contrast=(0.7, 1.1))
 _KERNELS = ('area', 'bilinear', 'bicubic', 'lanczos', 'nearest')
@@ -66,7 +66,7 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
         down_up=dict(factor=(0.6, 0.95), prob=0.3),
         jpeg=dict(quality=(50, 95)),
     ),
-    # Indoor surveillance, one scene, subjects stand still: the farther, the smaller and noisier.
+    # Indoor surveillance, one scene, still subjects: smaller and noisier at a greater distance.
     'scface_d1': dict(
         misalign=_DETECTOR,
         blur=dict(sigma=(0.4, 1.0), defocus=0.3),
@@ -113,7 +113,7 @@ class _Preset(FileModel, extra='ignore'):
 
 
 def read_preset(preset: str | Path | Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return the parameters of a preset: step -> arguments.
+    """Read the parameters of a preset: step -> arguments.
 
     Args:
         preset: A name of ``PRESETS``, a JSON file with them under ``parameters`` (as
@@ -142,22 +142,22 @@ def read_preset(preset: str | Path | Mapping[str, Any]) -> dict[str, dict[str, A
 class VLRDegradation(FaceDegradation):
     """Turn a high-resolution face into one of very low resolution, at its native size.
 
-    In the order of a camera: misalignment, crop to the native aspect ratio, optical and motion blur
-    (lengths in native pixels, whatever the size of the source), sampling, sensor noise, tone curve,
-    rescaling, JPEG. Comes in front of ``ResizeFace``.
+    The steps follow the order of a camera: misalignment, crop to the native aspect ratio, optical
+    and motion blur (lengths in native pixels, whatever the size of the source), sampling, sensor
+    noise, tone curve, rescaling, JPEG. Place it before ``ResizeFace``.
 
-    Every step has a generator of its own, drawn from ``results['rng']``: changing one step leaves
-    what the others draw as it was.
+    Every step has its own generator, drawn from ``results['rng']``: changing one step does not
+    change the random draws of the others.
 
     Args:
         preset: Name of a preset, JSON file, or the parameters themselves; see :func:`read_preset`.
-            A step that is missing is not taken; ``native`` must be there.
-        prob: Probability of degrading at all.
+            A missing step is not applied; ``native`` is required.
+        prob: Probability of degrading a face.
 
     Raises:
         FileNotFoundError: There is no such file.
         ValueError: The preset is unknown.
-        FileFormatError: A step or argument in it is; the message names it.
+        FileFormatError: A step or argument in it is unknown or invalid; the message names it.
 
     Example:
         >>> import numpy as np

@@ -1,9 +1,9 @@
-"""Exact metrics of face recognition and face quality: arrays in, plain numbers and arrays out.
+"""Exact metrics of face recognition and face quality: pure functions of arrays.
 
-Embeddings may be numpy arrays or torch tensors, on the CPU or a GPU, in single or half precision;
-nothing here knows of mmengine. Large score matrices are walked through block by block and never
-held. A comparison is accepted when its score is at or above the threshold, and a tie always
-counts against the probe.
+Embeddings may be NumPy arrays or torch tensors, on the CPU or a GPU, in single or half precision;
+mmengine is not needed. Large score matrices are computed block by block and never held as a whole.
+A comparison is accepted when its score is at or above the threshold, and a tie always counts
+against the probe.
 """
 
 from ._blocks import pair_scores

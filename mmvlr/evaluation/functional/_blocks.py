@@ -1,4 +1,4 @@
-"""Input checks and the block-wise score engine that the metrics of this package share."""
+"""Check inputs and compute scores block by block, for all metrics of this package."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, TypeAlias
@@ -48,7 +48,7 @@ def as_embeddings(
         is_real = not (matrix.is_complex() or matrix.dtype == torch.bool)
         coarseness = torch.finfo(matrix.dtype).eps if matrix.is_floating_point() else 0.0
     else:
-        # What reads its rows on demand (a file, a generator) must not be read as a whole.
+        # An object that reads its rows on demand (such as a file) must not be read as a whole.
         on_demand = all(hasattr(embeddings, name) for name in ('shape', 'dtype', 'ndim'))
         matrix = embeddings if on_demand else np.asarray(embeddings)
         is_real = matrix.dtype.kind in 'fiu'
@@ -67,7 +67,7 @@ def as_embeddings(
             wrong = ~((rows.norm(dim=1) - 1).abs() <= tolerance)
             if not wrong.any():
                 continue
-        # Refuses what has no direction, before what only has another length.
+        # Rows without a direction are reported before rows of another length.
         moderate_rows(rows, lambda row, start=start: f'{name}: row {start + row}')
         if unit:
             row = start + int(wrong.nonzero()[0])
@@ -110,7 +110,7 @@ def as_ids(ids: ArrayLike, name: str, length: int) -> np.ndarray:
 
 
 def as_flags(flags: ArrayLike, name: str, length: int | None = None) -> np.ndarray:
-    """Return yes/no values, given as bool or as 0 and 1, as bool (N,)."""
+    """Return flags, given as bool or as 0 and 1, as bool (N,)."""
     vector = as_vector(flags, name, length)
     if not np.isin(vector, (0, 1)).all():
         raise ValueError(f'{name} must hold only true and false (or 1 and 0)')
@@ -136,7 +136,7 @@ def check_block_size(block_size: int) -> None:
 
 
 def compute_device(*matrices: Array) -> torch.device:
-    """Device of the first matrix that is not on the CPU, else the CPU."""
+    """Return the device of the first matrix that is not on the CPU, else the CPU."""
     devices = [matrix.device for matrix in matrices if isinstance(matrix, torch.Tensor)]
     return next((device for device in devices if device.type != 'cpu'), torch.device('cpu'))
 
@@ -159,31 +159,32 @@ def score_tiles(
     block_size: int = BLOCK_SIZE,
     wanted: Callable[[slice, slice], bool] | None = None,
 ) -> Iterator[Tile]:
-    """Walk through the inner products of probes and gallery, one tile at a time.
+    """Compute the inner products of probes and gallery, one tile at a time.
 
-    Only one tile and the two blocks of embeddings it is made of exist at any time, in float32
-    whatever the storage is. The tiles of one gallery block follow each other, because the gallery
-    is the long side and its blocks are the costly ones to read and convert.
+    Only one tile and its two blocks of embeddings exist at any time, always in float32. The tiles
+    of one gallery block follow each other, because the gallery is the long side and its blocks are
+    expensive to read and convert.
 
-    **Equal embeddings get bitwise equal scores**, wherever they stand. A plain matrix product does
-    not promise that: BLAS treats left-over rows and columns by other kernels that add up in another
-    order, so a tie would be decided by rounding. Both sides of every product are therefore padded
-    to a multiple of 64 rows, which leaves no left-overs.
+    **Equal embeddings get bitwise equal scores** at any position. A plain matrix product does not
+    guarantee that: BLAS processes remaining rows and columns by other kernels, which sum in another
+    order, so rounding would decide ties. Both sides of every product are therefore padded to a
+    multiple of 64 rows, which leaves no remainder.
 
     On a GPU the products follow torch's setting for float32 products, whose default is full
     precision: leave TF32 off for exact scores.
 
     Args:
         probe: Embeddings (P, D).
-        probe_order: Rows of ``probe`` in the order in which they are wanted, int64 (P',).
+        probe_order: Rows of ``probe`` in the order to use, int64 (P',).
         gallery: Embeddings (G, D).
-        gallery_order: Rows of ``gallery`` in the wanted order, int64 (G',).
-        starts: Where the rows of each column of scores start along ``gallery_order`` and the last
-            ones end, int64 (C + 1,): a column's score is that of the best of its rows. Default:
-            every row is a column.
+        gallery_order: Rows of ``gallery`` in the order to use, int64 (G',).
+        starts: Start of the rows of each column of scores along ``gallery_order``, and the end of
+            the last, int64 (C + 1,): a column's score is that of its best row. Default: every row
+            is a column.
         block_size: Largest number of rows of either side in a tile; the rows of one column stay
             together.
-        wanted: Says for a tile, by its rows and columns, whether to compute it. Default: all.
+        wanted: Function of the rows and columns of a tile that returns whether to compute it.
+            Default: all tiles are computed.
 
     Yields:
         Tiles; ``rows`` and ``cols`` count along the two orders. ``scores`` may have more columns
@@ -222,10 +223,10 @@ def score_tiles(
 def product_blocks(
     probe: np.ndarray, gallery: np.ndarray, probe_block: int, gallery_block: int
 ) -> Iterator[tuple[slice, slice, np.ndarray]]:
-    """Walk through the inner products of two float32 matrices, for what computes the best anew.
+    """Compute the inner products of two float32 matrices, for callers that recompute the best.
 
-    Nothing is padded or copied, so a single probe takes no longer than it must; but the last bits
-    of a product depend on where its rows stand, as :func:`score_tiles` explains.
+    Nothing is padded or copied, so a single probe takes the least time; but the last bits of a
+    product depend on the positions of its rows, as :func:`score_tiles` explains.
 
     Args:
         probe: float32 (P, D).
@@ -239,14 +240,14 @@ def product_blocks(
     """
     for rows in _blocks(len(probe), probe_block):
         for cols in _blocks(len(gallery), gallery_block):
-            # numpy's product: torch's takes eight times as long for a single probe.
+            # NumPy's product, as torch's takes eight times as long for a single probe.
             yield rows, cols, probe[rows] @ gallery[cols].T
 
 
 def pair_scores(first: Array, second: Array, *, block_size: int = BLOCK_SIZE) -> np.ndarray:
-    """Inner products of corresponding rows of two (N, D) matrices, as float64 (N,)."""
+    """Return the inner products of corresponding rows of two (N, D) matrices, float64 (N,)."""
     scores = [
-        # Element-wise in float64: a pair is not worth a matrix product, and the cost is nothing.
+        # Element-wise products are cheap enough for float64.
         (float32_rows(first, block).cpu().double() * float32_rows(second, block).cpu().double())
         .sum(dim=1)
         .numpy()
@@ -261,7 +262,7 @@ def _blocks(length: int, block_size: int) -> Iterator[slice]:
 
 
 def _whole_columns(starts: np.ndarray, block_size: int) -> Iterator[tuple[slice, slice]]:
-    """Columns of at most ``block_size`` rows together, or of a single column, and their rows."""
+    """Yield columns of at most ``block_size`` rows, or a single larger column, and their rows."""
     first = 0
     while first < len(starts) - 1:
         last = int(np.searchsorted(starts, starts[first] + block_size, side='right')) - 1
@@ -271,7 +272,7 @@ def _whole_columns(starts: np.ndarray, block_size: int) -> Iterator[tuple[slice,
 
 
 def _best_of_each(scores: torch.Tensor, starts: np.ndarray) -> torch.Tensor:
-    """The best score of every group of columns, filled up with ``-inf`` to a multiple of 64."""
+    """Return the best score of every group of columns, padded by ``-inf`` to a multiple of 64."""
     group = np.repeat(np.arange(len(starts) - 1), np.diff(starts))
     group = torch.from_numpy(group).to(scores.device)
     best = scores.new_full((len(scores), _round_up(len(starts) - 1)), -torch.inf)
@@ -283,17 +284,17 @@ def _round_up(rows: int) -> int:
 
 
 def float32_rows(matrix: Array, index: slice | np.ndarray) -> torch.Tensor:
-    """Rows of a matrix as float32, on the device where they are stored."""
+    """Return rows of a matrix as float32, on the device where they are stored."""
     if isinstance(matrix, torch.Tensor):
         if isinstance(index, np.ndarray):
             index = torch.from_numpy(index).to(matrix.device)
         return matrix[index].float()
     rows = np.ascontiguousarray(matrix[index], dtype=np.float32)
-    # torch warns of read-only memory (a memory-mapped file, say), though it is only read here.
+    # torch warns about read-only memory (such as a memory-mapped file), though it is only read.
     return torch.from_numpy(rows if rows.flags.writeable else rows.copy())
 
 
 def _load(matrix: Array, index: np.ndarray, device: torch.device) -> torch.Tensor:
-    """Rows as float32 on ``device``; the last is repeated up to a multiple of 64 rows."""
+    """Return rows as float32 on ``device``; the last is repeated to a multiple of 64 rows."""
     index = np.pad(index, (0, _round_up(len(index)) - len(index)), mode='edge')
     return float32_rows(matrix, index).to(device)

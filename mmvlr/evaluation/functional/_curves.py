@@ -7,32 +7,32 @@ from collections.abc import Sequence
 
 import numpy as np
 
-# Rates arrive as decimal fractions: 0.3 * 10 must allow three errors, though it is a hair
-# below three in binary.
+# Rates are decimal fractions: 0.3 * 10 must allow three errors, though it is slightly below three
+# in binary.
 _SLACK = 1e-9
 
 
 def trapezoid(y: np.ndarray, x: np.ndarray) -> float:
-    """Area under the points (x, y) joined by straight lines; ``x`` must not decrease."""
+    """Return the area under the points (x, y) joined by lines; ``x`` must not decrease."""
     return float(((y[1:] + y[:-1]) / 2 * np.diff(x)).sum())
 
 
 def floor_share(share: float, count: int) -> int:
-    """Largest whole number not above ``share * count``, forgiving binary rounding."""
+    """Return the largest whole number not above ``share * count``, up to binary rounding."""
     return int(np.floor(share * count + _SLACK))
 
 
 def share_at_or_above(scores: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
-    """For every threshold the share of ``scores`` at or above it."""
+    """Return, for every threshold, the share of ``scores`` at or above it."""
     ordered = np.sort(scores)
     return (len(ordered) - np.searchsorted(ordered, thresholds, side='left')) / len(ordered)
 
 
 def roc_area(positive: np.ndarray, negative: np.ndarray) -> float:
-    """Area under the ROC curve: how often a positive score beats a negative one, ties half.
+    """Return the area under the ROC curve: how often a positive score beats a negative one.
 
-    The Mann-Whitney form of the area; equal to the trapezoidal area under the curve through
-    every score. ``-inf`` is a legal score: it never beats anything.
+    This is the Mann-Whitney form of the area, where ties count half; it equals the trapezoidal area
+    under the curve through every score. ``-inf`` is a valid score that never beats another.
     """
     ordered = np.sort(negative)
     below = np.searchsorted(ordered, positive, side='left')
@@ -43,15 +43,15 @@ def roc_area(positive: np.ndarray, negative: np.ndarray) -> float:
 def strict_bounds(
     scores: np.ndarray, rates: Sequence[float], weights: np.ndarray | None = None
 ) -> np.ndarray:
-    """For every rate the highest score that must not be accepted if at most that share may be.
+    """Return, for every rate, the highest score that must not be accepted.
 
-    Accepting exactly what lies *above* the bound accepts as much as the rate allows: every real
+    Accepting the scores strictly *above* the bound accepts as much as the rate allows: every
     threshold between the bound and the next higher score does the same.
 
     Args:
         scores: Scores (N,) of comparisons that should be refused.
         rates: Shares of them that may be accepted, (R,).
-        weights: How much each comparison counts, (N,). Default: all alike.
+        weights: Weight of each comparison, (N,). Default: equal weights.
 
     Returns:
         The bounds (R,); ``-inf`` where everything may be accepted.
@@ -61,13 +61,13 @@ def strict_bounds(
     values, group = np.unique(scores, return_inverse=True)
     at_or_above = np.bincount(group, weights)[::-1].cumsum()[::-1]
     allowed = np.asarray(rates) * weights.sum() + _SLACK
-    # ``at_or_above`` falls along ``values``: the last place where it is too much.
+    # ``at_or_above`` decreases along ``values``: find the last place where it exceeds the rate.
     place = np.searchsorted(-at_or_above, -allowed, side='left')
     return np.concatenate([[-np.inf], values])[place]
 
 
 def is_measurable(rate: float, trials: float) -> bool:
-    """Say whether so many trials can show a rate: at least one of them may go wrong at it."""
+    """Return whether a rate can be measured by that number of trials: one error is allowed."""
     return rate * trials >= 1 - _SLACK
 
 

@@ -11,7 +11,7 @@ Statistic = Callable[[np.ndarray], Any]
 
 
 class Resamples:
-    """The same resamples of identities, as often as they are asked for."""
+    """Reproducible resamples of identities: every iteration draws the same ones."""
 
     def __init__(
         self,
@@ -39,7 +39,7 @@ class Resamples:
         self.stratum = np.zeros(int(self.group.max()) + 1, np.int64)
         if strata is not None:
             _, kind = np.unique(as_vector(strata, 'strata', length), return_inverse=True)
-            # An identity of two kinds counts as two.
+            # An identity in two strata counts as two.
             both = np.stack([kind, self.group], axis=1)
             unique, self.group = np.unique(both, axis=0, return_inverse=True)
             self.group, self.stratum = self.group.reshape(-1), unique[:, 0]
@@ -48,7 +48,7 @@ class Resamples:
             raise ValueError(f'groups: needs at least two identities{where} to resample')
 
     def statistics(self, values: np.ndarray, statistic: Statistic) -> np.ndarray:
-        """The statistic in every resample, float64 (num_resamples, ...)."""
+        """Return the statistic in every resample, float64 (num_resamples, ...)."""
         if statistic is np.mean and values.ndim == 1 and self.group.ndim == 1:
             total, size = np.bincount(self.group, values), np.bincount(self.group)
             means = (total @ count / (size @ count) for count in self._counts())
@@ -64,7 +64,7 @@ class Resamples:
         return np.stack(found)
 
     def _counts(self) -> Iterator[np.ndarray]:
-        """How often each identity is drawn, for every resample."""
+        """Yield how often each identity is drawn, for every resample."""
         rng = np.random.default_rng(self.seed)
         members = [np.flatnonzero(self.stratum == s) for s in np.unique(self.stratum)]
         for _ in range(self.num_resamples):

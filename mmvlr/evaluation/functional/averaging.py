@@ -1,4 +1,4 @@
-"""From the embeddings of a person to the templates that stand for the person in a search."""
+"""Average the embeddings of a person into the templates that represent the person in a search."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, TypeAlias
@@ -11,17 +11,17 @@ from mmvlr.utils.vectors import unit_rows
 from ._blocks import Array, ArrayLike, as_scores, float32_rows, number_people
 from .search import group_rows
 
-#: Templates of the published protocols; others are rules.
+#: Templates of the published protocols; all others are rules.
 PROTOCOLS = ('mean_unit', 'mean_raw', 'none')
-#: Below this share of what it is made of a mean has no direction: the embeddings cancel out.
+#: Smallest length of a mean, relative to its summands: below it, the embeddings cancel out.
 MIN_LENGTH = 1e-6
 
 
 class Rule(Protocol):
-    """What makes templates; :class:`mmvlr.evaluation.templates.TemplateRule` is one.
+    """Interface of template rules, such as :class:`mmvlr.evaluation.templates.TemplateRule`.
 
     Attributes:
-        needs: Names of the qualities that it looks at.
+        needs: Names of the qualities that it uses.
     """
 
     needs: tuple[str, ...]
@@ -50,7 +50,7 @@ def make_templates(
 
     Args:
         gallery: Embeddings (G, D), of length one but for ``'mean_raw'``.
-        gallery_ids: Identities, int64 (G,); each face of nobody is a person of its own.
+        gallery_ids: Identities, int64 (G,); each face of identity -100 is its own person.
         template: A rule, or one of :data:`PROTOCOLS`.
         qualities: Qualities by name, (G,) each, for rules that need them.
         block_size: Rows that are averaged at a time.
@@ -106,12 +106,12 @@ def weighted_means(
     Args:
         rows: (N, D).
         weights: float64 (N,), along ``order``.
-        starts: Where each group starts along ``order`` and the last one ends, int64 (K + 1,).
-        label: Function of the number of a group to what it is called in a message.
-        order: Rows in the order in which groups follow each other. Default: as they stand.
+        starts: Start of each group along ``order``, and the end of the last, int64 (K + 1,).
+        label: Function that maps the number of a group to its name in messages.
+        order: Rows ordered by group. Default: the given order.
         unit: Whether the rows have length one.
-        block_size: Rows that are averaged at a time, which bounds the memory that float64 takes;
-            those of one group stay together.
+        block_size: Rows that are averaged at a time, which limits the memory for float64; the rows
+            of one group stay together.
 
     Returns:
         float32 (K, D).
@@ -138,7 +138,7 @@ def weighted_means(
                 f'{label(first + int(bad[0]))} cancel out: their mean has no direction; '
                 'are they of one person?'
             )
-        # Scaling a sum or a mean to length one is the same: the count does not matter.
+        # A sum and a mean have the same direction, so the count is not needed.
         means[first:last] = sums / length[:, None]
         first = last
     return means

@@ -1,8 +1,8 @@
-"""Intervals and comparisons by resampling identities.
+"""Compute intervals and comparisons by resampling identities.
 
-Images of one person succeed and fail together, so they are no independent observations, and
-intervals that treat them as such are too narrow. What is resampled is therefore the person, with
-all the images (Bolle, Ratha and Pankanti, "Error analysis of pattern recognition systems: the
+Results of images of one person are correlated, so intervals that treat images as independent are
+too narrow. Therefore people are resampled, each with all images of the person (Bolle, Ratha and
+Pankanti, "Error analysis of pattern recognition systems: the
 subsets bootstrap", CVIU 2004). A comparison of two people counts as often as the product of how
 often each of them was drawn (Owen, "The pigeonhole bootstrap", Annals of Applied Statistics 2007).
 """
@@ -75,7 +75,7 @@ class Resampled:
         return {name: Interval(float(e), float(a), float(b), level) for name, e, a, b in rows}
 
     def minus(self, other: 'Resampled', level: float = 0.95) -> dict[str, PairedDifference]:
-        """Return what another method of the same probes and resamples differs by.
+        """Return the differences to another method on the same probes and resamples.
 
         Raises:
             ValueError: The other has other statistics or another number of resamples.
@@ -97,7 +97,7 @@ def resample(
     seed: int = 0,
     strata: ArrayLike | None = None,
 ) -> Resampled:
-    """Compute several named statistics in every resample of identities, once for all uses.
+    """Compute several named statistics in every resample of identities.
 
     With the same groups, strata and seed the resamples are the same, so that methods resampled one
     by one can be compared in pairs.
@@ -143,22 +143,22 @@ def bootstrap_interval(
     seed: int = 0,
     strata: ArrayLike | None = None,
 ) -> Interval:
-    """Confidence interval of a statistic, by resampling whole identities (percentile method).
+    """Compute the interval of a statistic, by resampling identities (percentile method).
 
     Args:
-        values: What was observed for every probe: (N,), such as ``rank == 1``, or (N, ...) for
+        values: Observation of every probe: (N,), such as ``rank == 1``, or (N, ...) for
             statistics of several columns, such as quality and correctness.
         groups: Identity of every probe, (N,); or the two identities of every comparison, (N, 2).
         statistic: Function of the values of the resampled probes, (M,) or (M, ...), to a float or
             an array of fixed shape; M varies, as identities differ in their number of probes. The
-            probes keep their order. NaN says that a resample does not define the statistic; it is
-            left out. For the mean of one column, the default, only sums per identity are
+            probes keep their order. NaN means that the statistic is undefined in a resample, which
+            is left out. For the mean of one column, the default, only sums per identity are
             resampled, which is fast.
         level: Confidence level, in (0, 1).
         num_resamples: Number of resamples.
         seed: Seed of the random generator: the same call gives the same interval.
-        strata: Kind of every probe, (N,), such as mated and unmated: identities of each kind are
-            resampled among themselves. Default: all are of one kind.
+        strata: Stratum of every probe, (N,), such as mated and unmated: identities are resampled
+            within each stratum. Default: a single stratum.
 
     Returns:
         The statistic of the data and its interval.
@@ -188,7 +188,7 @@ def bootstrap_intervals(
     seed: int = 0,
     strata: ArrayLike | None = None,
 ) -> dict[str, Interval]:
-    """Confidence intervals of several named statistics on the same resamples.
+    """Compute the intervals of several named statistics on the same resamples.
 
     Args:
         values: See :func:`bootstrap_interval`.
@@ -229,14 +229,14 @@ def paired_bootstrap(
 ) -> PairedDifference:
     """Compare two methods on the same probes, by resampling whole identities.
 
-    Both methods are resampled together, so what makes a probe hard for both cancels out. The
-    p-value is the share of resamples in which the difference departs from the observed difference
-    at least as far as that departs from zero (Efron and Tibshirani, "An Introduction to the
-    Bootstrap", 1993, section 16.4), the observed data counted as one resample; so it is never
-    below 1 / (num_resamples + 1).
+    Both methods are resampled together, so difficulty common to both cancels out. The p-value is
+    the share of resamples in which the difference deviates from the observed difference at least as
+    much as that deviates from zero (Efron and Tibshirani, "An Introduction to the Bootstrap", 1993,
+    section 16.4). The observed data count as one resample, so it is never below
+    1 / (num_resamples + 1).
 
     Args:
-        values_a: What was observed for every probe with the first method, (N,) or (N, ...).
+        values_a: Observation of every probe with the first method, (N,) or (N, ...).
         values_b: The same for the second method and the same probes in the same order.
         groups: Identity of every probe, (N,), or both of every comparison, (N, 2).
         statistic: See :func:`bootstrap_interval`; here to a float.
@@ -331,7 +331,7 @@ def _differences(
     low, high = _ends(resampled, level)
     resampled = resampled.reshape(len(resampled), -1)
     defined = (~np.isnan(resampled)).sum(axis=0)
-    # Rounding must not decide whether a departure is as large as the observed one.
+    # Rounding must not decide whether a deviation is as large as the observed one.
     as_far = (np.abs(resampled - difference) >= np.abs(difference) - 1e-12).sum(axis=0)
     p_value = (1 + as_far) / (1 + defined)
     rows = zip(difference, np.atleast_1d(low), np.atleast_1d(high), p_value, strict=True)
@@ -358,12 +358,12 @@ def _ends(resampled: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray]:
     if not np.isnan(resampled).any():
         return tuple(np.quantile(resampled, [(1 - level) / 2, (1 + level) / 2], axis=0))
     with warnings.catch_warnings():
-        # What no resample defines stays NaN; that is the answer, not something to warn of.
+        # A statistic that no resample defines is NaN; this is a valid result, without a warning.
         warnings.simplefilter('ignore', RuntimeWarning)
         return tuple(np.nanquantile(resampled, [(1 - level) / 2, (1 + level) / 2], axis=0))
 
 
 def _plain(value: Any) -> Any:
-    """A number as float, an array as it is."""
+    """Return a number as float, an array unchanged."""
     array = np.asarray(value, np.float64)
     return array if array.ndim else float(array)

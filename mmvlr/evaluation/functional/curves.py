@@ -16,7 +16,7 @@ from .quality import rank1_error_versus_discard
 from .rates import cmc, lowest_thresholds
 
 _POINTS_PER_DECADE = 20
-# Read off a curve these are exact.
+# Rates at which a curve is evaluated exactly.
 _USUAL_RATES = (0.001, 0.01, 0.1, 0.2, 0.3)
 
 
@@ -27,7 +27,7 @@ class Curve:
     Attributes:
         x: float64 (K,), increasing.
         y: float64 (K,).
-        low: Lower end of the band, (K,), or None where it was not asked for.
+        low: Lower end of the band, (K,), or None if it was not requested.
         high: Upper end, or None.
     """
 
@@ -40,7 +40,7 @@ class Curve:
 def cmc_curve(
     ranks: ArrayLike, max_rank: int, groups: ArrayLike | None = None, num_resamples: int = 1000
 ) -> Curve:
-    """Cumulative match characteristic over the ranks 1, ..., ``max_rank``.
+    """Compute the cumulative match characteristic over the ranks 1, ..., ``max_rank``.
 
     Args:
         ranks: Rank of the first correct image of every probe, counted from 1, (P,).
@@ -63,12 +63,12 @@ def open_set_curve(
     unmated_groups: ArrayLike | None = None,
     num_resamples: int = 1000,
 ) -> Curve:
-    """TPIR over FPIR, by the exact rule, from one unmated probe to all of them.
+    """Compute TPIR over FPIR, by the exact rule, from one unmated probe to all of them.
 
     FNIR over FPIR, the DET curve, is one minus it.
 
     Args:
-        scores: What :func:`open_set_scores` returned.
+        scores: Result of :func:`open_set_scores`.
         mated_groups: Identity of every mated probe, (M,), for the band.
         unmated_groups: Identity of every unmated probe, (U,), for the band.
         num_resamples: Number of resamples of the band.
@@ -97,7 +97,7 @@ def open_set_curve(
 def roc_curve(
     score: ArrayLike, same: ArrayLike, groups: ArrayLike | None = None, num_resamples: int = 1000
 ) -> Curve:
-    """TAR over FAR: the largest TAR whose FAR does not exceed x.
+    """Compute TAR over FAR: the largest TAR whose FAR does not exceed x.
 
     Args:
         score: Cosine of each pair, (N,).
@@ -136,7 +136,7 @@ def discard_curve(
     groups: ArrayLike | None = None,
     num_resamples: int = 1000,
 ) -> Curve:
-    """Rank-1 error over the discarded share 0, 0.05, ..., 0.95.
+    """Compute the rank-1 error over the discarded share 0, 0.05, ..., 0.95.
 
     Args:
         quality: Quality of each probe, higher is better, (P,).
@@ -173,11 +173,11 @@ def split_kinds(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _rates_down_to(lowest: float) -> np.ndarray:
-    """Rates from ``lowest`` to 1, evenly on a logarithmic axis, and the usual targets."""
+    """Return rates from ``lowest`` to 1, evenly on a logarithmic axis, and the usual targets."""
     num = int(np.ceil(-np.log10(lowest) * _POINTS_PER_DECADE)) + 1
     usual = np.array([rate for rate in _USUAL_RATES if rate > lowest])
     even = np.geomspace(lowest, 1, num)[1:-1]
-    # A tenth that is a tenth but for rounding would stand beside it.
+    # Drop rates that equal a usual one up to rounding.
     even = even[~np.isclose(even[:, None], usual).any(axis=1)]
     return np.unique(np.concatenate([[lowest, 1.0], usual, even]))
 

@@ -32,25 +32,24 @@ def closed_set_ranks(
     on_missing_mate: Literal['error', 'drop'] = 'error',
     block_size: int = BLOCK_SIZE,
 ) -> SearchResult:
-    """Search every probe in the gallery and say where its mates stand.
+    """Search every probe in the gallery and return the ranks of its mates.
 
-    The score is the inner product, which for unit vectors orders like the Euclidean distance.
-    The gallery is per image: a person may have several. Gallery images of identity -100 are
-    distractors and mates of nobody.
+    The score is the inner product, which for unit vectors gives the order of the Euclidean
+    distance. The gallery is per image: a person may have several. Gallery images of identity -100
+    are distractors, which have no mates.
 
     Ties count against the probe. Its rank is one plus the number of impostors that score at or
     above its best mate; in the average precision every impostor that ties with a mate comes before
-    it. (Among mates that tie with *each other* the order is immaterial: exchanging two correct
-    images leaves the list of hits as it was.)
+    it. (The order of mates that tie with *each other* does not matter.)
 
-    The average precision is the trapezoidal one of the TinyFace evaluation, which it has from the
-    Oxford buildings benchmark (Philbin et al., CVPR 2007): with the k-th of m mates at place r_k,
+    The average precision is the trapezoidal one of the TinyFace evaluation, taken from the Oxford
+    buildings benchmark (Philbin et al., CVPR 2007): with the k-th of m mates at rank r_k,
 
         AP = 1/m * sum_k ((k - 1) / (r_k - 1) + k / r_k) / 2,
 
     where the first fraction, the precision just before the mate, is 1 for r_k = 1.
 
-    Memory is O(block_size^2 + block_size * D) beside the inputs and the results. The answer does
+    Memory is O(block_size^2 + block_size * D) in addition to inputs and results. The result does
     not depend on the block size, as equal embeddings get bitwise equal scores.
 
     Args:
@@ -61,8 +60,8 @@ def closed_set_ranks(
         probe_ids: Identities, integers (P,).
         with_map: Whether to compute the average precisions.
         top_k: How many of the best gallery images to keep per probe.
-        on_missing_mate: What to do with probes that have no mate in the gallery: ``'error'``
-            refuses them, ``'drop'`` leaves them out.
+        on_missing_mate: Handling of probes that have no mate in the gallery: ``'error'`` refuses
+            them, ``'drop'`` leaves them out.
         block_size: Rows of gallery and probes that are scored at a time.
 
     Returns:
@@ -115,7 +114,7 @@ def closed_set_identification(
     on_missing_mate: Literal['error', 'drop'] = 'error',
     block_size: int = BLOCK_SIZE,
 ) -> dict[str, float | int]:
-    """Rank-k identification rates and mAP of a closed-set search (TinyFace, SCface).
+    """Compute rank-k identification rates and mAP of a closed-set search (TinyFace, SCface).
 
     See :func:`closed_set_ranks` for the rules.
 
@@ -180,7 +179,7 @@ def open_set_identification(
     qualities: Mapping[str, ArrayLike] | None = None,
     block_size: int = BLOCK_SIZE,
 ) -> dict[str, float]:
-    """True positive identification rate at given false positive rates (QMUL-SurvFace).
+    """Compute the true positive identification rate at given false positive rates (QMUL-SurvFace).
 
     Scores are cosines. FPIR(t) is the share of unmated probes whose best score is at or above t;
     TPIR(t) the share of mated probes whose own template is within the first ``rank`` (ties count
@@ -190,17 +189,17 @@ def open_set_identification(
 
     - ``'exact'``: the lowest threshold whose FPIR does not exceed the target, which is the next
       float64 above the highest unmated best score that must not be accepted. With fewer unmated
-      probes than 1 / FPIR none may be. The area is exact: the probability that an accepted mated
-      probe outscores an unmated one, ties half.
+      probes than 1 / FPIR, none may be accepted. The area is exact: the probability that an
+      accepted mated probe outscores an unmated one, where ties count half.
     - ``'grid'``: the rule of a public port of the official evaluation. 1,000 equal steps from the
       lowest to the highest unmated best score; the step whose FPIR is nearest to the target (of
-      two equally near the one with the lower FPIR, then the lower threshold). FPIR may exceed the
+      two equally near, the one with the lower FPIR, then the lower threshold). FPIR may exceed the
       target. The area is the trapezoidal one over the steps.
 
     Args:
         gallery: Embeddings (G, D), numpy or torch.
-        gallery_ids: Identities, integers (G,). Images of identity -100 are distractors: each
-            is a template of its own, whose person nobody is.
+        gallery_ids: Identities, integers (G,). Images of identity -100 are distractors: each is a
+            separate template that matches no probe.
         mated: Embeddings of probes whose person is in the gallery, (M, D).
         mated_ids: Their identities, integers (M,).
         unmated: Embeddings of probes whose person is not in the gallery, (U, D).
@@ -234,7 +233,7 @@ def open_set_identification(
         >>> {name: round(value, 3) for name, value in result.items()}
         {'tpir@fpir0.5': 0.5, 'threshold@fpir0.5': -0.6, 'auc': 0.5}
     """
-    # What costs nothing to check comes before what takes minutes.
+    # Cheap checks come before a search that takes minutes.
     check_rates(tuple(fpirs), 'fpirs')
     if threshold_rule not in ('exact', 'grid'):
         raise ValueError(f"threshold_rule must be 'exact' or 'grid', got {threshold_rule!r}")
@@ -254,11 +253,11 @@ def open_set_identification(
 
 @dataclass(frozen=True, eq=False)
 class OpenSetScores:
-    """What an open-set search says of every single probe.
+    """Scores and ranks of every probe in an open-set search.
 
     Attributes:
-        mated_score: Score of the probe's own template, ``-inf`` where that is not within the
-            rank: such a probe is found at no threshold. float64 (M,).
+        mated_score: Score of the probe's own template, ``-inf`` if that is not within the rank:
+            such a probe is not found at any threshold. float64 (M,).
         unmated_score: Best score of every unmated probe, float64 (U,).
         rank: Rank of the own template, counted from 1, int64 (M,).
         found: The search of the mated probes; its gallery rows are those of the templates' people:
@@ -293,13 +292,13 @@ def open_set_scores(
         mated_ids: Their identities, integers (M,).
         unmated: Embeddings of the unmated probes, (U, D), or None for none.
         rank: The own template must be among the first ``rank`` templates.
-        template: How the images of a person become templates.
+        template: Rule that makes templates of the images of a person.
         qualities: Qualities of the gallery's faces by name, (G,) each, for rules that need them.
         top_k: How many of the best templates to keep per mated probe.
         block_size: Rows of gallery and probes that are scored at a time.
 
     Returns:
-        The scores that decide at every threshold.
+        The scores from which the rates at any threshold follow.
 
     Raises:
         ValueError: If an input is malformed, a mated probe has no mate, or the images of a

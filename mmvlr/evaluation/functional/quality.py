@@ -1,10 +1,9 @@
-"""How well a quality measure foretells errors: error against the share that is discarded.
+"""Evaluate how well a quality measure predicts errors: error over the discarded share.
 
-Quality orders the comparisons; the worst are discarded, and what is left should err less. Of n
-comparisons n - floor(r * n) are left at the share r. Where the cut falls among comparisons of
-equal quality, the answer must not depend on the order in which they came: each of them is then
-kept *in part*, with the share of its group that is left as its weight. This is what cutting at
-random amounts to on average.
+Comparisons are ordered by quality and the worst are discarded, which should reduce the error of the
+remaining ones. Of n comparisons, n - floor(r * n) remain at the share r. If the cut falls among
+comparisons of equal quality, the result must not depend on their order: each of them is kept *in
+part*, weighted by the share of its group that remains. This is the average of cutting at random.
 """
 
 from collections.abc import Sequence
@@ -14,7 +13,7 @@ import numpy as np
 from ._blocks import ArrayLike, as_flags, as_scores
 from ._curves import check_rates, floor_share, strict_bounds, trapezoid
 
-# Divided rather than stepped, so that 0.3 is the same number as the literal.
+# By division rather than by a step of 0.05, so that 0.3 equals the literal.
 _SHARES = np.arange(20) * 5 / 100
 _PARTIAL_LIMIT = 0.3
 
@@ -27,13 +26,13 @@ def error_versus_discard(
     fmr: float = 1e-3,
     rethreshold: bool = True,
 ) -> dict[str, np.ndarray | float]:
-    """False non-match rate against the share of discarded pairs, for verification.
+    """Compute the false non-match rate over the share of discarded pairs, for verification.
 
-    The error-versus-discard characteristic (Grother and Tabassi, TPAMI 2007; ISO/IEC 29794-1).
-    The quality of a pair is the lower one of its two images. At the shares r = 0, 0.05, ..., 0.95
-    the pairs of lowest quality, of one person and of two alike, are discarded. FNMR is the share
-    of the remaining pairs of one person that are not accepted, at the threshold that accepts most
-    while the share of accepted pairs of two persons, FMR, does not exceed ``fmr``.
+    This is the error-versus-discard characteristic (Grother and Tabassi, TPAMI 2007; ISO/IEC
+    29794-1). The quality of a pair is the lower one of its two images. At the shares r = 0, 0.05,
+    ..., 0.95 the pairs of lowest quality, genuine and impostor, are discarded. FNMR is the share
+    of the remaining genuine pairs that are not accepted, at the lowest threshold at which the share
+    of accepted impostor pairs, FMR, does not exceed ``fmr``.
 
     Ties: see the notes of the module; pairs of equal quality at the cut count in part, in the
     threshold as well as in the rate.
@@ -44,8 +43,8 @@ def error_versus_discard(
         similarity: Score of each pair, (N,).
         same: Whether the pair shows one person, (N,), bool or 0 and 1.
         fmr: False match rate that must not be exceeded.
-        rethreshold: Whether the threshold is chosen again from what is left at each share (as in
-            the code of MagFace and CR-FIQA), or once from all pairs (as in ISO/IEC 29794-1).
+        rethreshold: Whether the threshold is chosen again from the remaining pairs at each share
+            (as in the code of MagFace and CR-FIQA), or once from all pairs (as in ISO/IEC 29794-1).
 
     Returns:
         ``discard``, the shares, and ``fnmr``, both float64 (20,); ``auc``, the area under FNMR over
@@ -87,7 +86,7 @@ def error_versus_discard(
         if not of_genuine.any() or (rethreshold and not of_impostor.any()):
             continue
         if rethreshold:
-            # Pairs without weight must not hold the threshold.
+            # Pairs without weight must not affect the threshold.
             left = of_impostor > 0
             bound = strict_bounds(impostor[left], [fmr], of_impostor[left])[0]
         fnmr[index] = of_genuine[genuine <= bound].sum() / of_genuine.sum()
@@ -106,7 +105,7 @@ def error_versus_discard(
 def rank1_error_versus_discard(
     quality: ArrayLike, correct: ArrayLike, shares: Sequence[float] | np.ndarray | None = None
 ) -> dict[str, np.ndarray | float]:
-    """Rank-1 error against the share of discarded probes, for identification.
+    """Compute the rank-1 error over the share of discarded probes, for identification.
 
     Of n probes the floor(r * n) of lowest quality are discarded at the share r; the error is the
     share of wrong ones among the rest. Ties: see the notes of the module; the error is exactly
@@ -120,7 +119,7 @@ def rank1_error_versus_discard(
     Returns:
         ``discard``, the shares, and ``error``, both float64 (S,); ``auc``, the area under the error
         over the shares by the trapezoidal rule, *not* divided by their width: lower is better.
-        :func:`discard_auc_bounds` says what it can be.
+        :func:`discard_auc_bounds` gives its range.
 
     Raises:
         ValueError: If an input is malformed.
@@ -148,7 +147,7 @@ def rank1_error_versus_discard(
 def discard_auc_bounds(
     correct: ArrayLike, shares: Sequence[float] | np.ndarray | None = None
 ) -> dict[str, float]:
-    """Areas of :func:`rank1_error_versus_discard` between which a useful quality measure lies.
+    """Compute the range of the area of :func:`rank1_error_versus_discard` for a useful measure.
 
     Args:
         correct: Whether the first image found is right, (N,), bool or 0 and 1.
@@ -176,7 +175,7 @@ def discard_auc_bounds(
 
 
 def _kept_weights(quality: np.ndarray, shares: np.ndarray) -> list[np.ndarray]:
-    """For every share how much of each comparison is kept, in [0, 1], (N,)."""
+    """Return, for every share, the weight with which each comparison is kept, in [0, 1], (N,)."""
     _, group, size = np.unique(quality, return_inverse=True, return_counts=True)
     in_lower_groups = np.cumsum(size) - size
     kept = []

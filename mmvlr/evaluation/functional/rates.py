@@ -1,4 +1,4 @@
-"""Rates of identification that follow from what a search found."""
+"""Compute rates of identification from the result of a search."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -12,7 +12,7 @@ _GRID_STEPS = 1000
 
 
 def cmc(ranks: ArrayLike, max_rank: int) -> np.ndarray:
-    """Cumulative match characteristic: share of probes found within the first k images.
+    """Compute the cumulative match characteristic: share of probes found within the first k.
 
     Args:
         ranks: Rank of the first correct image of every probe, counted from 1, (P,).
@@ -42,7 +42,7 @@ def open_set_rates(
     fpirs: Sequence[float] = (0.3, 0.2, 0.1, 0.01),
     threshold_rule: Literal['exact', 'grid'] = 'exact',
 ) -> dict[str, float]:
-    """TPIR at FPIR, thresholds and area from scores; see :func:`open_set_identification`.
+    """Compute TPIR at FPIR, thresholds and area from scores; see :func:`open_set_identification`.
 
     Args:
         mated_score: See :class:`OpenSetScores`, (M,).
@@ -88,7 +88,7 @@ def open_set_rates(
 def lowest_thresholds(
     mated_score: np.ndarray, unmated_score: np.ndarray, fpirs: Sequence[float]
 ) -> np.ndarray:
-    """Lowest threshold for every target FPIR; the lowest score where all may be accepted."""
+    """Return the lowest threshold for every target FPIR; the lowest score if all are accepted."""
     thresholds = np.nextafter(strict_bounds(unmated_score, fpirs), np.inf)
     found = mated_score[np.isfinite(mated_score)]
     lowest = min(unmated_score.min(), found.min(initial=np.inf))

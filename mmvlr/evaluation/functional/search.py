@@ -1,4 +1,4 @@
-"""The search that every number of identification follows from, exact and block by block."""
+"""The exact, block-wise search from which all identification metrics are computed."""
 
 from dataclasses import dataclass
 
@@ -16,21 +16,21 @@ from ._blocks import (
 
 @dataclass(frozen=True, eq=False)
 class SearchResult:
-    """What a search says of every single probe.
+    """Result of a search for every probe.
 
-    P is the number of probes that were searched for (those without mate are left out if that was
-    asked for), K the number of best columns kept. A column is what is ranked: a row of the gallery,
-    or a person with all rows.
+    P is the number of probes that were searched for (without those that were dropped for lack of a
+    mate), K the number of best columns kept. Columns are ranked: rows of the gallery, or people
+    with all their rows.
 
     Attributes:
         rank: Rank of the first correct column, counted from 1, int64 (P,).
-        average_precision: float64 (P,); empty if it was not asked for.
+        average_precision: float64 (P,); empty if it was not requested.
         mate_score: Score of the first correct column, float32 (P,).
         mate_index: Its gallery row, the lower one of equal scores; the first row of a person,
             int64 (P,).
         top_index: Gallery rows of the best columns, best first, int64 (P, K). Among equal scores
-            the lower row stands first; which of several equal columns still makes it into the
-            last place is left open.
+            the lower row is first; which of several equal columns takes the last place is not
+            defined.
         top_score: Their scores, float32 (P, K).
         probe_index: Row of each probe in the given ``probe``, int64 (P,), increasing.
         num_dropped: Number of probes that were left out.
@@ -59,13 +59,13 @@ def search(
     people: np.ndarray | None = None,
     probe_name: str = 'probe',
 ) -> SearchResult:
-    """Search every probe, whose person is in the gallery, and say where its mates stand.
+    """Search every probe, whose person is in the gallery, and return the ranks of its mates.
 
-    The input is checked already: see :func:`closed_set_ranks`, whose arguments these are.
+    The input must be checked already; for the arguments, see :func:`closed_set_ranks`.
 
-    A first walk over the tiles that hold mates reads the scores of the mates, which are the
-    thresholds; a second walk over all tiles counts the impostors at or above them. The tiles
-    with mates are few, so this costs hardly more than one walk, and no row of scores is ever held.
+    A first pass over the tiles that contain mates reads the scores of the mates, which are the
+    thresholds; a second pass over all tiles counts the impostors at or above them. Few tiles
+    contain mates, so this costs little more than one pass, and no row of scores is ever held.
 
     Args:
         gallery: Unit embeddings (G, D).
@@ -76,9 +76,9 @@ def search(
         top_k: How many of the best columns to keep per probe.
         on_missing_mate: ``'error'`` or ``'drop'``.
         block_size: Rows of gallery and probes that are scored at a time.
-        people: Person of each gallery row, by any number, int64 (G,): people are ranked, by the
-            best of their rows. Default: rows are ranked.
-        probe_name: Name of the probes, for the message.
+        people: Number of the person of each gallery row, int64 (G,): people are ranked by their
+            best row. Default: rows are ranked.
+        probe_name: Name of the probes, for the error message.
 
     Raises:
         ValueError: A probe has no mate.
@@ -102,8 +102,8 @@ def search(
         inside = pairs.inside(tile.rows, tile.cols)
         score[inside] = tile.scores[pairs.places(tile, inside)].cpu().numpy()
 
-    # The mates of each probe from the best to the worst. The places of the pairs stay as they are,
-    # because from here on they are needed only as a set.
+    # The mates of each probe from best to worst. The places of the pairs are not sorted, because
+    # from here on they are needed only as a set.
     best_first = np.lexsort((-score, pairs.row))
     score = score[best_first]
     best_score = score[pairs.first[:-1]]
@@ -120,7 +120,7 @@ def search(
     for tile in score_tiles(*matrices, **tiling):
         if top_k:
             top.add(tile)
-        # With the mates out of the way only impostors are counted.
+        # Mates are removed first, so that only impostors are counted.
         inside = pairs.inside(tile.rows, tile.cols)
         if len(inside):
             tile.scores[pairs.places(tile, inside)] = -torch.inf
@@ -139,7 +139,7 @@ def search(
     top_score = top.score.cpu().numpy()
     best_first = np.lexsort((top_index, -top_score), axis=1)
 
-    # Back from the order of persons to the order in which the probes were given.
+    # Restore the order in which the probes were given.
     given = np.argsort(pairs.probe_order)
     return SearchResult(
         rank=1 + impostors[first[:-1]][given],
@@ -154,7 +154,7 @@ def search(
 
 
 def best_scores(gallery: Array, probe: Array, block_size: int) -> np.ndarray:
-    """Highest score of every probe in the gallery, float64 (P,)."""
+    """Return the highest score of every probe in the gallery, float64 (P,)."""
     best = np.full(len(probe), -np.inf)
     orders = np.arange(len(probe)), np.arange(len(gallery))
     for rows, _, scores in score_tiles(probe, orders[0], gallery, orders[1], block_size=block_size):
@@ -163,7 +163,7 @@ def best_scores(gallery: Array, probe: Array, block_size: int) -> np.ndarray:
 
 
 def group_rows(people: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return an order that brings the rows of each person together, and where each starts.
+    """Return an order that groups the rows by person, and the start of each group.
 
     Args:
         people: Number of the person of each row, int64 (N,).
@@ -177,7 +177,7 @@ def group_rows(people: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 class _Columns:
-    """What is ranked: the rows of a gallery, or its people.
+    """The columns that are ranked: the rows of a gallery, or its people.
 
     Attributes:
         ids: Identity of each column, (C,).
@@ -188,14 +188,14 @@ class _Columns:
         self._order, self._starts = np.arange(len(gallery_ids)), None
         if people is not None:
             order, starts = group_rows(people)
-            # One row a person: all is as without people, with less work.
+            # With one row per person, ranking rows gives the same result faster.
             if len(starts) <= len(order):
                 self._order, self._starts = order, starts
         self.first = self._order if self._starts is None else self._order[self._starts[:-1]]
         self.ids = gallery_ids[self.first]
 
     def rows(self, order: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-        """Return the gallery rows of the columns in an order, and where each column starts."""
+        """Return the gallery rows of the columns in an order, and the start of each column."""
         if self._starts is None:
             return order, None
         counts = np.diff(self._starts)[order]
@@ -205,9 +205,9 @@ class _Columns:
 
 
 class _MatePairs:
-    """All pairs of a probe and one of its mates, and orders that bring them together.
+    """All pairs of a probe and one of its mates, and orders of both sides that group them.
 
-    Both sides are sorted by person, the rest of the gallery comes last. So the mates of a probe are
+    Both sides are sorted by person; the rest of the gallery comes last. So the mates of a probe are
     consecutive rows, and all pairs lie in a few tiles near the diagonal of the score matrix.
     Persons with few gallery images come first, so that the probes with more than j mates are
     the last ones of every block.
@@ -245,13 +245,13 @@ class _MatePairs:
         self.col = first_mate[self.row] + np.arange(len(self.row)) - self.first[self.row]
 
     def inside(self, rows: slice, cols: slice) -> np.ndarray:
-        """Numbers of the pairs in one tile."""
+        """Return the numbers of the pairs in one tile."""
         start, stop = self.first[rows.start], self.first[rows.stop]
         col = self.col[start:stop]
         return start + np.flatnonzero((col >= cols.start) & (col < cols.stop))
 
     def places(self, tile: Tile, pairs: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-        """Row and column of pairs within their tile, as an index of its scores."""
+        """Return row and column of pairs within their tile, as an index of its scores."""
         device = tile.scores.device
         return (
             torch.from_numpy(self.row[pairs] - tile.rows.start).to(device),
@@ -296,7 +296,7 @@ class _TopImages:
         """Merge one tile."""
         rows, cols, scores = tile
         k = self.score.shape[1]
-        # Few rows of a late tile beat what is there already; the others need no sorting.
+        # Few rows of a late tile improve on the best so far; the others need no sorting.
         row = (scores.amax(dim=1) > self.score[rows, -1]).nonzero()[:, 0]
         best, col = scores[row].topk(min(k, scores.shape[1]), dim=1)
         row += rows.start

@@ -1,4 +1,4 @@
-"""Answering only where it is safe: error of the answered faces against their share."""
+"""Selective classification: error of the answered faces over their share."""
 
 import numpy as np
 
@@ -6,7 +6,7 @@ from ._blocks import ArrayLike, as_flags, as_scores
 
 
 def risk_coverage(errors: ArrayLike, confidence: ArrayLike) -> dict[str, np.ndarray | float]:
-    """Error of the answered faces against the share that is answered, and the area under it.
+    """Compute the error of the answered faces over the answered share, and the area under it.
 
     With k of N faces answered, those of highest confidence, coverage is k / N and the (selective)
     risk is the share of errors among the k. Geifman and El-Yaniv, *Selective classification for
@@ -20,11 +20,11 @@ def risk_coverage(errors: ArrayLike, confidence: ArrayLike) -> dict[str, np.ndar
 
     Args:
         errors: Whether the answer to each face is wrong, (N,), bool or 0 and 1.
-        confidence: How much each answer is trusted, higher is more, (N,).
+        confidence: Confidence in each answer, higher is more, (N,).
 
     Returns:
         ``coverage`` and ``risk``, float64 (N,), for k = 1, ..., N; ``aurc``, lower is better;
-        ``excess_aurc``, which is 0 where no correct answer is less trusted than a wrong one.
+        ``excess_aurc``, which is 0 if no correct answer has less confidence than a wrong one.
 
     Raises:
         ValueError: If an input is malformed.
@@ -39,9 +39,9 @@ def risk_coverage(errors: ArrayLike, confidence: ArrayLike) -> dict[str, np.ndar
     """
     confidence = as_scores(confidence, 'confidence')
     wrong = as_flags(errors, 'errors', len(confidence)).astype(np.float64)
-    # Ranks of the tie groups, the most trusted one first.
+    # Ranks of the tie groups, the most confident first.
     _, group, size = np.unique(-confidence, return_inverse=True, return_counts=True)
-    # Each face of a tie group stands at each of its places equally often.
+    # Each face of a tie group takes each place of the group equally often.
     expected = np.repeat(np.bincount(group, wrong) / size, size)
     answered = np.arange(1, len(wrong) + 1)
     risk = expected.cumsum() / answered

@@ -24,28 +24,27 @@ def verification(
     method: Literal['exact', 'grid'] = 'exact',
     folds: int = 10,
 ) -> dict[str, float]:
-    """True acceptance rate at given false acceptance rates, AUC and accuracy (QMUL-SurvFace, LFW).
+    """Compute TAR at given FAR, AUC and accuracy of pairs (QMUL-SurvFace, LFW).
 
     The score of a pair is the cosine; a pair is accepted when it scores at or above a threshold.
-    TAR is the share of accepted pairs of one person, FAR that of accepted pairs of two.
+    TAR is the share of genuine pairs (one person) that are accepted, FAR that of impostor pairs.
 
     The methods:
 
     - ``'exact'``: every score is a threshold. TAR is the largest one whose FAR does not exceed the
-      target; with fewer pairs of two persons than 1 / FAR none of them may be accepted. The
-      reported threshold is the lowest score that is accepted then, or the next float64 above the
-      highest if none is. The area is the exact one, ties half. For the accuracy the thresholds
-      lie midway between neighboring scores.
+      target; with fewer impostor pairs than 1 / FAR, none of them may be accepted. The reported
+      threshold is the lowest accepted score, or the next float64 above the highest score if none is
+      accepted. The area is exact, and ties count half. For the accuracy, thresholds are midway
+      between neighboring scores.
     - ``'grid'``: the rule of a public port of the official evaluation. Thresholds on the Euclidean
       distance, 0.2, 0.201, ..., 2.0; TAR and threshold are interpolated linearly over FAR, the
       area is the trapezoidal one over the grid, and the accuracy uses the same thresholds.
 
-    Accuracy: the mean over ``folds`` folds of the share of right decisions, with the threshold that
-    does best on the other folds (of equally good ones the strictest). Folds are contiguous, cut
-    from the pairs of one person and from those of two separately, in the given order. For lists
-    that alternate block by block, such as LFW's, that is the same as cutting the whole list; for
-    lists that give all pairs of one person first, such as QMUL-SurvFace's, cutting the whole list
-    would leave folds of a single kind.
+    Accuracy: the mean over ``folds`` folds of the share of correct decisions, with the threshold
+    that is best on the other folds (of equally good ones, the strictest). Folds are contiguous, and
+    cut separately from genuine and impostor pairs, in the given order. For lists that alternate
+    block by block, such as LFW's, this equals cutting the whole list; for lists with all genuine
+    pairs first, such as QMUL-SurvFace's, cutting the whole list would give folds of a single kind.
 
     Args:
         emb1: Unit embeddings of the first of each pair, (N, D), numpy or torch.
@@ -90,7 +89,7 @@ def verification_rates(
     method: Literal['exact', 'grid'] = 'exact',
     folds: int = 10,
 ) -> dict[str, float]:
-    """TAR at FAR, AUC and accuracy from the scores of pairs; see :func:`verification`.
+    """Compute TAR at FAR, AUC and accuracy from the scores of pairs; see :func:`verification`.
 
     Args:
         score: Cosine of each pair, (N,).
@@ -137,7 +136,7 @@ def verification_rates(
         result['accuracy'] = _accuracy(score, same, folds)
         return result
 
-    # A similarity that grows as the distance falls; unit vectors: d^2 = 2 - 2 cos.
+    # A similarity that grows as the distance decreases; for unit vectors d^2 = 2 - 2 cos.
     genuine, impostor, closeness = (
         -np.sqrt(np.maximum(2 - 2 * cosine, 0)) for cosine in (genuine, impostor, score)
     )
@@ -157,7 +156,7 @@ def verification_rates(
 def _accuracy(
     score: np.ndarray, same: np.ndarray, folds: int, thresholds: np.ndarray | None = None
 ) -> float:
-    """Mean accuracy over folds; ``thresholds`` from strict to lenient, default: every midpoint."""
+    """Return the mean accuracy over folds; ``thresholds`` from strict to lenient."""
     accuracies = []
     for test in _folds(same, folds):
         train_score, train_same = np.delete(score, test), np.delete(same, test)
@@ -168,7 +167,7 @@ def _accuracy(
 
 
 def _folds(same: np.ndarray, folds: int) -> Iterator[np.ndarray]:
-    """Rows of every fold that is not empty."""
+    """Yield the rows of every fold that is not empty."""
     parts = [np.array_split(np.flatnonzero(kind), folds) for kind in (same, ~same)]
     for genuine, impostor in zip(*parts, strict=True):
         fold = np.concatenate([genuine, impostor])
@@ -177,13 +176,13 @@ def _folds(same: np.ndarray, folds: int) -> Iterator[np.ndarray]:
 
 
 def _midpoints(score: np.ndarray) -> np.ndarray:
-    """Thresholds that part the scores in every possible way, from strict to lenient."""
+    """Return thresholds that separate the scores in every possible way, from strict to lenient."""
     values = np.unique(score)[::-1]
     return np.concatenate([[np.inf], (values[:-1] + values[1:]) / 2, [-np.inf]])
 
 
 def _num_right(score: np.ndarray, same: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
-    """Number of right decisions at every threshold."""
+    """Return the number of correct decisions at every threshold."""
     genuine, impostor = np.sort(score[same]), np.sort(score[~same])
     accepted = len(genuine) - np.searchsorted(genuine, thresholds, side='left')
     return accepted + np.searchsorted(impostor, thresholds, side='left')

@@ -1,4 +1,4 @@
-"""Registered metrics: functions of a table of faces, by ``mmvlr.evaluation.functional``."""
+"""Registered metrics, which apply ``mmvlr.evaluation.functional`` to a table of faces."""
 
 from .base import FaceMetric, Observations
 from .closed_set import ClosedSetMetric, SCfaceMetric, TinyFaceMetric

@@ -1,4 +1,4 @@
-"""What every face metric shares: from a table of faces to numbers, intervals and comparisons."""
+"""Base of all face metrics: compute numbers, intervals and comparisons from a table of faces."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -19,18 +19,18 @@ from ..functional import (
 
 @dataclass(frozen=True, eq=False)
 class Observations:
-    """What was observed of every probe or pair, and the numbers that follow from it.
+    """Observations of every probe or pair, and the statistics computed from them.
 
-    From this everything else follows: the numbers, their intervals, and the comparison of two
-    models on the same faces.
+    They determine everything else: the numbers, their intervals, and the comparison of two models
+    on the same faces.
 
     Attributes:
-        values: (N, ...) numbers, one row a probe.
-        groups: Person of every probe (N,), or both of every pair (N, 2).
+        values: (N, ...) numbers, one row per probe.
+        groups: Person of every probe (N,), or both people of every pair (N, 2).
         statistics: Function of (resampled) values to numbers by name.
-        strata: Kind of every probe (N,), or None; see :func:`bootstrap_interval`.
-        unmeasurable: Numbers at an error rate that is below one over the number of trials, and that
-            number: they are what they would be at a rate of zero.
+        strata: Stratum of every probe (N,), or None; see :func:`bootstrap_interval`.
+        unmeasurable: Numbers at an error rate below one over the number of trials, mapped to that
+            number of trials: such numbers equal those at a rate of zero.
     """
 
     values: np.ndarray
@@ -41,23 +41,22 @@ class Observations:
 
 
 class FaceMetric:
-    """Base of the face metrics: a :class:`FaceTable` in, numbers by name out.
+    """Base of the face metrics, which map a :class:`FaceTable` to numbers by name.
 
     A subclass implements :meth:`compute`, or :meth:`observations`, from which intervals and
-    comparisons follow. Where the table comes from, a validation, a test, a file, makes no
-    difference.
+    comparisons follow. The table may come from a validation, a test or a file.
 
     Args:
-        intervals: Also give 95 % intervals, resampling people: ``NAME_low`` and ``NAME_high``.
-        curves: Also keep the curves with their bands, for :attr:`drawn`.
+        intervals: Whether to add 95 % intervals, by resampling people: ``NAME_low``, ``NAME_high``.
+        curves: Whether to keep the curves with their bands in :attr:`drawn`.
         num_resamples: Number of resamples of an interval.
         prefix: Prefix of the metrics' names; ``default_prefix`` if not given.
 
     Attributes:
         roles: Roles of the faces that the metric needs; None for all.
         dataset_meta: ``metainfo`` of the data set, where a data set is tested.
-        unmeasurable: Full names of the numbers of the last evaluation (on the main rank) that the
-            test set is too small for, to the number of trials; see :class:`Observations`.
+        unmeasurable: Full names of the numbers of the last evaluation (on the main rank) for which
+            the test set is too small, mapped to the number of trials; see :class:`Observations`.
         drawn: The curves of the last evaluation (on the main rank, with ``curves=True``).
     """
 
@@ -107,11 +106,11 @@ class FaceMetric:
         return faces if self.roles is None else faces.only(*self.roles)
 
     def observations(self, faces: FaceTable) -> dict[str, Observations]:
-        """Return what was observed, in parts with names of their own."""
+        """Return the observations, in named parts."""
         raise NotImplementedError
 
     def compute(self, faces: FaceTable) -> dict[str, float | Interval]:
-        """Compute the metrics by their names without prefix, with intervals if asked for."""
+        """Compute the metrics by their names without prefix, with intervals if enabled."""
         result: dict[str, float | Interval] = {}
         for part in self.observations(faces).values():
             self.unmeasurable |= part.unmeasurable

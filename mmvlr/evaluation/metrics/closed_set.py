@@ -1,4 +1,4 @@
-"""Closed-set identification: rank-k, mAP and how well a quality measure foretells errors."""
+"""Closed-set identification: rank-k, mAP, and how well a quality measure predicts errors."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -32,8 +32,8 @@ class ClosedSetMetric(FaceMetric):
     """Rank-k and mAP of probes against gallery and distractors; area of error over discard.
 
     Uses the samples' ``role``: ``gallery`` and ``distractor`` make the gallery, ``probe`` the
-    probes; ``ui`` faces, if the data set has any, are told from the probes by each quality.
-    Names: ``rank1``, ..., ``mAP``; for each quality q of ``ri``, ``ers``, ``norm`` the model gives
+    probes; each quality is evaluated in separating ``ui`` faces, if there are any, from probes.
+    Names: ``rank1``, ..., ``mAP``; for each quality q of ``ri``, ``ers``, ``norm`` of the model,
     ``discard_auc_q`` (area under the rank-1 error over the discarded share 0, 0.05, ..., 0.95,
     lower is better) and, with UI faces, ``ui_auc_q`` (probability that a probe's quality is above
     that of a UI face).
@@ -65,14 +65,14 @@ class ClosedSetMetric(FaceMetric):
         self._found: WeakKeyDictionary[FaceTable, Any] = WeakKeyDictionary()
 
     def select(self, faces: FaceTable) -> FaceTable:
-        """Return the table itself, so that what was found in it is known whoever asks."""
+        """Return the table itself, so that the search is shared between all metrics of it."""
         return faces
 
     def search(self, faces: FaceTable) -> SearchResult:
-        """Search the probes in the gallery, a table once; everything follows from what is found.
+        """Search the probes in the gallery, once per table; all metrics use the result.
 
         Args:
-            faces: A table; its gallery are the faces of the roles ``gallery`` and ``distractor``.
+            faces: A table; faces of the roles ``gallery`` and ``distractor`` are the gallery.
         """
         if faces not in self._found:
             self._found[faces] = self._search(faces)
@@ -85,14 +85,14 @@ class ClosedSetMetric(FaceMetric):
         )
 
     def _parts(self, faces: FaceTable, *roles: str) -> list[FaceTable]:
-        """Gallery, probes and faces of further roles."""
+        """Return gallery, probes and faces of further roles."""
         for role in ('gallery', 'probe', *roles):
             if not faces.has(role):
                 raise ValueError(f'{type(self).__name__}: the test set has no face of role {role}')
         return [faces.only('gallery', 'distractor'), *map(faces.only, ('probe', *roles))]
 
     def found_first(self, faces: FaceTable) -> np.ndarray:
-        """Say of every probe whether its person is found first, bool (P,)."""
+        """Return whether the person of each probe is found first, bool (P,)."""
         return self.search(faces).rank == 1
 
     def observations(self, faces: FaceTable) -> dict[str, Observations]:
@@ -101,7 +101,7 @@ class ClosedSetMetric(FaceMetric):
         return {'ranks': self.rates(found, probes)} | self.judge(found.rank == 1, probes, faces)
 
     def rates(self, found: SearchResult, probes: FaceTable) -> Observations:
-        """Return what rank-k and mAP follow from."""
+        """Return the observations for rank-k and mAP."""
         within = [found.rank <= k for k in self.ranks]
         names = [*(f'rank{k}' for k in self.ranks), 'mAP']
         values = np.stack([*within, found.average_precision], axis=1)
@@ -110,7 +110,7 @@ class ClosedSetMetric(FaceMetric):
     def judge(
         self, correct: np.ndarray, probes: FaceTable, faces: FaceTable
     ) -> dict[str, Observations]:
-        """Return how well each quality foretells errors, and tells probes from UI faces."""
+        """Return how well each quality predicts errors, and separates probes from UI faces."""
         parts: dict[str, Observations] = {}
         ui = faces.only('ui') if 'ui' in self.roles else []
         for name, quality in exact_qualities(probes).items():
@@ -151,7 +151,8 @@ class ClosedSetMetric(FaceMetric):
 class TinyFaceMetric(ClosedSetMetric):
     """TinyFace's metric: rank-1/5/10/20 and mAP under the prefix ``tinyface``.
 
-    Flip fusion is the model's (``model.flip_fusion``), as it needs a second forward pass.
+    Flip fusion is an option of the model (``model.flip_fusion``), as it needs a second forward
+    pass.
     """
 
     default_prefix = 'tinyface'
@@ -178,7 +179,7 @@ class SCfaceMetric(ClosedSetMetric):
         super().__init__(ranks=ranks, **kwargs)
 
     def rates(self, found: SearchResult, probes: FaceTable) -> Observations:
-        """Return what rank-k by distance, their mean, and mAP follow from."""
+        """Return the observations for rank-k by distance, their mean, and mAP."""
         distance = probes.columns.get('distance', np.zeros(len(probes)))
         if (distance == 0).any():
             raise ValueError('SCfaceMetric: there are probes without a distance')

@@ -37,7 +37,7 @@ class OpenSetMetric(ClosedSetMetric):
 
     Args:
         fpirs: Target false positive identification rates.
-        rank: The own template must be among the first ``rank``.
+        rank: The probe's own template must be among the first ``rank``.
         template: ``'mean_unit'``, ``'mean_raw'`` or ``'none'``, see
             :func:`open_set_identification`; or a rule of galleries by its short name, such as
             ``'ri'``, or a config of one of ``TEMPLATES``.
@@ -65,7 +65,7 @@ class OpenSetMetric(ClosedSetMetric):
         self.threshold_rule = threshold_rule
 
     def open_search(self, faces: FaceTable) -> OpenSetScores:
-        """Search mated and unmated probes, a table once; everything follows from what is found."""
+        """Search mated and unmated probes, once per table; all metrics use the result."""
         if faces not in self._found:
             gallery, mated, unmated = self._parts(faces, 'unmated')
             # A mean of raw embeddings needs their lengths.
@@ -88,7 +88,7 @@ class OpenSetMetric(ClosedSetMetric):
         return self._found[faces]
 
     def search(self, faces: FaceTable) -> SearchResult:
-        """Return what was found of the mated probes."""
+        """Return the search result of the mated probes."""
         return self.open_search(faces).found
 
     def observations(self, faces: FaceTable) -> dict[str, Observations]:

@@ -77,7 +77,7 @@ class VerificationMetric(FaceMetric):
                 found[f'verification_{name}'] = found.pop(name)
             return found
 
-        # Pairs that define no rate are refused here, resamples of them are left out.
+        # Pairs for which a rate is undefined are refused here; such resamples are left out.
         names = list(all_rates(score, same))
 
         def rates(kept: np.ndarray) -> dict[str, float]:

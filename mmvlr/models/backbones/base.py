@@ -1,4 +1,4 @@
-"""What every backbone shares: the contract of its output, frozen layers, recomputed blocks."""
+"""Base of all backbones: the contract of the output, frozen layers, gradient checkpointing."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -22,11 +22,11 @@ class FaceBackbone(BaseModule):
     Args:
         frozen_bn: Freeze every BatchNorm2d, that is the layers after (or before) 2-D convolutions:
             statistics and affine parameters stay as they were loaded, also after ``train()``. The
-            BatchNorm1d behind the last linear layer still learns. RI-Face, table 5, does this:
+            BatchNorm1d after the last linear layer still learns. RI-Face, table 5, does this:
             the statistics of a small VLR training set are worse than those of the pretraining.
-        frozen_stages: The first so many entries of :meth:`stages` keep their weights and statistics
-            and run without a graph, which saves their part of the backward pass and its memory.
-        with_cp: Gradient checkpointing: forget what happens inside of a block and compute it again
+        frozen_stages: Number of first entries of :meth:`stages` that keep their weights and
+            statistics and run without a graph, which saves their backward pass and its memory.
+        with_cp: Gradient checkpointing: drop the activations inside a block and compute them again
             in the backward pass. Less memory, more time, the same gradients.
         init_cfg: See :class:`mmengine.model.BaseModule`.
 
@@ -51,7 +51,7 @@ class FaceBackbone(BaseModule):
         self.with_cp = with_cp
 
     def stages(self) -> Sequence[Sequence[nn.Module]]:
-        """Return the layers from the input to the feature map: stages, each of modules in a row.
+        """Return the layers from the input to the feature map: stages, each a list of modules.
 
         A stage is the unit of ``frozen_stages``, a module that of ``with_cp``.
         """
@@ -117,13 +117,13 @@ def freeze_bn(module: nn.Module) -> None:
 
 
 class BackboneTail(nn.Module):
-    """A copy of the layers of a backbone behind its feature map, which learns on its own.
+    """A copy of the layers of a backbone after its feature map, trained separately.
 
     Args:
-        backbone: Whose ``tail_layers`` are copied with their weights; frozen BN stays frozen.
+        backbone: Backbone whose ``tail_layers`` are copied with weights; frozen BN stays frozen.
 
     Raises:
-        ValueError: The backbone does not say which layers lie behind its map.
+        ValueError: The backbone does not name the layers after its feature map.
     """
 
     def __init__(self, backbone: FaceBackbone):
@@ -136,7 +136,7 @@ class BackboneTail(nn.Module):
         for name in backbone.tail_layers:
             self.add_module(name, deepcopy(getattr(backbone, name)))
         self.frozen_bn = backbone.frozen_bn
-        # The method finds the layers under the same names here as in the backbone.
+        # The layers have the same names here as in the backbone, so its method works here too.
         self.embed = type(backbone).embed
         self.train()
 
@@ -167,7 +167,7 @@ def conv_bn(conv: nn.Conv2d, bn: nn.BatchNorm2d, x: torch.Tensor) -> torch.Tenso
     shift = bn.bias - bn.running_mean * scale
     if conv.bias is not None:
         shift = shift + conv.bias * scale
-    # The public spelling of the convolution's own forward, with another kernel.
+    # Does what the convolution's forward does, with another kernel, by public functions only.
     return F.conv2d(
         x,
         conv.weight * scale.view(-1, 1, 1, 1),
@@ -181,7 +181,7 @@ def conv_bn(conv: nn.Conv2d, bn: nn.BatchNorm2d, x: torch.Tensor) -> torch.Tenso
 
 @contextmanager
 def statistics_kept(layers: list[_BatchNorm]) -> Iterator[None]:
-    """Leave the running statistics of BN alone; batches are normalized as before."""
+    """Keep the running statistics of BN unchanged; batches are normalized as before."""
     before = [(layer.momentum, layer.num_batches_tracked.clone()) for layer in layers]
     for layer in layers:
         layer.momentum = 0.0
@@ -200,7 +200,7 @@ def recomputed(block: nn.Module, x: torch.Tensor) -> torch.Tensor:
     """
     # _BatchNorm: SyncBatchNorm, which sync_bn makes, is no BatchNorm2d.
     layers = [m for m in block.modules() if isinstance(m, _BatchNorm) and m.training]
-    # A compiled graph repeats what is computed, not what is written to buffers.
+    # A compiled graph repeats the computation, but not the writes to buffers.
     if not layers or torch.compiler.is_compiling():
         return checkpoint(block, x, use_reentrant=False)
 

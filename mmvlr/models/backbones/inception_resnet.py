@@ -57,11 +57,11 @@ class ConvBNReLU(nn.Module):
 
 
 class Branches(nn.Module):
-    """Branches that look at the same map, their outputs one behind the other.
+    """Apply several branches to the same map and concatenate their outputs.
 
     Args:
-        *branches: In the order of their channels in the output; they are called ``branch0`` and
-            so on.
+        *branches: Branches in the order of their channels in the output; they are named
+            ``branch0`` and so on.
     """
 
     def __init__(self, *branches: nn.Module):
@@ -101,7 +101,7 @@ class ResidualBranches(Branches):
 
 
 def chain(in_channels: int, *layers: Sequence) -> nn.Sequential:
-    """Return ConvBNReLU layers in a row; each is (channels, kernel[, stride, same])."""
+    """Return a sequence of ConvBNReLU layers; each is (channels, kernel[, stride, same])."""
     modules = []
     for out_channels, *settings in layers:
         modules.append(ConvBNReLU(in_channels, out_channels, *settings))
@@ -110,7 +110,7 @@ def chain(in_channels: int, *layers: Sequence) -> nn.Sequential:
 
 
 def block35() -> ResidualBranches:
-    """Figure 10: the unit of the largest maps (35x35 in the paper, 17x17 for a 160x160 face)."""
+    """Return figure 10, the unit of the largest maps (35x35 in the paper, 17x17 for 160x160)."""
     return ResidualBranches(
         ConvBNReLU(256, 32),
         chain(256, (32, 1), (32, 3)),
@@ -122,7 +122,7 @@ def block35() -> ResidualBranches:
 
 
 def block17() -> ResidualBranches:
-    """Figure 11: the unit of the middle maps (8x8 for a 160x160 face)."""
+    """Return figure 11, the unit of the middle maps (8x8 for a 160x160 face)."""
     return ResidualBranches(
         ConvBNReLU(896, 128),
         chain(896, (128, 1), (128, (1, 7)), (128, (7, 1))),
@@ -133,7 +133,7 @@ def block17() -> ResidualBranches:
 
 
 def block8(scale: float = 0.2, relu: bool = True) -> ResidualBranches:
-    """Figure 13: the unit of the smallest maps (3x3 for a 160x160 face)."""
+    """Return figure 13, the unit of the smallest maps (3x3 for a 160x160 face)."""
     return ResidualBranches(
         ConvBNReLU(1792, 192),
         chain(1792, (192, 1), (192, (1, 3)), (192, (3, 1))),
@@ -166,7 +166,7 @@ class InceptionResnetV1(FaceBackbone):
         ((1, 1792, 1, 1), (1, 64))
     """
 
-    #: Side in pixels of the smallest face of which the unpadded convolutions leave one position.
+    #: Smallest side in pixels for which the unpadded convolutions leave at least one position.
     min_size = 75
     folds = (('last_linear', 'last_bn'),)
     tail_layers = ('dropout', 'last_linear', 'last_bn')

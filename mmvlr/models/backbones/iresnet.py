@@ -8,7 +8,7 @@ dimensions.
 
 AdaFace (Kim et al., CVPR 2022, arXiv 2204.00964) and face.evoLVe (github.com/ZhaoJ9014/face.evoLVe)
 publish networks of the same family, called IR, that differ in three places; each is a variant here.
-``tools/model_converters/convert.py`` brings their files to the names of this module.
+``mmvlr convert`` renames the weights in their files to the names of this module.
 """
 
 from collections.abc import Iterable
@@ -87,9 +87,9 @@ class IResNet(FaceBackbone):
             the four of the paper.
         init_cfg: See :class:`mmengine.model.BaseModule`.
 
-    Against insightface's network, ``'adaface'`` starts its first stage without a convolution in the
-    shortcut and has no scale and offset in the last BN (43,585,600 parameters at depth 50);
-    ``'faceevolve'`` has no convolution there either and no BN between the first convolution of a
+    Compared with insightface's network, ``'adaface'`` has no convolution in the shortcut at the
+    start of its first stage, and no scale and offset in the last BN (43,585,600 parameters at depth
+    50); ``'faceevolve'`` lacks that convolution too, and the BN between the first convolution of a
     block and its PReLU (43,574,976).
 
     Example:

@@ -92,8 +92,8 @@ class MobileFaceNet(FaceBackbone):
         embed_dims: Size D of the embedding.
         input_size: Side of the square input in pixels.
         stem_channels: Channels of the stem.
-        stem_groups: Groups of the stem's second convolution; None for one a channel. insightface's
-            ``mbf`` keeps 64 groups at 128 channels.
+        stem_groups: Groups of the stem's second convolution; None for one per channel.
+            insightface's ``mbf`` has 64 groups at 128 channels.
         stages: Rows (expanded channels, output channels, repeats, stride of the first).
         last_channels: Channels C of the last feature map.
         stem_pointwise: A linear 1x1 convolution follows the stem's depthwise one.

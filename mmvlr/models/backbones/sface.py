@@ -1,10 +1,9 @@
-"""SFace's network as OpenCV's model zoo publishes it.
+"""SFace's network as published in OpenCV's model zoo.
 
 Zhong, Deng, Hu, Zhao, Li, Wen, *SFace: Sigmoid-Constrained Hypersphere Loss for Robust Face
 Recognition*, IEEE TIP 2021 (arXiv 2205.12010). The published network is a MobileNet of depthwise
 and pointwise convolutions (Howard et al., arXiv 1704.04861) with PReLU, a stem that keeps the size
-of the face, and a linear layer on the flattened map. ``tools/model_converters/sface_onnx.py`` reads
-its file.
+of the face, and a linear layer on the flattened map. ``mmvlr convert-sface`` reads its file.
 """
 
 from collections.abc import Sequence

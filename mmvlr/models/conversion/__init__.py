@@ -1,4 +1,4 @@
-"""Public checkpoints of others into mmvlr checkpoints."""
+"""Convert public checkpoints to mmvlr checkpoints."""
 
 from .families import FAMILIES
 from .public import convert_checkpoint

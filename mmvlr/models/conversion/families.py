@@ -1,4 +1,4 @@
-"""What is known about the public checkpoints of each publisher: names of weights, preprocessing."""
+"""Describe the public checkpoints of each publisher: names of weights, preprocessing."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -8,12 +8,12 @@ from mmvlr.models.backbones import FaceBackbone, InceptionResnetV1, IResNet, Mob
 
 
 def same_names(backbone: FaceBackbone) -> dict[str, str]:
-    """The source names its layers as mmvlr does."""
+    """Return no renamed layers: the source uses the names of mmvlr."""
     return {}
 
 
 def ir_names(backbone: IResNet) -> dict[str, str]:
-    """Names in AdaFace and face.evoLVe: blocks in one row, layers by their place in a Sequential.
+    """Return the names of AdaFace and face.evoLVe, which number blocks and layers consecutively.
 
     Returns:
         dict: Layer of the backbone -> layer of the source.
@@ -38,14 +38,14 @@ def ir_names(backbone: IResNet) -> dict[str, str]:
 
 
 def mbf_names(backbone: MobileFaceNet) -> dict[str, str]:
-    """Names in insightface's mbf: every unit is a Sequential called ``layers``.
+    """Return the names of insightface's mbf, where every unit is a Sequential named ``layers``.
 
     Returns:
         dict: Layer of the backbone -> layer of the source.
     """
     units = {'stem': 'layers.0', 'stem_depthwise': 'layers.1', 'last': 'conv_sep'}
     units['global_depthwise'] = 'features.layers.0'
-    # A stride-2 block stands alone; the blocks behind it, with shortcuts, share one Sequential.
+    # A stride-2 block is separate; the blocks after it, with shortcuts, share one Sequential.
     blocks = ['layers.2', *(f'layers.3.layers.{i}' for i in range(4))]
     blocks += ['layers.4', *(f'layers.5.layers.{i}' for i in range(6))]
     blocks += ['layers.6', *(f'layers.7.layers.{i}' for i in range(2))]
@@ -60,7 +60,7 @@ def mbf_names(backbone: MobileFaceNet) -> dict[str, str]:
 
 
 def facexzoo_mbf_names(backbone: MobileFaceNet) -> dict[str, str]:
-    """Names in FaceX-Zoo's MobileFaceNet, which are those of InsightFace_Pytorch.
+    """Return the names of FaceX-Zoo's MobileFaceNet, which are those of InsightFace_Pytorch.
 
     Returns:
         dict: Layer of the backbone -> layer of the source.
@@ -82,18 +82,18 @@ def facexzoo_mbf_names(backbone: MobileFaceNet) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Family:
-    """What is known about the checkpoints of one publisher.
+    """Description of the checkpoints of one publisher.
 
     Args:
-        url: Where they come from.
+        url: Address of the publisher.
         architecture: Config of the backbone.
         names: Backbone -> its layers' names in the source, where they differ.
-        anchor: A weight that every file of the family has, and of other layouts none.
+        anchor: Name of a weight that every file of the family has and no other layout has.
         preprocessing: Arguments of FaceDataPreprocessor.
-        home: How the prefix ends, behind which the publisher keeps the network, where others use
-            the same layout. Any other prefix is fine, too, unless ``only_home``.
-        only_home: A network elsewhere is another publisher's.
-        heads: How the head's names start where the backbone's have no prefix.
+        home: End of the prefix of the network's names in the publisher's files, to distinguish
+            publishers of the same layout. Any other prefix is accepted too, unless ``only_home``.
+        only_home: Whether a network under another prefix belongs to another publisher.
+        heads: Start of the head's names, where the backbone's names have no prefix.
     """
 
     url: str

@@ -1,6 +1,6 @@
-"""Public PyTorch checkpoints into mmvlr checkpoints, read without running code hidden in them.
+"""Convert public PyTorch checkpoints, without running code hidden in them.
 
-The network is found behind any prefix and in any dict, and it is said where.
+The network is found under any prefix and in any nested dict; the result states where.
 """
 
 import re
@@ -20,14 +20,14 @@ from mmvlr.utils.io import sha256_of
 
 from .families import BACKBONES, FAMILIES, Family
 
-#: Dicts in dicts that are searched for weights.
+#: Depth to which nested dicts are searched for weights.
 DEEPEST = 3
 #: Names of the residual blocks of an IResNet, in all its layouts.
 BLOCK = re.compile(r'(layer\d+|body)\.\d+\.')
 
 
 def read_weights(path: Path) -> dict[str, dict[str, torch.Tensor]]:
-    """Return the weights in a checkpoint, by the path of the dict that they stand in.
+    """Return the weights in a checkpoint, by the path of the dict that holds them.
 
     Raises:
         ValueError: There are none.
@@ -40,7 +40,7 @@ def read_weights(path: Path) -> dict[str, dict[str, torch.Tensor]]:
         safetensors = 'safetensors' in (describe_content(head) or '')
         content = load_file(path) if safetensors else load_checkpoint_file(str(path))
     except ImportError as error:
-        # Lightning files name classes of Lightning beside the weights; trusted, they are imported.
+        # Files of Lightning reference its classes; reading them as trusted would import these.
         raise ValueError(
             f'{path}: {error}, which is stored beside the weights. Install it, or where it is '
             "installed save the weights alone: torch.save(torch.load('"
@@ -67,7 +67,7 @@ def read_weights(path: Path) -> dict[str, dict[str, torch.Tensor]]:
 def find_networks(
     states: Mapping[str, Mapping[str, Any]], family: Family
 ) -> dict[tuple[str, str], Mapping[str, Any]]:
-    """Return the weights with networks of a family's layout, by their dict and the prefix there."""
+    """Return the networks of a family's layout, by their dict and the prefix of their names."""
     return {
         (name, key.removesuffix(family.anchor)): state
         for name, state in states.items()
@@ -81,7 +81,8 @@ def split(
 ) -> tuple[dict[str, torch.Tensor], list[str], str]:
     """Return the backbone's weights without their prefix, the names of those left out, and a note.
 
-    The note says where the network was found, and whose file it looks like if not of the family.
+    The note states where the network was found, and which publisher's file it resembles if not the
+    family's.
 
     Raises:
         ValueError: The file is of another family, or holds several networks.
@@ -136,10 +137,10 @@ def split(
 
 
 def depth_of(path: Path, state: Mapping[str, Any], wanted: int | None) -> int:
-    """Return the depth of an IResNet, told from the number of its residual blocks.
+    """Return the depth of an IResNet, derived from its number of residual blocks.
 
     Raises:
-        ValueError: No depth has so many, or another than ``wanted``.
+        ValueError: No depth has that number of blocks, or the depth is not ``wanted``.
     """
     blocks = [match.group() for match in map(BLOCK.match, state) if match]
     count = len(set(blocks))
@@ -172,7 +173,7 @@ def load(
     for key in wanted:
         layer, _, field = key.rpartition('.')
         sources[key] = f'{names.get(layer, layer)}.{field}'
-    # torch counts the batches since 0.4.1; older files lack the number, which nothing here uses.
+    # BN of torch 0.4.1 and later counts batches; older files lack that count, which is not used.
     missing = [
         source
         for source in sources.values()
@@ -214,7 +215,7 @@ def convert_checkpoint(source: Path, out: Path, name: str, depth: int | None = N
         depth: Refuse an IResNet of another depth.
 
     Returns:
-        str: One line that says what was written.
+        str: One line that describes what was written.
 
     Raises:
         ValueError: The file is not what ``name`` and ``depth`` say, or ``out`` is ``source``.
@@ -229,7 +230,7 @@ def convert_checkpoint(source: Path, out: Path, name: str, depth: int | None = N
     elif depth is not None:
         raise ValueError(f'{source}: {name} comes in one depth; leave --depth out')
     arguments = {key: value for key, value in architecture.items() if key != 'type'}
-    # Random values would be drawn for nothing: every weight and statistic is loaded.
+    # Every weight and statistic is loaded, so random initialization would be wasted time.
     with torch.device('meta'):
         backbone = BACKBONES[architecture['type']](**arguments)
     backbone.to_empty(device='cpu')

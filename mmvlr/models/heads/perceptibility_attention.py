@@ -18,8 +18,8 @@ class PerceptibilityAttention(BaseModule):
     convolution on the channel-wise average and maximum. The paper does not say how the attended map
     becomes v_attn.
 
-    With ``projection='tail'`` it goes through a copy of the backbone's own layers behind the map,
-    which keep the positions that attention chooses. The copy starts from the backbone's weights
+    With ``projection='tail'`` it goes through a copy of the backbone's own layers after the map,
+    which keep the positions that attention selects. The copy starts from the backbone's weights
     when a checkpoint without PAM is loaded. The gates are 2 * sigmoid(0) = 1 at the start, so
     v_attn starts as v_b.
 
@@ -27,7 +27,7 @@ class PerceptibilityAttention(BaseModule):
     linear layer; the gates are sigmoids. Its embedding recognizes far worse (docs/benchmarks.md).
 
     Args:
-        backbone: The backbone of the model, whose sizes and tail it takes. It is not kept.
+        backbone: The backbone of the model, from which sizes and tail are copied.
         reduction: Factor by which the channel gate narrows.
         kernel_size: Side of the spatial gate's kernel.
         projection: ``'tail'`` (what mmvlr's recipes use) or ``'pooled'``.

@@ -15,7 +15,7 @@ class PerceptibilityRegression(BaseModule):
 
     ``PerceptibilityRegression(with_norm=False)`` is the paper's module, Linear(Dropout(v_b)). By
     default the length of v_b and its logarithm are inputs too, which a linear read-out of v_b
-    cannot form: the length is itself a good judge of a face, and the two together are better than
+    cannot compute: the length is itself a good quality measure, and both together are better than
     either (docs/benchmarks.md).
 
     Args:
@@ -93,7 +93,7 @@ class PerceptibilityRegression(BaseModule):
         self.layers[0].bias.copy_(bias.view(1))
 
     def inputs(self, feature_map: torch.Tensor, embeddings: torch.Tensor) -> torch.Tensor:
-        """Return what is regressed on, (B, F), before standardization and dropout."""
+        """Return the inputs of the regression, (B, F), before standardization and dropout."""
         parts = [embeddings] if self.source != 'pooled' else []
         if self.with_norm:
             norm = embeddings.norm(dim=1, keepdim=True)

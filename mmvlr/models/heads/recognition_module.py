@@ -12,8 +12,8 @@ from mmvlr.registry import MODELS
 class RecognitionModule(BaseModule):
     """One prototype w_j for each identity and a margin softmax over the cosines with them.
 
-    How an embedding is compared with the prototypes is the loss's affair
-    (:meth:`MarginSoftmaxLoss.similarities`): cosines, and inner products for :class:`SoftmaxLoss`.
+    The loss defines how an embedding is compared with the prototypes
+    (:meth:`MarginSoftmaxLoss.similarities`): cosines, or inner products for :class:`SoftmaxLoss`.
 
     Args:
         num_classes: Number of identities C; ``tools/train.py`` fills it in from the training set.
@@ -23,9 +23,9 @@ class RecognitionModule(BaseModule):
         init_cfg: See :class:`mmengine.model.BaseModule`.
 
     Attributes:
-        weight: The prototypes (C, D). Their length does not matter for losses on cosines, but with
-            Adam, whose steps have a fixed length, it sets how fast they turn: they start at unit
-            length.
+        weight: The prototypes (C, D), of unit length at the start. Losses on cosines do not depend
+            on their length, but with Adam, whose steps have a fixed length, it determines how fast
+            their directions change.
         sharded: Names of parameters of which every rank holds a part of its own.
     """
 

@@ -1,8 +1,8 @@
-"""Sums over the ranks that gradients go through, and the softmax over sharded classes.
+"""Differentiable sums over the ranks, and the softmax over sharded classes.
 
-With its classes sharded every rank works out the same loss, but each from its own columns. What
-makes the loss common to all is an all-reduce, and the gradient that a rank needs is that of the
-common loss with respect to its own summand: it passes an all-reduce unchanged.
+With sharded classes every rank computes the same loss, but from its own columns: the contributions
+are summed by an all-reduce. The gradient that a rank needs is that of the common loss with respect
+to its own summand, so it passes the all-reduce unchanged.
 """
 
 from typing import Any
@@ -26,8 +26,8 @@ class _SumOverRanks(torch.autograd.Function):
 def sum_over_ranks(values: torch.Tensor) -> torch.Tensor:
     """Return the sum of the ranks' values, any shape.
 
-    What is made of it must be the same on every rank: the gradient of the sum is taken as that of
-    this rank's summand, without communication.
+    Everything computed from the sum must be the same on every rank: the gradient of the sum is used
+    as that of this rank's summand, without communication.
     """
     return _SumOverRanks.apply(values)
 
@@ -52,9 +52,9 @@ class _GatherRows(torch.autograd.Function):
 def gather_rows(values: torch.Tensor) -> torch.Tensor:
     """Return the rows of all ranks, (W * B, ...), of this rank's (B, ...); B is the same on all.
 
-    For losses of which every rank takes the gradient through a part of its own. The gradient of a
-    row is the sum over the ranks, times their number W: :class:`DistributedDataParallel` divides
-    by W, being made for losses that are a mean over one rank's faces.
+    Use it for losses whose gradient each rank computes in part. The gradient of a row is the sum
+    over the ranks, times their number W: :class:`DistributedDataParallel` divides by W, as it
+    assumes losses that are a mean over one rank's faces.
     """
     return _GatherRows.apply(values)
 

@@ -1,4 +1,4 @@
-"""Losses: cosines or predictions in, a scalar out."""
+"""Losses: they map cosines or predictions to a scalar."""
 
 from .adaface import AdaFaceLoss
 from .arcface import ArcFaceLoss, add_angle

@@ -12,28 +12,28 @@ from .moments import batch_moments
 
 @MODELS.register_module()
 class AdaFaceLoss(MarginSoftmaxLoss):
-    """Margin by quality: hard faces count where the embedding is long, easy ones where it is short.
+    """Margin by quality: emphasizes hard faces of high norm and easy faces of low norm.
 
     Kim et al., *AdaFace*, CVPR 2022 (arXiv 2204.00964), section 3.3. The quality of a face is its
-    norm among those of late, z = clip(h * (norm - mu) / (sigma + eps), -1, 1), without gradient;
+    norm relative to recent ones, z = clip(h * (norm - mu) / (sigma + eps), -1, 1), no gradient;
     its target becomes cos(clip(theta - m * z, eps, pi - eps)) - (m + m * z). That is CosFace at
     z = 0 and ArcFace at z = -1. mu and sigma are running means of the batch's mean and standard
-    deviation, and take in a batch before they are used on it.
+    deviation, updated with a batch before they are used on it.
 
     Args:
         margin: m.
-        h: How much of z's range one standard deviation of the norms takes.
+        h: Change of z per standard deviation of the norms.
         scale: The factor s in front of the cosines.
         momentum: Weight of a batch in mu and sigma (t_alpha in the authors' code).
-        max_norm: Longer embeddings count as this long.
-        eps: Keeps norms and sigma above 0 and theta' off 0 and pi.
+        max_norm: Norms are clipped to this value.
+        eps: Keeps norms and sigma above 0, and theta' away from 0 and pi.
         initial_mean: mu at the start.
-        initial_std: sigma at the start. It is left slowly: after 100 batches 0.37 of it are there.
+        initial_std: sigma at the start. Its influence decays slowly: to 0.37 after 100 batches.
         loss_weight: Factor of the whole loss.
 
     Attributes:
-        norm_mean, norm_std: mu and sigma, scalar buffers. They follow training batches only, those
-            of all ranks.
+        norm_mean, norm_std: mu and sigma, scalar buffers, updated by the training batches of all
+            ranks.
 
     Example:
         >>> loss = AdaFaceLoss(h=0.5, momentum=0.0, initial_mean=20.0, initial_std=10.0, eps=0.0)
@@ -67,7 +67,7 @@ class AdaFaceLoss(MarginSoftmaxLoss):
         return norms.detach().float().clamp(self.eps, self.max_norm)
 
     def update_statistics(self, target: torch.Tensor, norms: torch.Tensor) -> None:
-        """Take mean and standard deviation of the norms (B,) into mu and sigma."""
+        """Update mu and sigma with mean and standard deviation of the norms (B,)."""
         mean, std = batch_moments(self.clamped(norms))
         self.norm_mean.lerp_(mean, self.momentum)
         self.norm_std.lerp_(std, self.momentum)

@@ -10,7 +10,7 @@ from .margin import MarginSoftmaxLoss
 
 
 def add_angle(cosine: torch.Tensor, margin: float | torch.Tensor) -> torch.Tensor:
-    """Return cos(theta + m), or its falling continuation c - m * sin(pi - m) beyond pi.
+    """Return cos(theta + m), or its decreasing continuation c - m * sin(pi - m) beyond pi.
 
     Args:
         cosine: (B,) cos(theta), strictly within -1 and 1.
@@ -29,7 +29,7 @@ class ArcFaceLoss(MarginSoftmaxLoss):
     """Additive angular margin: cos(theta + m).
 
     Deng et al., *ArcFace*, CVPR 2019 (arXiv 1801.07698), eq. 3. Beyond theta + m > pi, where
-    cos(theta + m) would rise again, the target is c - m * sin(pi - m), which keeps falling.
+    cos(theta + m) would increase again, the target is c - m * sin(pi - m), which keeps decreasing.
 
     Args:
         margin: The angle m in radians. RI-Face uses 0.45 (table 5).

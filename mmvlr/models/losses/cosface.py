@@ -14,7 +14,7 @@ class CosFaceLoss(MarginSoftmaxLoss):
     Wang et al., *CosFace*, CVPR 2018 (arXiv 1801.09414), eq. 4, the large margin cosine loss.
 
     Args:
-        margin: What is taken off the target's cosine, m.
+        margin: The margin m, subtracted from the target's cosine.
         scale: The factor s in front of the cosines.
         loss_weight: Factor of the whole loss.
 

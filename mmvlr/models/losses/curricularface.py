@@ -10,11 +10,11 @@ from .moments import batch_moments
 
 @MODELS.register_module()
 class CurricularFaceLoss(ArcFaceLoss):
-    """ArcFace whose hard negatives weigh more the further training has come.
+    """ArcFace whose weight of hard negatives increases in the course of training.
 
     Huang et al., *CurricularFace*, CVPR 2020 (arXiv 2004.00288), section 3.2. The target is
     ArcFace's. A negative is hard where c_j > cos(theta_y + m), and becomes c_j * (t + c_j). The
-    curriculum's parameter t is a running mean of the targets' cosines and takes in a batch before
+    curriculum's parameter t is a running mean of the targets' cosines, updated with a batch before
     it is used on it: t <- momentum * mean(c_y) + (1 - momentum) * t.
 
     Args:
@@ -24,7 +24,7 @@ class CurricularFaceLoss(ArcFaceLoss):
         loss_weight: Factor of the whole loss.
 
     Attributes:
-        t: Scalar buffer, 0 at the start. It follows training batches only, those of all ranks.
+        t: Scalar buffer, 0 at the start, updated by the training batches of all ranks.
 
     Example:
         >>> loss = CurricularFaceLoss(margin=0.0, scale=1.0, momentum=0.5)
@@ -46,7 +46,7 @@ class CurricularFaceLoss(ArcFaceLoss):
         self.register_buffer('t', torch.zeros(()))
 
     def update_statistics(self, target: torch.Tensor, norms: torch.Tensor | None) -> None:
-        """Take the mean cosine of the targets (B,) into t."""
+        """Update t with the mean cosine of the targets (B,)."""
         self.t.lerp_(batch_moments(target)[0], self.momentum)
 
     def negative_cosines(

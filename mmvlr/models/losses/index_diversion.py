@@ -15,9 +15,9 @@ class IndexDiversionLoss(nn.Module):
     mean and standard deviation of xi_hat over the UI set, constants here.
 
     Args:
-        tau: How many standard deviations a face should lie above the UI set.
-        sigma_floor: Smallest sigma_UI that is divided by. Without a floor the loss feeds itself: a
-            shrinking sigma_UI raises the gradient that shrinks it.
+        tau: Number of standard deviations that a face should lie above the UI set.
+        sigma_floor: Lower bound of sigma_UI in the division. Without it the loss is unstable: a
+            shrinking sigma_UI increases the gradient that shrinks it.
         loss_weight: Factor of the loss (beta).
 
     Example:

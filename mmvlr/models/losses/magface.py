@@ -10,13 +10,13 @@ from .margin import MarginSoftmaxLoss
 
 @MODELS.register_module()
 class MagFaceLoss(MarginSoftmaxLoss):
-    """ArcFace whose margin grows with the embedding's norm, and a reward for long embeddings.
+    """ArcFace with a margin that grows with the norm, and a regularizer for long embeddings.
 
     Meng et al., *MagFace*, CVPR 2021 (arXiv 2103.06627), section 3.2. With a the norm clamped to
     ``norm_bounds`` (l_a, u_a), the margin m(a) runs linearly over ``margin_bounds`` (l_m, u_m) and
     lambda_g * mean(g(a)), g(a) = a / u_a^2 + 1 / a, is added. The gradient goes through the norm:
-    faces that are easy to recognize grow long, so the norm becomes a quality. Outside of the
-    bounds the norm gets none.
+    embeddings of recognizable faces become long, so the norm becomes a quality measure. Outside the
+    bounds the norm has no gradient.
 
     The regularizer is a part of the returned loss, as in the paper, so a perfect model ends at
     lambda_g * 2 / u_a = 0.64 instead of 0.

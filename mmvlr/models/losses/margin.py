@@ -1,19 +1,19 @@
-"""The cores of the classification losses: softmax over prototypes, with and without a margin.
+"""Base classes of the classification losses: softmax over prototypes, with or without a margin.
 
-A margin loss says what becomes of the target's cosine (``target_cosine``) and, rarely, of the
-others (``negative_cosines``) or what it remembers of a batch (``update_statistics``). The core owns
-the numerics: float32 also under autocast, cosines clamped before any ``acos``, and ``acos`` on the
-target column only, (B,) instead of (B, C).
+A margin loss defines the target's cosine after the margin (``target_cosine``) and, rarely, the
+other cosines (``negative_cosines``) or statistics of the batches (``update_statistics``). The base
+class is responsible for the numerics: float32 also under autocast, cosines clamped before any
+``acos``, and ``acos`` on the target column only, (B,) instead of (B, C).
 
-Nothing here knows of several processes: a head that shards its classes over ranks puts the same
-steps together in its own way (:class:`mmvlr.models.PartialRecognitionModule`).
+This module is independent of distributed training: a head that shards its classes over ranks
+combines the same steps in its own way (:class:`mmvlr.models.PartialRecognitionModule`).
 """
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-#: Closest a float32 cosine may come to +-1 in front of ``acos``, whose slope is infinite there.
+#: Smallest distance of a float32 cosine to +-1 before ``acos``, whose slope is infinite there.
 COSINE_EPS = 1e-7
 
 
@@ -54,14 +54,14 @@ class PrototypeLoss(nn.Module):
         return torch.where(labels >= 0, own, 0)
 
     def bounded(self, target: torch.Tensor) -> torch.Tensor:
-        """Return :meth:`target` (B,) within the range that the other steps can take."""
+        """Clamp :meth:`target` (B,) to the range that the other steps accept."""
         return target
 
     def update_statistics(self, target: torch.Tensor, norms: torch.Tensor | None) -> None:
-        """Take in a batch: :meth:`target` and norms of its faces, both (B,).
+        """Update the loss's statistics with a batch: :meth:`target` and norms, both (B,).
 
-        Called in training only, without gradient and before the batch's loss. Statistics belong in
-        buffers, which checkpoints carry, and must become the same on every rank; see
+        Called in training only, without gradient and before the batch's loss. Statistics must be
+        buffers, so that checkpoints carry them, and equal on all ranks; see
         :func:`.moments.batch_moments`.
         """
 
@@ -83,13 +83,13 @@ class PrototypeLoss(nn.Module):
         return similarities
 
     def regularizer(self, norms: torch.Tensor | None) -> torch.Tensor | None:
-        """Return what is added to the cross entropy: a mean over the norms (B,), or None."""
+        """Return the term added to the cross entropy, a mean over the norms (B,), or None."""
         return None
 
     def logits(
         self, similarities: torch.Tensor, labels: torch.Tensor, norms: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """Return the logits (B, C); in training the batch is taken into the statistics first.
+        """Return the logits (B, C); in training, update the statistics with the batch first.
 
         See :meth:`forward` for the arguments.
         """
@@ -136,7 +136,7 @@ class MarginSoftmaxLoss(PrototypeLoss):
         return cosine_matrix(embeddings, prototypes)
 
     def bounded(self, target: torch.Tensor) -> torch.Tensor:
-        """Return cosines (B,) within the range in which ``acos`` has a finite slope."""
+        """Clamp cosines (B,) to the range in which ``acos`` has a finite slope."""
         return target.clamp(-1 + COSINE_EPS, 1 - COSINE_EPS)
 
     def target_cosine(self, cosine: torch.Tensor, norms: torch.Tensor | None) -> torch.Tensor:

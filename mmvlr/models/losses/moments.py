@@ -1,4 +1,4 @@
-"""Mean and standard deviation of a batch, over all ranks."""
+"""Compute mean and standard deviation of a batch, over all ranks."""
 
 import torch
 from mmengine.dist import all_reduce
@@ -8,7 +8,7 @@ from mmengine.dist import all_reduce
 def batch_moments(values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Return mean and standard deviation of the values (B,) of all ranks.
 
-    Every rank gets bitwise the same two scalars, so running statistics made of them never part.
+    Every rank gets bitwise the same two scalars, so running statistics stay equal on all ranks.
     B may differ from rank to rank. A single process communicates nothing.
 
     Args:
@@ -22,7 +22,7 @@ def batch_moments(values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         >>> mean.item(), std.item()
         (2.0, 1.0)
     """
-    # Squares of float32 norms lose too much when the square of their mean is taken off.
+    # In float32, the mean of squares minus the square of the mean loses too many digits.
     values_64 = values.double()
     count = torch.full_like(values_64[0], len(values))
     sums = torch.stack([values_64.sum(), values_64.square().sum(), count])

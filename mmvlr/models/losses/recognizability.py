@@ -52,14 +52,13 @@ def proximities(
 class RecognizabilityIndex(nn.Module):
     """xi = d^UI * d^N / (d^P + eps), the target of the perceptibility regression.
 
-    The form agrees with every sign the paper states; eps and the exact expression are not readable
-    there, so the formula is a registered component and can be replaced from a config.
+    The form agrees with every sign the paper states; eps and the exact expression cannot be read in
+    the paper, so the formula is a registered component and can be replaced in a config.
 
     Args:
         eps: Keeps xi finite for an embedding on its prototype.
-        log: Return log(xi) instead: the ratio has a long upper tail, its logarithm has not.
-        factors: Which proximities count, to see what each of them is worth; what is left out
-            counts as 1.
+        log: Return log(xi) instead, which lacks the long upper tail of the ratio.
+        factors: Proximities to use, for ablations; the others are replaced by 1.
 
     Example:
         >>> import torch

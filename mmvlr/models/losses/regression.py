@@ -14,7 +14,7 @@ class IndexRegressionLoss(nn.Module):
     0.5 * d^2 / beta where abs(d) < beta, else abs(d) - 0.5 * beta; RI-Face uses beta = 0.75.
 
     Args:
-        beta: Where the square turns into the absolute value.
+        beta: Difference at which the loss changes from quadratic to linear.
         loss_weight: Factor of the loss (alpha).
     """
 

@@ -12,8 +12,8 @@ from .margin import PrototypeLoss
 class SoftmaxLoss(PrototypeLoss):
     """Plain cross entropy of the inner products v . w_j: no scale, no margin, no bias.
 
-    The lengths of embeddings and prototypes count and are learned. A bias has no counterpart when
-    faces are compared at test time, so there is none.
+    The lengths of embeddings and prototypes matter and are learned. There is no bias, as it would
+    have no counterpart when faces are compared at test time.
 
     Args:
         loss_weight: Factor of the whole loss.

@@ -1,4 +1,4 @@
-"""Face quality: every measure is one number a face, higher is better, called in one way."""
+"""Face quality: every measure gives one number per face, higher is better, by one interface."""
 
 from .base import FaceBatch, QualityMeasure
 from .calibration import IsotonicCalibration

@@ -1,4 +1,4 @@
-"""What every quality measure shares: the faces it sees and the one way it is called."""
+"""Base of all quality measures: the batch of faces and the common interface."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,13 +12,13 @@ from mmvlr.models.recognizers import FaceRecognizer
 
 @dataclass(frozen=True, eq=False)
 class FaceBatch:
-    """B faces as measures see them; the backbone runs once, whoever asks first.
+    """A batch of B faces for quality measures; the backbone runs once, at first use.
 
     Attributes:
         model: A recognizer in eval mode, not wrapped; None where no measure needs one.
         inputs: (B, 3, H, W), as the model's data preprocessor makes them.
         images: B uint8 RGB arrays (h, w, 3) in native size, before any resizing.
-        passed: What ``model.extract_feat(inputs)`` returned, if that was already asked for.
+        passed: Result of ``model.extract_feat(inputs)``, if it was computed already.
     """
 
     model: FaceRecognizer | None = None
@@ -36,7 +36,7 @@ class FaceBatch:
 
         Raises:
             ValueError: The model is in training mode, where BN and dropout would make the quality
-                of a face depend on the batch it is in.
+                of a face depend on the other faces of the batch.
         """
         if self.passed is not None:
             return self.passed
@@ -57,19 +57,19 @@ class FaceBatch:
 
 
 class QualityMeasure:
-    """Base of the quality measures: faces in, one number a face out, higher is better.
+    """Base of the quality measures, which return one number per face; higher is better.
 
-    A subclass names itself and implements :meth:`measure`. What it returns for a face must not
-    depend on the other faces of the batch; :func:`measure_quality` relies on it.
+    A subclass sets ``name`` and implements :meth:`measure`. The quality of a face must not depend
+    on the other faces of the batch; :func:`measure_quality` relies on that.
 
     Args:
-        name: Name in results; the class's own if not given. Two measures of one kind, say with
-            different rates, need different names.
+        name: Name in results; by default that of the class. Two measures of one class, for example
+            with different rates, need different names.
 
     Attributes:
         name: Name in results.
-        needs_model: Whether ``model`` and ``inputs`` are looked at.
-        needs_images: Whether ``images`` are looked at.
+        needs_model: Whether ``model`` and ``inputs`` are used.
+        needs_images: Whether ``images`` are used.
 
     Example:
         >>> class BrightnessQuality(QualityMeasure):
@@ -99,7 +99,7 @@ class QualityMeasure:
 
         Raises:
             ValueError: The batch or its model lacks what the measure needs, or the measure did not
-                return one number a face.
+                return one number per face.
         """
         if self.needs_model and (faces.model is None or faces.inputs is None):
             raise ValueError(f'the quality measure {self.name!r} needs a model and its inputs')

@@ -1,4 +1,4 @@
-"""From a quality, whose scale means nothing, to the probability of being identified correctly."""
+"""Calibrate a quality, whose scale is arbitrary, to the probability of correct identification."""
 
 import json
 from pathlib import Path
@@ -17,16 +17,16 @@ _FORMAT, _VERSION = 'mmvlr isotonic calibration', 1
 class IsotonicCalibration:
     """Map a quality to the probability that the face is identified correctly.
 
-    The non-decreasing function that is nearest in squares to what was observed (pool adjacent
-    violators), linear between the observed qualities and constant beyond them. Faces are ranked as
-    before, except that neighbors may become equal. Zadrozny and Elkan, *Transforming classifier
-    scores into accurate multiclass probability estimates*, KDD 2002.
+    The map is the non-decreasing function nearest to the observations in least squares (pool
+    adjacent violators), linear between the observed qualities and constant beyond them. The order
+    of faces is kept, except that neighbors may become equal. Zadrozny and Elkan, *Transforming
+    classifier scores into accurate multiclass probability estimates*, KDD 2002.
 
-    The people it is fitted on must be others than those it is used on; give ``identities`` to both
-    and it is checked.
+    It must be fitted on other people than those it is used on; this is checked if ``identities``
+    are given to both.
 
     Args:
-        measure: Name of the quality measure; goes into the file, for its reader.
+        measure: Name of the quality measure, stored in the file for information.
 
     Attributes:
         quality: (K,) qualities of the function's corners, rising, or None before the fit.
@@ -53,8 +53,8 @@ class IsotonicCalibration:
         Args:
             quality: (N,) qualities, higher is better.
             correct: (N,) bool, whether each face was identified correctly.
-            identities: (N,) integers or text, whose face each is, in the numbering of the data
-                set. -100, nobody, is left out.
+            identities: (N,) integers or text, the person of each face, in the numbering of the data
+                set. -100 (no identity) is left out.
 
         Raises:
             ValueError: Lengths differ, there is no face, a quality is not finite, or ``correct``
@@ -80,8 +80,8 @@ class IsotonicCalibration:
 
         Args:
             quality: (N,) qualities.
-            identities: (N,), whose face each is, in the numbering of the fit; compared with the
-                people of the fit if both are given.
+            identities: (N,), the person of each face, in the numbering of the fit; compared with
+                the people of the fit if both are given.
 
         Raises:
             RuntimeError: There was no fit.
@@ -125,7 +125,7 @@ class IsotonicCalibration:
 
         Raises:
             FileNotFoundError: There is no such file.
-            ValueError: It is none of these files, of a later version, or damaged.
+            ValueError: It is no calibration, of a later version, or damaged.
         """
         try:
             content = load_json(Path(path).read_bytes())
@@ -163,7 +163,7 @@ def _qualities(values: ArrayLike) -> np.ndarray:
 
 
 def _people(identities: ArrayLike, count: int) -> np.ndarray:
-    """Return the different people among ``count`` identities, without nobody."""
+    """Return the distinct people among ``count`` identities, without -100."""
     identities = np.asarray(identities)
     if identities.shape != (count,) or (count and identities.dtype.kind not in 'iuU'):
         raise ValueError(

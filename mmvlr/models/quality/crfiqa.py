@@ -1,4 +1,4 @@
-"""CR-FIQA: learn how well a face can be told from the nearest other person.
+"""CR-FIQA: learn how well a face can be distinguished from the nearest other person.
 
 Boutros, Fang, Klemt, Fu, Damer, *CR-FIQA: Face Image Quality Assessment by Learning Sample Relative
 Classifiability*, CVPR 2023 (arXiv 2112.06592).
@@ -39,12 +39,12 @@ def relative_classifiability(
         >>> relative_classifiability(torch.tensor([[4.0, 3.0]]), torch.tensor([0]), w)
         tensor([0.5000])
     """
-    # A cosine below -1 by rounding would turn the sign of the denominator.
+    # A cosine below -1 by rounding would change the sign of the denominator.
     cosines = cosine_matrix(embeddings, prototypes).clamp(-1, 1)
     column = labels.view(-1, 1)
     own = cosines.gather(1, column).squeeze(1)
     nearest = cosines.scatter(1, column, -torch.inf).amax(1)
-    # eps comes last: 1 + 1e-9 is 1 in float32, 0 + 1e-9 is not 0.
+    # eps is added last: 1 + 1e-9 is 1 in float32, but 0 + 1e-9 is not 0.
     return own / (nearest + 1 + eps)
 
 
@@ -62,8 +62,8 @@ class CRFIQA(FaceRecognizer):
             paper; it starts at zero, so that no gradient of a random read-out reaches the backbone.
         loss_regression: Config of the regression's loss.
         eps: See :func:`relative_classifiability`.
-        regression_moves_backbone: Let the regression move the backbone too, as in the paper. False
-            trains a read-out on top.
+        regression_moves_backbone: Whether the gradient of the regression reaches the backbone, as
+            in the paper. False trains the read-out only.
         **kwargs: See :class:`FaceRecognizer`.
     """
 
@@ -121,7 +121,7 @@ class CRFIQA(FaceRecognizer):
     def feature_predictions(
         self, feature_map: torch.Tensor, embeddings: torch.Tensor
     ) -> dict[str, torch.Tensor]:
-        """Add ``crfiqa`` (B,) to what a :class:`FaceRecognizer` predicts."""
+        """Add ``crfiqa`` (B,) to the predictions of a :class:`FaceRecognizer`."""
         result = self.embedding_predictions(embeddings)
         result['crfiqa'] = self.regression(feature_map, embeddings).float()
         return result

@@ -1,4 +1,4 @@
-"""Qualities that are read off the embedding: recognizability, distance to UI, length."""
+"""Quality measures based on the embedding: recognizability, distance to UI, length."""
 
 import torch
 

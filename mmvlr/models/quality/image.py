@@ -1,4 +1,4 @@
-"""Qualities of the image itself, without a model: the baselines that a model must beat."""
+"""Quality measures of the image itself, without a model: baselines for the others."""
 
 from collections.abc import Sequence
 
@@ -46,17 +46,17 @@ class SizeQuality(QualityMeasure):
 class SharpnessQuality(QualityMeasure):
     """Variance of the Laplacian of the gray image, on a common size.
 
-    Gray is 0.299 R + 0.587 G + 0.114 B, in [0, 255] and not rounded. It is brought to ``size``, by
-    area averaging where neither side has to grow, else bicubically: an image of 8 pixels does not
-    become sharp by being small. The Laplacian has the kernel 0 1 0, 1 -4 1, 0 1 0; pixels at
+    Gray is 0.299 R + 0.587 G + 0.114 B, in [0, 255] and not rounded. It is resized to ``size``, by
+    area averaging if neither side has to grow, else bicubically, so that a small image does not
+    count as sharp because of its size. The Laplacian has the kernel 0 1 0, 1 -4 1, 0 1 0; pixels at
     the border, which have no neighbor on one side, are left out. Pech-Pacheco et al., *Diatom
     autofocusing in brightfield microscopy: a comparative study*, ICPR 2000.
 
     Noise and the blocks of JPEG compression count as sharp.
 
     Args:
-        size: (height, width) of the common size. 32 is the upper end of what counts as very low
-            resolution, so that nothing of such a face is averaged away.
+        size: (height, width) of the common size. 32 is the upper limit of very low resolution, so
+            no detail of such a face is averaged away.
         name: See :class:`QualityMeasure`.
     """
 

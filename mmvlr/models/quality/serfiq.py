@@ -1,4 +1,4 @@
-"""SER-FIQ: how little an embedding changes under dropout.
+"""SER-FIQ: measure how little an embedding changes under dropout.
 
 Terhoerst, Kolf, Damer, Kirchbuchner, Kuijper, *SER-FIQ: Unsupervised Estimation of Face Image
 Quality Based on Stochastic Embedding Robustness*, CVPR 2020 (arXiv 2003.09373).
@@ -16,7 +16,7 @@ from mmvlr.registry import QUALITIES
 
 from .base import FaceBatch, QualityMeasure
 
-#: Maps what the last linear layer reads (B, F) to the embedding (B, D).
+#: Maps the input of the last linear layer (B, F) to the embedding (B, D).
 LastLayers = Callable[[torch.Tensor], torch.Tensor]
 
 
@@ -24,20 +24,20 @@ LastLayers = Callable[[torch.Tensor], torch.Tensor]
 def split_at_dropout(
     backbone: nn.Module, feature_map: torch.Tensor
 ) -> tuple[torch.Tensor, LastLayers]:
-    """Cut a backbone where its dropout stands, in front of the last linear layer.
+    """Split a backbone at its dropout, before the last linear layer.
 
-    A backbone of one's own is made known by ``@split_at_dropout.register``, with its class as the
-    type of the first argument.
+    Register your own backbone by ``@split_at_dropout.register``, with its class as the type of the
+    first argument.
 
     Args:
         backbone: The backbone, in eval mode.
-        feature_map: What it returned, (B, C, h, w).
+        feature_map: The feature map that it returned, (B, C, h, w).
 
     Returns:
-        What the dropout sees, (B, F), and the layers behind it.
+        The input of the dropout, (B, F), and the layers after it.
 
     Raises:
-        ValueError: It is not known where the dropout of this backbone stands.
+        ValueError: The class of the backbone is not registered.
     """
     raise ValueError(
         f'it is not known where the dropout of a {type(backbone).__name__} stands: register the '
@@ -75,16 +75,16 @@ class SERFIQQuality(QualityMeasure):
     d is the mean Euclidean distance of all T (T - 1) / 2 pairs of unit embeddings that T dropout
     masks give; the authors' code averages over the pairs too, the paper divides by T^2 / 2.
 
-    Only the layers behind the dropout are repeated, on what one pass of the backbone left in front
-    of them: with dropout at one place this is the same as T full passes.
+    Only the layers after the dropout are repeated, on their input from one pass of the backbone:
+    with dropout at one place this equals T full passes.
 
-    The masks are drawn once for the seed and are the same for every face, on every rank and
-    device: the quality of a face does not depend on the faces beside it, and two faces differ by
-    themselves alone, not by the luck of their masks.
+    The masks are drawn once per seed and are the same for every face, rank and device: the quality
+    of a face does not depend on the other faces, and differences between faces are not caused by
+    different masks.
 
-    What is approximated: the authors ask for a network that was trained with this dropout, or train
-    a small one on top. mmvlr's configs leave the dropout in front of the last layer at 0 and drop
-    out the embedding in the recognition module instead. ``position='last_layer'`` therefore probes
+    What is approximated: the authors require a network that was trained with this dropout, or train
+    a small one on top. mmvlr's configs set the dropout before the last layer to 0 and apply dropout
+    to the embedding in the recognition module instead. ``position='last_layer'`` therefore probes
     a network with a perturbation it has not learned, unless it was trained with
     ``backbone.dropout`` > 0. ``position='embedding'`` is the perturbation that mmvlr's models are
     trained with, but no layer follows it: d then depends only on how evenly the embedding's length
@@ -123,7 +123,7 @@ class SERFIQQuality(QualityMeasure):
 
     def masks(self, width: int) -> torch.Tensor:
         """Return which of ``width`` inputs each pass keeps, bool (T, width)."""
-        # On the CPU whatever the model's device: generators of devices draw different numbers.
+        # Always on the CPU: generators of other devices draw different numbers.
         generator = torch.Generator().manual_seed(self.seed)
         return torch.rand(self.num_passes, width, generator=generator) >= self.dropout
 
@@ -138,7 +138,7 @@ class SERFIQQuality(QualityMeasure):
             for mask in self.masks(read.shape[1]).to(read.device)
         ]
         # In float64, as 2 - 2 cos of nearly equal embeddings is all rounding in float32.
-        # A pass that drops out all there is stays zero; no other is short enough for the limit.
+        # A pass that drops all inputs stays zero; no other embedding is shorter than eps.
         unit = F.normalize(torch.stack(passes, dim=1).double(), dim=2, eps=1e-300)
         squared = (2 - 2 * unit @ unit.mT).clamp_min(0)
         i, j = torch.triu_indices(self.num_passes, self.num_passes, 1)

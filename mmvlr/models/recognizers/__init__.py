@@ -1,4 +1,4 @@
-"""Recognizers: the models that a config names."""
+"""Recognizers: the complete models of a config."""
 
 from .face_recognizer import FaceRecognizer, effective_rank, predict_in_full_batches
 from .riface import RIFace

@@ -13,7 +13,7 @@ from mmvlr.structures import FaceDataSample
 
 
 def effective_rank(embeddings: torch.Tensor) -> torch.Tensor:
-    """Return the effective rank of a batch's unit embeddings: how many directions they fill.
+    """Return the effective rank of a batch's unit embeddings: how many directions they span.
 
     1 / sum(p_i^2) with p_i the share of the i-th eigenvalue in the Gram matrix's trace, that is
     exp of the Renyi entropy of order 2. It is 1 when all embeddings coincide (collapse) and B
@@ -27,26 +27,26 @@ def effective_rank(embeddings: torch.Tensor) -> torch.Tensor:
     """
     unit = F.normalize(embeddings.detach().float(), dim=1)
     total = (unit @ unit.T).square().sum()
-    # Embeddings of length zero have no direction at all: the deepest collapse.
+    # Embeddings of length zero have no direction: this counts as complete collapse.
     return torch.where(total > 0, len(unit) ** 2 / total, torch.ones_like(total))
 
 
-#: Faces that go through a network together: on a CPU exactly so many, on a GPU a multiple.
+#: Number of faces that go through a network together: exactly that on a CPU, a multiple on a GPU.
 _PORTIONS = dict(cpu=8, cuda=32)
 
 
 def predict_in_full_batches(
     predict: Callable[[torch.Tensor], dict[str, torch.Tensor]], inputs: torch.Tensor
 ) -> dict[str, torch.Tensor]:
-    """Call ``predict`` on portions of a fixed size; the last one is filled up, the results are cut.
+    """Call ``predict`` on portions of a fixed size; pad the last one and cut the results.
 
-    The libraries below choose another kernel for a few rows than for many, which adds up in
-    another order: the last, short batch would depend in its last bits on how the faces were dealt
-    to batches, and so to ranks. With full portions it does not, and any number of ranks gives
+    The numerical libraries use different kernels for few and for many rows, which sum in different
+    order: the last bits of a short last batch would depend on how the faces are distributed over
+    batches, and so over ranks. With full portions they do not, and any number of ranks gives
     bitwise the same embeddings.
 
-    On a CPU a portion is 8 faces: the maps of more leave the caches, and their memory comes fresh
-    from the system each time. A MobileFaceNet takes a third of the time of batches of 64.
+    On a CPU a portion is 8 faces: larger maps do not fit into the caches, and their memory is
+    allocated anew each time. A MobileFaceNet takes a third of the time of batches of 64.
 
     Args:
         predict: Maps (B, 3, H, W) to named tensors with leading dimension B.
@@ -68,11 +68,11 @@ class FaceRecognizer(BaseModel):
     Args:
         backbone: Config of a :class:`FaceBackbone`.
         head: Config of the recognition module; ``embed_dims`` is filled in from the backbone. None
-            for a model that only embeds.
+            for a model that is used for inference only.
         data_preprocessor: Config of :class:`FaceDataPreprocessor`.
         flip_fusion: ``'none'``, or ``'sum'``: the embedding of a face is f(x) + f(flip(x)), made a
             unit vector. AdaFace's variant, unit embeddings weighted with their lengths, is the same
-            sum. Published numbers exist for both conventions; say which one you report.
+            sum. Published numbers exist for both conventions; state which one you report.
         channels_last: Keep feature maps channels-last: same numbers, several times faster
             training of depthwise convolutions on CPU.
         init_cfg: See :class:`mmengine.model.BaseModule`.
@@ -80,8 +80,9 @@ class FaceRecognizer(BaseModel):
     Attributes:
         ui_center: (D,) unit center of the unrecognizable identities, or zeros as long as no
             :class:`UICenterHook` has set it. A checkpoint carries it.
-        has_ui_center: Whether it has been set. A plain flag, because asking the buffer would make a
-            GPU wait in every step: set the center with :meth:`set_ui_center` or from a checkpoint.
+        has_ui_center: Whether it has been set. A plain flag, because reading the buffer would
+            synchronize the GPU in every step: set the center by :meth:`set_ui_center` or from a
+            checkpoint.
         needs_all_prototypes: Whether training compares faces with all of the head's prototypes.
     """
 
@@ -103,8 +104,7 @@ class FaceRecognizer(BaseModel):
         if flip_fusion not in ('none', 'sum'):
             raise ValueError(f"flip_fusion must be 'none' or 'sum', not {flip_fusion!r}")
         self.backbone = MODELS.build(backbone)
-        # Frozen layers are frozen now: a distributed wrapper asks every parameter that can learn
-        # for its gradient.
+        # Freeze layers now: a distributed wrapper expects a gradient of every trainable parameter.
         self.backbone.train()
         self.embed_dims = self.backbone.embed_dims
         self.head = None
@@ -128,16 +128,16 @@ class FaceRecognizer(BaseModel):
     # What hooks use -----------------------------------------------------------------------------
 
     def set_ui_center(self, center: torch.Tensor) -> None:
-        """Set the UI center u (D,); it is made a unit vector. Zeros take it away."""
+        """Set the UI center u (D,), scaled to unit length; zeros unset it."""
         self.ui_center.copy_(F.normalize(center.to(self.ui_center), dim=0))
         self._read_flags()
 
     def _read_flags(self) -> None:
-        """Bring the flags in step with the buffers they tell of."""
+        """Update the flags from the buffers that they describe."""
         self.has_ui_center = bool(self.ui_center.any())
 
     def _load_from_state_dict(self, *args) -> None:
-        """Load; torch and mmengine both come through here, and only torch runs its own hooks."""
+        """Load, then update the flags; mmengine does not run torch's load hooks, but calls this."""
         super()._load_from_state_dict(*args)
         self._read_flags()
 
@@ -189,11 +189,11 @@ class FaceRecognizer(BaseModel):
         return labels.to(device, non_blocking=True).view(-1)
 
     def predictions(self, inputs: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Return what is predicted of each face: tensors with a leading dimension B.
+        """Return the predictions for each face: tensors with a leading dimension B.
 
         ``backbone_embedding`` and ``embedding`` (B, D), ``embedding_norm`` (B,) and, once a UI
-        center is set, ``ers`` (B,). Flip fusion changes ``embedding`` only: qualities are of the
-        face as it is.
+        center is set, ``ers`` (B,). Flip fusion changes ``embedding`` only: qualities are those of
+        the unflipped face.
         """
         result = self.plain_predictions(inputs)
         if self.flip_fusion == 'sum':
@@ -208,7 +208,7 @@ class FaceRecognizer(BaseModel):
     def feature_predictions(
         self, feature_map: torch.Tensor, embeddings: torch.Tensor
     ) -> dict[str, torch.Tensor]:
-        """Return what follows from the backbone's pass; what a subclass extends.
+        """Return the predictions based on the backbone's outputs; subclasses extend this.
 
         Args:
             feature_map: (B, C, h, w).
@@ -217,7 +217,7 @@ class FaceRecognizer(BaseModel):
         return self.embedding_predictions(embeddings)
 
     def embedding_predictions(self, embeddings: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Return what follows from the backbone's embedding alone."""
+        """Return the predictions based on the backbone's embedding alone."""
         embeddings = embeddings.float()
         result = dict(
             backbone_embedding=embeddings,
@@ -232,7 +232,7 @@ class FaceRecognizer(BaseModel):
     def predict(
         self, inputs: torch.Tensor, data_samples: Sequence[FaceDataSample] | None = None
     ) -> list[FaceDataSample]:
-        """Return one data sample a face, with its :meth:`predictions`."""
+        """Return one data sample per face, with its :meth:`predictions`."""
         result = predict_in_full_batches(self.predictions, inputs)
         del result['backbone_embedding']
         if data_samples is None:

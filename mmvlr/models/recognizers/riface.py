@@ -30,10 +30,10 @@ class RIFace(FaceRecognizer):
         loss_regression: Config of L_L1.
         loss_diversion: Config of L_ID. None leaves it out.
         loss_attention: Config of L_MSE.
-        regression_moves_backbone: Let L_L1 move the backbone too, not only PRM.
-        diversion_moves_backbone: Let L_ID move the backbone too, not only PRM.
-        attended_weight: Factor of a second recognition loss, that of v_attn against the same
-            prototypes. Not in the paper; 0 leaves it out.
+        regression_moves_backbone: Whether the gradient of L_L1 reaches the backbone, not only PRM.
+        diversion_moves_backbone: Whether the gradient of L_ID reaches the backbone, not only PRM.
+        attended_weight: Factor of a second recognition loss, of v_attn against the same prototypes.
+            Not in the paper; 0 leaves it out.
         inference_embedding: ``'backbone'`` (v_b), ``'attention'`` (v_attn) or ``'sum'`` (of their
             unit vectors).
         **kwargs: See :class:`FaceRecognizer`.
@@ -93,7 +93,7 @@ class RIFace(FaceRecognizer):
         self.has_ui_statistics = False
 
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *args) -> None:
-        """Load; weights of a backbone alone start the tail of PAM too."""
+        """Load; weights of a backbone alone also initialize the tail of PAM."""
         if hasattr(self.attention, 'start_tail'):
             self.attention.start_tail(state_dict, f'{prefix}attention.', f'{prefix}backbone.')
         super()._load_from_state_dict(state_dict, prefix, *args)
@@ -105,7 +105,7 @@ class RIFace(FaceRecognizer):
         self._read_flags()
 
     def _read_flags(self) -> None:
-        """Bring the flags in step with the buffers they tell of."""
+        """Update the flags from the buffers that they describe."""
         super()._read_flags()
         self.has_ui_statistics = bool(self.ui_mean.isfinite())
 
@@ -161,7 +161,7 @@ class RIFace(FaceRecognizer):
     def feature_predictions(
         self, feature_map: torch.Tensor, embeddings: torch.Tensor
     ) -> dict[str, torch.Tensor]:
-        """Add ``recognizability`` (xi_hat, (B,)) to what a :class:`FaceRecognizer` predicts."""
+        """Add ``recognizability`` (xi_hat, (B,)) to the predictions of the base class."""
         result = self.embedding_predictions(embeddings)
         result['recognizability'] = self.regression(feature_map, embeddings).float()
         if self.inference_embedding != 'backbone':
@@ -172,7 +172,7 @@ class RIFace(FaceRecognizer):
         return result
 
     def regression_predictions(self, inputs: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Return ``backbone_embedding`` (B, D) and ``regression_input`` (B, F), what PRM reads."""
+        """Return ``backbone_embedding`` (B, D) and ``regression_input`` (B, F), PRM's input."""
         feature_map, embeddings = self.extract_feat(inputs)
         read = self.regression.inputs(feature_map, embeddings)
         return dict(backbone_embedding=embeddings.float(), regression_input=read.float())
