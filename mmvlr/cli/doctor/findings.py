@@ -20,7 +20,7 @@ PURPOSES = {
     'pretraining on WebFace4M': ('WEBFACE4M_ROOT',),
 }
 #: Topics without which nothing works.
-_NEEDED = frozenset({'python', 'packages', 'imports', 'torchvision', 'numpy', 'mmcv', 'opencv'})
+_NEEDED = frozenset({'python', 'packages', 'imports', 'torchvision', 'numpy', 'opencv'})
 
 
 @dataclass(frozen=True)
