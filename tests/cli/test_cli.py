@@ -308,9 +308,9 @@ def test_images_without_a_face_have_their_own_exit_code(mmvlr, faces, tmp_path, 
 
     def align(pixels):
         found = None if pixels.max() == pixels.min() else SimpleNamespace(size=20)
-        return SimpleNamespace(image=pixels, detection=found)
+        return SimpleNamespace(image=pixels, detection=found, faces=int(found is not None))
 
-    monkeypatch.setattr(FaceInferencer, '_make_aligner', lambda self: align)
+    monkeypatch.setattr(FaceInferencer, '_make_aligner', lambda *_: align)
     wall = tmp_path / 'people' / 'Zoë 0' / 'wall.png'
     if not whole:
         shutil.copytree(faces / 'people', tmp_path / 'people')
