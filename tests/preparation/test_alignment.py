@@ -179,7 +179,7 @@ def test_an_image_does_not_depend_on_its_neighbors(shared):
 
 
 @needs_mtcnn
-@pytest.mark.parametrize('shape', [(1, 1), (3, 200), (40, 40)])
+@pytest.mark.parametrize('shape', [(1, 1), (3, 200), (40, 40), (3, 9000), (700, 20)])
 def test_without_a_face_the_image_is_cropped(shape):
     image = np.full((*shape, 3), 90, np.uint8)
     aligned = Aligner()(image)

@@ -176,7 +176,7 @@ def test_small_faces_of_a_street_become_a_ui_set(frames, tmp_path):
 @pytest.fixture(scope='session')
 def pasted(frames, shared):
     """An empty street with a mugshot, alone or twice, or once beside a small one."""
-    street = read_image(str(frames / EMPTY))[:600, :900]
+    street = read_image(str(frames / EMPTY))[:400, :700]
     folder = shared / 'data' / 'scface' / 'mugshot_frontal_cropped_all'
     mugshots = [read_image(str(path)) for path in sorted(folder.glob('*'))[:2]]
 
@@ -292,7 +292,7 @@ def test_yunet_finds_what_its_network_says(tmp_path):
     np.testing.assert_allclose(face.box, (32, 16, 40, 24), atol=0.3)
 
 
-def test_the_recipe_of_yunet_is_that_of_its_file(tmp_path):
+def test_the_recipe_of_yunet_is_that_of_its_file(tmp_path, tiny_backbone):
     config = configure_detector('yunet', write_yunet(tmp_path / 'yunet.onnx'))
     recipe = make_recipe({**config, 'min_size': 16})
     assert recipe.detector.startswith('YuNet, sha256 ')
@@ -300,6 +300,19 @@ def test_the_recipe_of_yunet_is_that_of_its_file(tmp_path):
     assert str(tmp_path) not in recipe.detector
     face = Aligner(recipe, config)(np.zeros((30, 30, 3), np.uint8))
     assert (face.detection, face.faces) == (None, 0)
+    model = FaceRecognizer(
+        backbone=tiny_backbone, data_preprocessor=dict(type='FaceDataPreprocessor', size=(32, 32))
+    )
+    inferencer = FaceInferencer(model, 'cpu', align={**config, 'min_size': 16})
+    name = make_recipe({**config, 'min_size': 16}, size=32).name
+    frame = np.zeros((480, 800, 3), np.uint8)
+    frame[320:336, 640:656, 0] = 255
+    table = inferencer.embed([frame])
+    assert table.columns['faces'].tolist() == [1]
+    assert table.fingerprint['preprocessing']['alignment'] == name
+    frame[32:48, 64:80, 0] = 255
+    with pytest.raises(NoFaceError, match='2 faces in it'):
+        inferencer.embed([frame])
     with pytest.raises(ValueError, match='installed is YuNet'):
         Aligner(AlignmentRecipe(detector='facenet-pytorch 1'), config)
 
