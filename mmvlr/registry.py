@@ -76,7 +76,7 @@ MODEL_WRAPPERS = Registry(
 WEIGHT_INITIALIZERS = Registry(
     'weight initializer', parent=MMENGINE_WEIGHT_INITIALIZERS, locations=['mmvlr.models']
 )
-TASK_UTILS = Registry('task util', parent=MMENGINE_TASK_UTILS, locations=['mmvlr.models'])
+TASK_UTILS = Registry('task util', parent=MMENGINE_TASK_UTILS, locations=['mmvlr.preparation'])
 
 METRICS = Registry('metric', parent=MMENGINE_METRICS, locations=['mmvlr.evaluation'])
 EVALUATOR = Registry('evaluator', parent=MMENGINE_EVALUATOR, locations=['mmvlr.evaluation'])

@@ -161,6 +161,10 @@ BUILD = {
             data_preprocessor=dict(type='FaceDataPreprocessor', size=(32, 32)),
         ),
     },
+    'TASK_UTILS': {
+        'MTCNNDetector': dict(),
+        'YuNetDetector': dict(file='yunet.onnx'),
+    },
     'QUALITIES': {
         'CRFIQAQuality': dict(),
         'ERSQuality': dict(),

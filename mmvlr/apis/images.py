@@ -34,7 +34,7 @@ class VideoError(ImageError):
 
 
 class NoFaceError(ImageError):
-    """No face was found in an image whose face is to be aligned."""
+    """An image whose face is to be aligned shows none, or several of which none is meant."""
 
 
 @dataclass(frozen=True)

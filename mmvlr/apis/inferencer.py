@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from mmvlr.datasets.alignment import describe_crowd
 from mmvlr.datasets.inspection import watch_images
 from mmvlr.datasets.transforms import ImageError, resize
 from mmvlr.registry import INFERENCERS
@@ -33,14 +34,14 @@ class _Crop:
         name: Of the image.
         pixels: (H, W, 3) uint8 RGB of the contract's size; None if there is an ``error``.
         side: Shorter side of the image, or of the face found in it, in pixels.
-        aligned: Whether a face was found and aligned.
+        faces: Number of faces found in the image; 0 where none was aligned.
         error: Why there are no pixels.
     """
 
     name: str
     pixels: np.ndarray | None = None
     side: float = 0
-    aligned: bool = False
+    faces: int = 0
     error: Exception | None = None
 
 
@@ -69,8 +70,10 @@ class FaceInferencer:
         device: Such as ``'cuda'``; None for the GPU if there is one.
         batch_size: Faces that go through the network together.
         align: ``'none'``: every image is a face, cropped as the model knows it. ``'mtcnn'``:
-            find and align the face in each image; one without a face cannot be used (and is
-            named in :attr:`FaceTable.unaligned`). Needs ``pip install 'mmvlr[align]'``.
+            find and align the face in each image (``pip install 'mmvlr[align]'``). One without a
+            face, or a frame with several of which none is twice as large as the others, cannot be
+            used (and is named in :attr:`FaceTable.unaligned`); the column ``faces`` says how many
+            each image has. Or the config of a detector: ``dict(type='YuNetDetector', file=...)``.
         config: Config of the model, for checkpoints without one.
 
     Raises:
@@ -90,26 +93,25 @@ class FaceInferencer:
         model: Any,
         device: str | None = None,
         batch_size: int = 64,
-        align: str = 'none',
+        align: str | Mapping[str, Any] = 'none',
         config: Mapping[str, Any] | None = None,
     ):
         if batch_size < 1:
             raise ValueError(f'batch_size must be at least 1, not {batch_size}')
-        if align not in ('none', 'mtcnn'):
-            raise ValueError(f"align must be 'none' or 'mtcnn', not {align!r}")
+        if align not in ('none', 'mtcnn') and not isinstance(align, Mapping):
+            raise ValueError(f"align must be 'none' or 'mtcnn', not {align!r}, or a config")
         self.network: Network = load_network(model, device, config)
         self.source = f'model {model}' if isinstance(model, (str, Path)) else 'the model'
         self.batch_size = batch_size
         self.aligner = None
         self.fingerprint = dict(self.network.fingerprint)
-        if align == 'mtcnn':
-            self.aligner = self._make_aligner()
+        if align != 'none':
+            self.aligner = self._make_aligner(None if align == 'mtcnn' else align)
 
-    def _make_aligner(self) -> Callable:
-        from mmvlr.datasets import AlignmentRecipe
-        from mmvlr.preparation import Aligner
+    def _make_aligner(self, detector: Mapping[str, Any] | None) -> Callable:
+        from mmvlr.preparation import Aligner, make_recipe
 
-        aligner = Aligner(AlignmentRecipe(size=self.network.size[0]))
+        aligner = Aligner(make_recipe(detector, self.network.size[0]), detector)
         contract = dict(self.network.contract)
         stated = contract['alignment']
         if stated not in ('none', aligner.recipe.name):
@@ -284,13 +286,13 @@ class FaceInferencer:
     def _crop(self, image: NamedImage) -> _Crop:
         if image.error is not None:
             return _Crop(image.name, error=image.error)
-        pixels, aligned = image.pixels, False
+        pixels, faces = image.pixels, 0
         side = float(min(pixels.shape[:2]))
         try:
             if self.aligner is not None:
                 found = self.aligner(pixels)
-                pixels, aligned = found.image, found.detection is not None
-                side = found.detection.size if aligned else side
+                pixels, faces = found.image, found.faces
+                side = side if found.detection is None else found.detection.size
             crop = resize(pixels, self.network.size, self.network.contract['interpolation'])
         except Exception as error:  # whatever it is, the others are still wanted
             what = 'resized' if self.aligner is None else 'aligned'
@@ -301,9 +303,10 @@ class FaceInferencer:
             # A generator may use its array again for the next frame.
             crop = crop.copy()
         error = None
-        if self.aligner is not None and not aligned:
-            error = NoFaceError(f'{image.name}: no face was found in it, so none can be aligned')
-        return _Crop(image.name, crop, side, aligned, error)
+        if self.aligner is not None and found.detection is None:
+            reason = describe_crowd(faces)
+            error = NoFaceError(f'{image.name}: {reason}')
+        return _Crop(image.name, crop, side, faces, error)
 
     def _check_network(self) -> None:
         """Raise ValueError if the network gives NaN or infinity for any face."""
@@ -339,6 +342,9 @@ class FaceInferencer:
         output = output or dict(embedding=np.zeros((0, 0), np.float32))
         qualities = {name: output[name] for name in MEASURES if name in output}
         qualities['size'] = np.array([crop.side for crop in good], np.float32)
+        columns = dict(qualities, name=np.array([crop.name for crop in good], dtype=str))
+        if self.aligner is not None:
+            columns['faces'] = np.array([crop.faces for crop in good], np.int64)
         meta = dict(
             fingerprint=self.fingerprint,
             failures=[(crop.name, str(crop.error)) for crop in failed],
@@ -348,7 +354,7 @@ class FaceInferencer:
             embedding=output['embedding'],
             role=np.full(len(good), 'probe'),
             identity=np.full(len(good), NO_IDENTITY),
-            columns={**qualities, 'name': np.array([crop.name for crop in good], dtype=str)},
+            columns=columns,
             meta=meta,
         )
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from mmvlr.utils.shipped import find_config
 from mmvlr.utils.text import printable
 
-from .arguments import existing_model, key_value, positive
+from .arguments import existing_file, existing_model, key_value, positive
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -31,7 +31,8 @@ CODES = """exit codes:
   2  wrong usage
   3  done, but some images could not be used; they are listed
   4  verify --threshold: the faces are less alike than that
-  5  --align mtcnn: no face was found in some of the images, which were left out as well
+  5  --align: some of the images show no face, or several of which none stands out; they were
+     left out as well
   130  interrupted by Ctrl-C
 MMVLR_DEBUG=1 in the environment shows where an error comes from"""
 
@@ -183,10 +184,18 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         '--align',
-        choices=('none', 'mtcnn'),
+        choices=('none', 'mtcnn', 'yunet'),
         default='none',
-        help='none: images are face crops, as the model knows them; mtcnn: find and align the '
-        "face in each image first (needs pip install 'mmvlr[align]')",
+        help='none: images are face crops, as the model knows them; mtcnn, yunet: find and align '
+        "the face in each image first (mtcnn needs pip install 'mmvlr[align]', yunet "
+        '--detector-file)',
+    )
+    add_detector_file(group)
+    group.add_argument(
+        '--min-size',
+        type=float,
+        metavar='PIXELS',
+        help='with --align: smallest face sought in whole frames (default: 12)',
     )
     group.add_argument('--device', help='such as cpu or cuda (default: the GPU if there is one)')
     group.add_argument(
@@ -194,9 +203,43 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_detector_file(group: argparse._ActionsContainer) -> None:
+    """Add ``--detector-file``; see :func:`read_detector`."""
+    group.add_argument(
+        '--detector-file',
+        type=existing_file,
+        metavar='FILE',
+        help="weights of the detector yunet: face_detection_yunet of OpenCV's model zoo (.onnx)",
+    )
+
+
+def read_detector(name: str, file: Path | None, **settings: Any) -> dict[str, Any]:
+    """Return the config of the detector that the options describe.
+
+    Args:
+        name: ``'mtcnn'`` or ``'yunet'``.
+        file: What ``--detector-file`` gives.
+        settings: Arguments of the detector; None leaves the default.
+
+    Raises:
+        UsageError: The file does not go with the detector.
+    """
+    from mmvlr.preparation import configure_detector
+
+    try:
+        config = configure_detector(name, file)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    return config | {key: value for key, value in settings.items() if value is not None}
+
+
 def inferencer_of(args: argparse.Namespace) -> 'FaceInferencer':
     """Return the inferencer that :func:`add_model_options` describe."""
-    model = model_file(args)
+    model, align = model_file(args), args.align
+    if align != 'none':
+        align = read_detector(align, args.detector_file, min_size=args.min_size)
+    elif args.detector_file or args.min_size is not None:
+        raise UsageError('--detector-file and --min-size go with --align mtcnn or yunet')
     from mmvlr.apis import FaceInferencer
     from mmvlr.utils.compat import keep_freed_memory
 
@@ -205,7 +248,7 @@ def inferencer_of(args: argparse.Namespace) -> 'FaceInferencer':
         model,
         device=args.device,
         batch_size=args.batch_size,
-        align=args.align,
+        align=align,
         config=model_config(args),
     )
 
@@ -274,8 +317,25 @@ def left_out(*results: 'FaceTable') -> tuple[dict[str, Any], str, int]:
         lines += [f'  {printable(failure["reason"])}' for failure in failures[:10]]
         if len(failures) > 10:
             lines.append(f'  ... and {len(failures) - 10} more (--json lists all)')
+    several = find_several(*results)
+    if several:
+        lines.append(f'{len(several)} images show several faces; the main one of each was taken:')
+        lines += [f'  {printable(found["name"])}: {found["faces"]}' for found in several[:10]]
+        if len(several) > 10:
+            lines.append(f'  ... and {len(several) - 10} more (--json lists all)')
     code = NO_FACE if unaligned else LEFT_OUT if failures else DONE
-    return dict(failures=failures, unaligned=unaligned), '\n'.join(lines), code
+    document = dict(failures=failures, unaligned=unaligned, several_faces=several)
+    return document, '\n'.join(lines), code
+
+
+def find_several(*results: 'FaceTable') -> list[dict[str, Any]]:
+    """Return name and number of faces of the images in which more than one was found."""
+    return [
+        dict(name=name, faces=int(faces))
+        for part in results
+        for name, faces in zip(part.names, part.columns.get('faces', ()), strict=False)
+        if faces > 1
+    ]
 
 
 def count(number: int, thing: str) -> str:

@@ -142,12 +142,13 @@ def run_verify(args: argparse.Namespace) -> Outcome:
     qualities = result.faces.qualities
     document['qualities'] = {name: values.tolist() for name, values in qualities.items()}
     text = f'similarity {result.similarity:.4f}'
-    code = DONE
+    left, told, code = left_out(result.faces)
+    document |= left
     if args.threshold is not None:
         alike = result.similarity > args.threshold
         document |= dict(threshold=args.threshold, match=alike)
         text += f', {"above" if alike else "not above"} the threshold {args.threshold:g}'
         code = DONE if alike else NO_MATCH
     return Outcome(
-        document, paragraphs(text, table(['name', *qualities], result.faces.rows())), code
+        document, paragraphs(text, table(['name', *qualities], result.faces.rows()), told), code
     )

@@ -30,6 +30,8 @@ TEMPLATE = np.array(
 FOUR_POINTS = np.vstack([TEMPLATE[:3], TEMPLATE[3:].mean(0)])
 #: Raised whenever the same recipe produces different images than before.
 VERSION = 1
+#: Images with so many pixels along the longer side are frames, and the smallest face sought there.
+FRAME_SIDE, MIN_SIZE = 640, 12.0
 RECIPE_FILE = 'alignment.json'
 TABLE_FILE = 'alignment.csv'
 _REMEDY = 'align the images again (mmvlr align)'
@@ -63,7 +65,14 @@ def not_installed() -> ImportError:
     return ImportError("MTCNN needs facenet-pytorch: pip install 'mmvlr[align]'")
 
 
-def check_detector(side: int, padding: float, min_face: float, thresholds: Sequence[float]) -> None:
+def check_detector(
+    side: int,
+    padding: float,
+    min_face: float,
+    thresholds: Sequence[float],
+    min_size: float = MIN_SIZE,
+    frame_side: int = FRAME_SIDE,
+) -> None:
     """Raise ``ValueError`` unless the settings of a detector make sense."""
     if side < 12:
         raise ValueError(f'the side for detection must be at least 12 pixels, not {side}')
@@ -76,6 +85,19 @@ def check_detector(side: int, padding: float, min_face: float, thresholds: Seque
         )
     if len(thresholds) != 3 or not all(0 <= threshold < 1 for threshold in thresholds):
         raise ValueError(f'thresholds must be three numbers in [0, 1), not {thresholds}')
+    if not 6 <= min_size < float('inf'):
+        raise ValueError(
+            f'min_size must be at least 6 pixels, not {min_size}: nothing is found in fewer'
+        )
+    if frame_side < 1:
+        raise ValueError(f'frame_side must be at least 1 pixel, not {frame_side}')
+
+
+def describe_crowd(faces: int) -> str:
+    """Say why an image with so many faces, or none, has no face that can be aligned."""
+    if not faces:
+        return 'no face was found in it, so none can be aligned'
+    return f'{faces} faces in it, none twice as large as the others: crop the one that is meant'
 
 
 def detector_version() -> str:
@@ -95,17 +117,21 @@ class AlignmentRecipe:
     """All settings that determine an aligned face.
 
     MTCNN finds no face below 12 pixels and few below 20, and its windows must fit into the
-    image. Therefore an image is scaled, up or down, into a gray square of ``detection_side`` pixels
-    with a border, and faces of at least ``min_face`` of that square are detected.
+    image. So a crop is scaled, up or down, into a gray square of ``detection_side`` pixels
+    with an edge around it, and faces are sought from ``min_face`` of that square upwards. A
+    frame, an image of ``frame_side`` pixels or more, is searched at its own scale.
 
     Args:
         size: Side of the aligned face in pixels.
         detection_side: Side of the square in pixels.
         padding: Width of the border, as a share of the longer side of the image.
         min_face: Smallest face, as a share of the square.
-        thresholds: MTCNN's scores that a candidate must reach in its three stages.
-        detector: Name and version of the detector; by default the installed one.
+        thresholds: Scores that a candidate must reach in the three stages of MTCNN; a detector of
+            one stage takes the last.
+        detector: Name and version of the detector; the installed MTCNN.
         version: Version of the method.
+        min_size: Smallest face of a frame, in pixels of the frame.
+        frame_side: Images whose longer side has so many pixels are frames.
 
     Raises:
         ValueError: A number is out of range.
@@ -118,17 +144,32 @@ class AlignmentRecipe:
     thresholds: tuple[float, float, float] = (0.6, 0.7, 0.7)
     detector: str = field(default_factory=detector_version)
     version: int = VERSION
+    min_size: float = MIN_SIZE
+    frame_side: int = FRAME_SIDE
 
     def __post_init__(self) -> None:
         object.__setattr__(self, 'thresholds', tuple(float(t) for t in self.thresholds))
         if self.size < 8:
             raise ValueError(f'size must be at least 8 pixels, not {self.size}')
-        check_detector(self.detection_side, self.padding, self.min_face, self.thresholds)
+        object.__setattr__(self, 'min_size', float(self.min_size))
+        check_detector(
+            self.detection_side,
+            self.padding,
+            self.min_face,
+            self.thresholds,
+            self.min_size,
+            self.frame_side,
+        )
 
     @property
     def digest(self) -> str:
         """SHA-256 of the recipe as 64 hexadecimal digits."""
-        text = json.dumps(asdict(self), sort_keys=True)
+        facts = asdict(self)
+        # Older recipes do not know frames; their crops are the same, and so is their name.
+        for name, default in (('min_size', MIN_SIZE), ('frame_side', FRAME_SIDE)):
+            if facts[name] == default:
+                del facts[name]
+        text = json.dumps(facts, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
     @property
@@ -188,6 +229,8 @@ class _RecipeContent(FileModel):
     thresholds: list[float]
     detector: str
     version: int
+    min_size: float = MIN_SIZE
+    frame_side: int = FRAME_SIDE
 
 
 class _Content(FileModel):

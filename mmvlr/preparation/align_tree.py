@@ -2,10 +2,11 @@
 
 import json
 import shutil
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from PIL import Image
 from pydantic import Field
@@ -15,6 +16,7 @@ from mmvlr.datasets.alignment import (
     RECIPE_FILE,
     TABLE_FILE,
     AlignmentRecipe,
+    describe_crowd,
     find_alignment,
 )
 from mmvlr.datasets.base import require_folder
@@ -25,6 +27,7 @@ from mmvlr.utils.outputs import OutputFolder
 from mmvlr.utils.schema import FileModel, Text
 from mmvlr.utils.work import Journal, Stamp, in_order, progress_bar, read_stamp
 
+from .alignment import make_recipe
 from .landmarks import build_aligner
 
 JOURNAL_FILE = '.alignment.jsonl'
@@ -77,8 +80,14 @@ def files_below(root: Path) -> list[str]:
 class _AlignFile:
     """Aligns one file of a tree; lives in the working process."""
 
-    def __init__(self, src: Path, out: Path, recipe: AlignmentRecipe):
-        self.src, self.out, self.aligner = src, out, build_aligner(recipe)
+    def __init__(
+        self,
+        src: Path,
+        out: Path,
+        recipe: AlignmentRecipe,
+        detector: Mapping[str, Any] | None,
+    ):
+        self.src, self.out, self.aligner = src, out, build_aligner(recipe, detector)
 
     def __call__(self, name: str) -> dict:
         stamp = read_stamp(self.src / name)
@@ -88,6 +97,8 @@ class _AlignFile:
             return dict(file=name, error=str(error))
         except Exception as error:  # of detection or warping: it is of this image alone
             return dict(file=name, error=f'{name} cannot be aligned ({error!r:.300})')
+        if face.detection is None and face.faces:
+            return dict(file=name, error=f'{name}: {describe_crowd(face.faces)}')
         # Always PNG, whatever the suffix: decoders look at the content, lists of names go by name.
         image = Image.fromarray(face.image)
         target = write_atomic(self.out / name, lambda path: image.save(path, format='PNG'))
@@ -102,15 +113,19 @@ class _AlignFile:
 
 
 def align_tree(
-    src: str | Path, out: str | Path, recipe: AlignmentRecipe | None = None, jobs: int = 1
+    src: str | Path,
+    out: str | Path,
+    recipe: AlignmentRecipe | None = None,
+    jobs: int = 1,
+    detector: Mapping[str, Any] | None = None,
 ) -> TreeReport:
     """Align every image below a folder into another one, under the same relative names.
 
     The aligned images are PNG under the names they had, with their old suffix: so the lists of
     names in a data set's .mat files hold, and its loader reads the result as it reads the source.
     Files that are no images are copied. ``alignment.csv`` says for every image whether it is a
-    fallback, MTCNN's confidence, the landmarks in pixels of the source and the SHA-256 of the
-    aligned file; ``alignment.json`` holds the recipe.
+    fallback, the detector's confidence, the landmarks in pixels of the source and the SHA-256 of
+    the aligned file; ``alignment.json`` holds the recipe.
 
     A killed run goes on where it stopped, with the same result; a later run does only what is new.
     Other files in ``out`` stay; what is noted as written there is in :class:`OutputFolder`'s notes.
@@ -120,6 +135,7 @@ def align_tree(
         out: Folder of the result.
         recipe: The recipe.
         jobs: Number of processes.
+        detector: Config of the detector, see :class:`Aligner`.
 
     Raises:
         FileNotFoundError: There is no such folder.
@@ -139,7 +155,8 @@ def align_tree(
     if not images:
         raise ValueError(f'no image ({", ".join(sorted(IMAGE_SUFFIXES))}) below {src}')
     with OutputFolder(out, 'align', empty=True) as output:
-        return _align_tree(src, output, recipe or AlignmentRecipe(), names, images, jobs)
+        recipe = recipe or make_recipe(detector)
+        return _align_tree(src, output, recipe, names, images, jobs, detector)
 
 
 def _align_tree(
@@ -149,6 +166,7 @@ def _align_tree(
     names: list[str],
     images: list[str],
     jobs: int,
+    detector: Mapping[str, Any] | None,
 ) -> TreeReport:
     report, out = TreeReport(recipe), output.folder
     output.claim([*names, JOURNAL_FILE, RECIPE_FILE, TABLE_FILE])
@@ -170,7 +188,7 @@ def _align_tree(
     report.resumed = len(images) - len(todo)
     try:
         with progress_bar('align', len(todo)) as advance:
-            for entry in in_order(partial(_AlignFile, src, out, recipe), todo, jobs):
+            for entry in in_order(partial(_AlignFile, src, out, recipe, detector), todo, jobs):
                 if 'error' in entry:
                     report.unreadable.append(entry['error'])
                     journal.found.pop(entry['file'], None)

@@ -1,20 +1,16 @@
 """Alignment of one face: a similarity transform moves its landmarks to the ArcFace position."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
 
-from mmvlr.datasets.alignment import (
-    FOUR_POINTS,
-    TEMPLATE,
-    VERSION,
-    AlignmentRecipe,
-    detector_version,
-)
+from mmvlr.datasets.alignment import FOUR_POINTS, TEMPLATE, VERSION, AlignmentRecipe
 from mmvlr.datasets.transforms.geometric import resize
 
-from .detection import Detection, FaceDetector, main_face
+from .detection import Detection, build_detector, dominant_face, main_face
 
 #: Side in pixels from which an image without a found face is shrunk before it is made a square.
 _LARGEST_SQUARE = 4096
@@ -126,37 +122,82 @@ class AlignedFace:
     Attributes:
         image: (size, size, 3) uint8 RGB.
         detection: The face that was found; None if ``image`` is :func:`fallback_face`.
+        faces: Number of faces found in the image; of several in a frame none may be meant.
     """
 
     image: np.ndarray
     detection: Detection | None
+    faces: int = 0
+
+
+def make_recipe(detector: Mapping[str, Any] | None = None, size: int = 112) -> AlignmentRecipe:
+    """Return the recipe of a detector.
+
+    Args:
+        detector: Its config, such as ``dict(type='MTCNNDetector', min_size=20)``, the default
+            being MTCNN.
+        size: Side of the aligned face in pixels.
+
+    Raises:
+        ImportError, OSError, ValueError: The detector cannot be built.
+    """
+    built = build_detector(detector)
+    return AlignmentRecipe(
+        size=size,
+        detection_side=built.side,
+        padding=built.padding,
+        min_face=built.min_face,
+        thresholds=built.thresholds,
+        detector=built.version,
+        min_size=built.min_size,
+        frame_side=built.frame_side,
+    )
 
 
 class Aligner:
     """Aligns images of one face each.
 
+    The face of a crop is the :func:`main_face`, that of a frame the :func:`dominant_face` of those
+    the detector is sure of.
+
     Args:
-        recipe: The recipe.
+        recipe: The recipe; that of the detector by default.
+        detector: Config of the detector, MTCNN by default; its numbers are those of the recipe.
 
     Raises:
         ImportError: facenet-pytorch is not installed.
         ValueError: The recipe asks for another detector or method than the installed one.
     """
 
-    def __init__(self, recipe: AlignmentRecipe | None = None):
-        self.recipe = recipe = AlignmentRecipe() if recipe is None else recipe
-        if (recipe.detector, recipe.version) != (detector_version(), VERSION):
+    def __init__(
+        self,
+        recipe: AlignmentRecipe | None = None,
+        detector: Mapping[str, Any] | None = None,
+    ):
+        self.recipe = recipe = make_recipe(detector) if recipe is None else recipe
+        self.detector = build_detector(
+            detector,
+            side=recipe.detection_side,
+            padding=recipe.padding,
+            min_face=recipe.min_face,
+            thresholds=recipe.thresholds,
+            min_size=recipe.min_size,
+            frame_side=recipe.frame_side,
+        )
+        if (recipe.detector, recipe.version) != (self.detector.version, VERSION):
             raise ValueError(
                 f'the recipe is of {recipe.detector}, version {recipe.version}; installed is '
-                f'{detector_version()}, version {VERSION}: align the images again with it'
+                f'{self.detector.version}, version {VERSION}: align the images again with it'
             )
-        self.detector = FaceDetector(
-            recipe.detection_side, recipe.padding, recipe.min_face, recipe.thresholds
-        )
 
     def __call__(self, image: np.ndarray, name: str = '') -> AlignedFace:
         """Align one image, RGB uint8 (H, W, 3), whatever its name."""
-        found = main_face(self.detector.detect([image])[0], image.shape)
+        faces = self.detector.detect([image])[0]
+        if self.detector.is_frame(image.shape):
+            faces = [face for face in faces if face.confidence >= self.detector.SURE]
+            found = dominant_face(faces)
+        else:
+            found = main_face(faces, image.shape)
         if found is None:
-            return AlignedFace(fallback_face(image, self.recipe.size), None)
-        return AlignedFace(align_face(image, found.landmarks, self.recipe.size), found)
+            return AlignedFace(fallback_face(image, self.recipe.size), None, len(faces))
+        return AlignedFace(align_face(image, found.landmarks, self.recipe.size), found, len(faces))

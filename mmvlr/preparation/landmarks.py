@@ -5,9 +5,10 @@ SCface has such a list for all its images: name, eyes, tip of the nose and cente
 
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 
@@ -137,11 +138,13 @@ class LandmarkAligner:
                 'another version of the images'
             )
         box = (*points.min(0).tolist(), *points.max(0).tolist())
-        return AlignedFace(align_face(image, points, self.size), Detection(box, 1.0, points))
+        return AlignedFace(align_face(image, points, self.size), Detection(box, 1.0, points), 1)
 
 
-def build_aligner(recipe: AlignmentRecipe) -> Aligner | LandmarkAligner:
-    """Return what aligns images by a recipe."""
+def build_aligner(
+    recipe: AlignmentRecipe, detector: Mapping[str, Any] | None = None
+) -> Aligner | LandmarkAligner:
+    """Return what aligns images by a recipe; ``detector`` is as of :class:`Aligner`."""
     if isinstance(recipe, LandmarkRecipe):
         return LandmarkAligner(read_landmarks(recipe.path), recipe.size)
-    return Aligner(recipe)
+    return Aligner(recipe, detector)

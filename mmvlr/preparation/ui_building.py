@@ -4,8 +4,9 @@ RI-Face (Chai et al., CVPR 2023, arXiv 2304.10066), appendix A, takes its UI set
 whole people: their faces are too small, blurred or turned to be recognized by anybody. What is
 done here, in this order:
 
-1. MTCNN seeks faces in the upper part of every person image. This is slow; it runs in several
-   processes, and what is found is kept in a journal.
+1. A detector seeks faces in the upper part of every person image, or in the whole of a frame, at
+   its own scale. This is slow; it runs in several processes, and what is found is kept in a
+   journal.
 2. Faces outside the limits of size and confidence are dropped.
 3. Near duplicates are dropped: within a track, faces whose 16 x 16 gray thumbnails correlate with
    that of an earlier one that is kept (:func:`find_near_duplicates`).
@@ -20,13 +21,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 from PIL import Image
 from pydantic import Field
 
-from mmvlr.datasets.alignment import detector_version
+from mmvlr.datasets.alignment import FRAME_SIDE, MIN_SIZE
 from mmvlr.datasets.finding import find_images
 from mmvlr.datasets.transforms import ImageError, read_image
 from mmvlr.utils.io import write_atomic, write_csv
@@ -34,7 +35,7 @@ from mmvlr.utils.outputs import OutputFolder
 from mmvlr.utils.schema import FileModel, Text
 from mmvlr.utils.work import Journal, Stamp, in_order, progress_bar, read_stamp
 
-from .detection import FaceDetector
+from .detection import FaceDetector, build_detector
 from .people_layouts import LAYOUTS, scan_people, take_every_nth
 from .ui_filtering import crop_box, find_near_duplicates, find_unrecognizable, make_thumbnail
 
@@ -45,7 +46,7 @@ FACES_FOLDER = 'faces'
 MANIFEST_FILE = 'manifest.csv'
 COLUMNS = ['file', 'source', 'x1', 'y1', 'x2', 'y2', 'confidence']
 #: Counted up whenever the same settings give other faces than before.
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,8 @@ class UISearch:
         side: The part is scaled to a square of so many pixels, see :class:`FaceDetector`.
         padding: Width of the square's edge, as a share of the longer side of the part.
         min_face: Smallest face, as a share of the square.
+        search_size: Smallest face of a frame, in pixels of it.
+        frame_side: Images whose longer side has so many pixels are frames, not people.
 
     Raises:
         ValueError: The layout is unknown, or ``upper`` is not in (0, 1].
@@ -68,6 +71,8 @@ class UISearch:
     side: int = 320
     padding: float = 0.1
     min_face: float = 0.05
+    search_size: float = MIN_SIZE
+    frame_side: int = FRAME_SIDE
 
     def __post_init__(self) -> None:
         if self.layout not in LAYOUTS:
@@ -82,9 +87,9 @@ class UIFilter:
 
     Args:
         every: Search only every n-th image of a track: neighbors look alike.
-        min_size: Smallest shorter side of the box, in pixels of the person's image.
+        min_size: Smallest shorter side of the box, in pixels of the image.
         max_size: Largest shorter side; larger faces are likely to be recognizable.
-        min_confidence: Lowest score of MTCNN.
+        min_confidence: Lowest score of the detector.
         margin: Added to the box on every side, as a share of its longer side.
         max_correlation: Faces of a track that correlate more are near duplicates.
         cluster_distance: Mean cosine distance up to which clusters of embeddings are merged.
@@ -115,10 +120,10 @@ class UIFace:
     """A face of the set.
 
     Attributes:
-        source: The person's image, relative to the source.
+        source: The image, relative to the source.
         track: Images of one person by one camera, one after the other.
         box: (x1, y1, x2, y2) of the crop in whole pixels, inside the image.
-        confidence: MTCNN's score.
+        confidence: The detector's score.
     """
 
     source: str
@@ -133,9 +138,9 @@ class UISet:
 
     Attributes:
         faces: The set; face i is ``faces/ui_<i + 1>.png``.
-        images: Number of person images.
+        images: Number of images.
         resumed: How many of them were taken over from an earlier run.
-        found: Number of faces MTCNN found.
+        found: Number of faces found.
         left_out: Reason -> what was left out for it, sources or files.
         unreadable: Images that cannot be read, with the reason.
         clusters: Sizes of the clusters of embeddings, largest first; empty without embeddings.
@@ -157,12 +162,23 @@ class _Entry(FileModel):
     faces: list[Annotated[list[float], Field(min_length=5, max_length=5)]]
 
 
-class _FindFaces:
-    """Finds the faces of one person image; lives in the working process."""
+def _build_detector(search: UISearch, detector: Mapping[str, Any] | None) -> FaceDetector:
+    return build_detector(
+        detector,
+        side=search.side,
+        padding=search.padding,
+        min_face=search.min_face,
+        min_size=search.search_size,
+        frame_side=search.frame_side,
+    )
 
-    def __init__(self, src: Path, search: UISearch):
+
+class _FindFaces:
+    """Finds the faces of one image; lives in the working process."""
+
+    def __init__(self, src: Path, search: UISearch, detector: Mapping[str, Any] | None):
         self.src, self.search = src, search
-        self.detector = FaceDetector(search.side, search.padding, search.min_face)
+        self.detector = _build_detector(search, detector)
 
     def __call__(self, name: str) -> dict:
         stamp = read_stamp(self.src / name)
@@ -170,8 +186,9 @@ class _FindFaces:
             image = read_image(str(self.src / name))
         except ImageError as error:
             return dict(source=name, error=str(error))
-        upper = image[: max(1, round(len(image) * self.search.upper))]
-        faces = [[*face.box, face.confidence] for face in self.detector.detect([upper])[0]]
+        if not self.detector.is_frame(image.shape):
+            image = image[: max(1, round(len(image) * self.search.upper))]
+        faces = [[*face.box, face.confidence] for face in self.detector.detect([image])[0]]
         return dict(source=name, stamp=stamp, faces=faces)
 
 
@@ -182,6 +199,7 @@ def build_ui_set(
     keep: UIFilter | None = None,
     embed: Callable[[list[np.ndarray]], np.ndarray] | None = None,
     jobs: int = 1,
+    detector: Mapping[str, Any] | None = None,
 ) -> UISet:
     """Build a UI set: ``out/faces/ui_000001.png`` and on, and ``out/manifest.csv``.
 
@@ -197,6 +215,7 @@ def build_ui_set(
         keep: Which of them are kept.
         embed: Maps N crops (h, w, 3) to embeddings (N, D); None leaves the clusters out.
         jobs: Number of processes.
+        detector: Config of the detector, MTCNN by default; its numbers are those of the search.
 
     Raises:
         FileNotFoundError: There is no such folder.
@@ -211,7 +230,7 @@ def build_ui_set(
     tracks, left_out = scan_people(src, search.layout)
     with OutputFolder(out, 'build_ui_set', empty=True) as output:
         output.claim([JOURNAL_FILE, MANIFEST_FILE, SHEET_FILE])
-        return _build(src, output, search, keep, embed, jobs, tracks, left_out)
+        return _build(src, output, search, keep, embed, jobs, tracks, left_out, detector)
 
 
 def _build(
@@ -223,6 +242,7 @@ def _build(
     jobs: int,
     tracks: dict[str, str],
     left_out: Mapping[str, list[str]],
+    detector: Mapping[str, Any] | None,
 ) -> UISet:
     result = UISet()
     result.left_out.update(left_out)
@@ -230,7 +250,7 @@ def _build(
     tracks, skipped = take_every_nth(tracks, keep.every)
     result.left_out['images between those searched in a track'].extend(skipped)
     result.images = len(tracks)
-    detections = _detect_all(src, output.folder, list(tracks), search, jobs, result)
+    detections = _detect_all(src, output.folder, list(tracks), search, jobs, result, detector)
     candidates = _candidates(src, tracks, detections, keep, result)
     if embed is not None and candidates:
         inside, result.clusters = find_unrecognizable(
@@ -244,11 +264,16 @@ def _build(
 
 
 def _detect_all(
-    src: Path, out: Path, names: list[str], search: UISearch, jobs: int, result: UISet
+    src: Path,
+    out: Path,
+    names: list[str],
+    search: UISearch,
+    jobs: int,
+    result: UISet,
+    detector: Mapping[str, Any] | None,
 ) -> dict[str, dict]:
-    header = dict(
-        source=str(src), search=asdict(search), detector=detector_version(), version=VERSION
-    )
+    used = _build_detector(search, detector).version
+    header = dict(source=str(src), search=asdict(search), detector=used, version=VERSION)
     journal = Journal(out / JOURNAL_FILE, header, 'source', _Entry)
     todo = [
         name for name in names if journal.found.get(name, {}).get('stamp') != read_stamp(src / name)
@@ -256,7 +281,7 @@ def _detect_all(
     result.resumed = len(names) - len(todo)
     try:
         with progress_bar('find faces', len(todo)) as advance:
-            for entry in in_order(partial(_FindFaces, src, search), todo, jobs):
+            for entry in in_order(partial(_FindFaces, src, search, detector), todo, jobs):
                 if 'error' in entry:
                     result.unreadable.append(entry['error'])
                     journal.found.pop(entry['source'], None)

@@ -186,7 +186,7 @@ class FaceTable:
 
     @property
     def unaligned(self) -> list[str]:
-        """Names of those of the failures in which no face was found."""
+        """Names of those of the failures in which no face could be aligned."""
         return list(self.meta.get('unaligned', ()))
 
     @cached_property

@@ -287,7 +287,7 @@ def test_errors_of_resizing_and_aligning_cost_one_face(kind, monkeypatch):
     def aligner(pixels):
         if pixels[0, 0, 0] == 2:
             raise kind('odd')
-        return SimpleNamespace(image=pixels, detection=SimpleNamespace(size=8.0))
+        return SimpleNamespace(image=pixels, detection=SimpleNamespace(size=8.0), faces=1)
 
     aligning = inferencer()
     aligning.aligner = aligner

@@ -309,9 +309,9 @@ def test_images_without_a_face_have_their_own_exit_code(mmvlr, faces, tmp_path, 
 
     def align(pixels):
         found = None if pixels.max() == pixels.min() else SimpleNamespace(size=20)
-        return SimpleNamespace(image=pixels, detection=found)
+        return SimpleNamespace(image=pixels, detection=found, faces=int(found is not None))
 
-    monkeypatch.setattr(FaceInferencer, '_make_aligner', lambda self: align)
+    monkeypatch.setattr(FaceInferencer, '_make_aligner', lambda *_: align)
     wall = tmp_path / 'people' / 'Zoë 0' / 'wall.png'
     if not whole:
         shutil.copytree(faces / 'people', tmp_path / 'people')
@@ -334,6 +334,45 @@ def test_images_without_a_face_have_their_own_exit_code(mmvlr, faces, tmp_path, 
             assert [failure['name'] for failure in document['failures']] == [str(wall)]
     code, document = mmvlr('verify', wall, faces / 'people' / 'Zoë 0' / '0.png', '--align', 'mtcnn')
     assert (code, document['kind']) == (5, 'NoFaceError')
+
+
+def test_images_with_several_faces_are_named(mmvlr, faces, tmp_path, monkeypatch):
+    """The main one is taken: whoever reads the answer must know that there are others."""
+
+    def align(pixels):
+        return SimpleNamespace(image=pixels, detection=SimpleNamespace(size=20), faces=3)
+
+    monkeypatch.setattr(FaceInferencer, '_make_aligner', lambda *_: align)
+    one, two = sorted(map(str, (faces / 'people' / 'Zoë 0').iterdir()))[:2]
+    mmvlr('enroll', tmp_path / 'there', faces / 'people', '--align', 'mtcnn')
+    for arguments in (
+        ['enroll', tmp_path / 'gallery', one, two, '--person', 'Zoë'],
+        ['identify', tmp_path / 'there', one, two],
+        ['quality', one, two],
+        ['embed', one, two, '--out', tmp_path / 'out.npz'],
+        ['verify', one, two],
+    ):
+        code, document = mmvlr(*arguments, '--align', 'mtcnn')
+        assert code == 0
+        assert document['several_faces'] == [dict(name=one, faces=3), dict(name=two, faces=3)]
+    assert np.load(tmp_path / 'out.npz')['faces'].tolist() == [3, 3]
+
+
+@pytest.mark.parametrize(
+    'options',
+    [
+        ['--align', 'yunet'],
+        ['--align', 'mtcnn', '--detector-file', 'FILE'],
+        ['--detector-file', 'FILE'],
+        ['--min-size', '20'],
+    ],
+)
+def test_options_of_the_detector_go_together(mmvlr, faces, tmp_path, options):
+    (tmp_path / 'a.onnx').touch()
+    options = [str(tmp_path / 'a.onnx') if option == 'FILE' else option for option in options]
+    with pytest.raises(SystemExit) as raised:
+        mmvlr('quality', faces / 'people', *options)
+    assert raised.value.code == 2
 
 
 def test_another_model_is_refused(mmvlr, gallery, faces, tmp_path):

@@ -206,7 +206,8 @@ def test_images_without_a_face_are_failures(inferencer, people, tmp_path):
 
     def align(pixels):
         wall = pixels.max() == pixels.min()
-        return SimpleNamespace(image=pixels, detection=None if wall else SimpleNamespace(size=8))
+        found = None if wall else SimpleNamespace(size=8)
+        return SimpleNamespace(image=pixels, detection=found, faces=int(not wall))
 
     inferencer.aligner = align
     wall = str(tmp_path / 'wall.png')

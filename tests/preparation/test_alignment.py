@@ -13,7 +13,7 @@ from skimage.transform import SimilarityTransform
 
 from mmvlr.datasets.alignment import COLUMNS, TEMPLATE, AlignmentRecipe, find_alignment
 from mmvlr.datasets.transforms import read_image
-from mmvlr.preparation import Aligner, Detection, FaceDetector, align_face, align_tree
+from mmvlr.preparation import Aligner, Detection, MTCNNDetector, align_face, align_tree
 from mmvlr.preparation.alignment import fallback_face, similarity_transform
 from mmvlr.preparation.detection import main_face, on_square, to_image
 from mmvlr.utils.schema import FileFormatError, FileModel, Text
@@ -148,7 +148,7 @@ def test_points_go_to_the_square_and_back(shape):
 @needs_mtcnn
 def test_landmarks_follow_the_image(shared):
     """Turned, shrunk and shifted faces: MTCNN's landmarks go where the pixels went."""
-    detector = FaceDetector()
+    detector = MTCNNDetector()
     errors = []
     for index, face in enumerate(mugshots(shared, 8)):
         matrix = cv2.getRotationMatrix2D((56, 56), (-12, 8)[index % 2], 0.25)
@@ -168,7 +168,7 @@ def test_landmarks_follow_the_image(shared):
 @needs_mtcnn
 def test_an_image_does_not_depend_on_its_neighbors(shared):
     faces = mugshots(shared, 3)
-    detector = FaceDetector()
+    detector = MTCNNDetector()
     alone = [detector.detect([face])[0] for face in faces]
     for first, second in zip(alone, detector.detect(faces[::-1])[::-1], strict=True):
         assert [f.box for f in first] == [f.box for f in second]
@@ -179,7 +179,7 @@ def test_an_image_does_not_depend_on_its_neighbors(shared):
 
 
 @needs_mtcnn
-@pytest.mark.parametrize('shape', [(1, 1), (3, 200), (40, 40)])
+@pytest.mark.parametrize('shape', [(1, 1), (3, 200), (40, 40), (3, 9000), (700, 20)])
 def test_without_a_face_the_image_is_cropped(shape):
     image = np.full((*shape, 3), 90, np.uint8)
     aligned = Aligner()(image)
@@ -250,7 +250,7 @@ def test_another_detector_than_the_installed_one_is_refused():
 def test_without_the_package_the_command_is_named(monkeypatch):
     monkeypatch.setitem(__import__('sys').modules, 'facenet_pytorch', None)
     with pytest.raises(ImportError, match=r"pip install 'mmvlr\[align\]'"):
-        FaceDetector()
+        MTCNNDetector()
 
 
 # Folders ------------------------------------------------------------------------------------------

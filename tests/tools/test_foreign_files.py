@@ -87,20 +87,21 @@ for line in sys.stdin:
 FIND_ALL = """
 from mmvlr.preparation import ui_building as u
 class Find:
-    def __init__(self, src, search): self.src = src
+    def __init__(self, src, *_): self.src = src
+    version = 'none'
     def __call__(self, name):
         return dict(source=name, stamp=u.read_stamp(self.src / name), faces=[[2, 2, 18, 18, 1.0]])
-u._FindFaces, u.detector_version = Find, lambda: 'none'
+u._FindFaces, u._build_detector = Find, lambda *_: Find
 """
 ALIGN_NONE = """
-from mmvlr.datasets.alignment import AlignmentRecipe as make
+import mmvlr.preparation as p
+from mmvlr.datasets.alignment import AlignmentRecipe
 from mmvlr.preparation import alignment as a, landmarks
 class Aligner:
-    def __init__(self, recipe): self.size = recipe.size
+    def __init__(self, recipe, _): self.size = recipe.size
     def __call__(self, image, name): return a.AlignedFace(a.fallback_face(image, self.size), None)
 landmarks.Aligner = Aligner
-from mmvlr.datasets import alignment
-alignment.AlignmentRecipe = lambda *args: make(*args, detector='none')
+p.make_recipe = lambda _, size: AlignmentRecipe(size, detector='none')
 """
 SMALL_DEMO = """
 import mmvlr.reports.from_run as r

@@ -3,7 +3,8 @@
   mmvlr align SRC OUT
 
 Names stay the same, so that OUT can be used in the place of SRC: TINYFACE_ROOT=OUT. A killed run
-goes on where it stopped. Exit code 3 if some images or folders cannot be read; they are named.
+goes on where it stopped. Exit code 3 if some images or folders cannot be read, or a frame shows
+several faces of which none stands out; they are named.
 """
 
 import argparse
@@ -11,6 +12,7 @@ import sys
 import time
 
 from ..arguments import existing_file, existing_folder, output_folder, positive
+from ..common import UsageError, add_detector_file, read_detector
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,6 +40,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--min-face', type=float, default=0.2, help='smallest face, as a share of the square'
     )
     parser.add_argument(
+        '--frame-side',
+        type=positive,
+        default=640,
+        help='images of so many pixels are frames, searched at their own scale, not in a square',
+    )
+    parser.add_argument(
+        '--min-size', type=float, default=12.0, help='smallest face of a frame in pixels'
+    )
+    parser.add_argument(
+        '--detector', choices=('mtcnn', 'yunet'), default='mtcnn', help='what finds the faces'
+    )
+    add_detector_file(parser)
+    parser.add_argument(
         '--landmarks',
         type=existing_file,
         metavar='FILE',
@@ -49,19 +64,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Align; return the exit code."""
-    from mmvlr.datasets.alignment import AlignmentRecipe
     from mmvlr.datasets.finding import find_images
-    from mmvlr.preparation import align_tree
+    from mmvlr.preparation import align_tree, make_recipe
     from mmvlr.preparation.landmarks import LandmarkRecipe
 
     start = time.perf_counter()
-    unused = []
+    unused, detector = [], None
     if args.landmarks:
+        if args.detector_file:
+            raise UsageError('--landmarks and --detector-file do not go together')
         recipe = LandmarkRecipe.read(args.landmarks, args.size)
         unused = recipe.find_unused(map(str, find_images(args.src).images))
     else:
-        recipe = AlignmentRecipe(args.size, args.detection_side, args.padding, args.min_face)
-    report = align_tree(args.src, args.out, recipe, args.jobs)
+        detector = read_detector(
+            args.detector,
+            args.detector_file,
+            side=args.detection_side,
+            padding=args.padding,
+            min_face=args.min_face,
+            min_size=args.min_size,
+            frame_side=args.frame_side,
+        )
+        recipe = make_recipe(detector, args.size)
+    report = align_tree(args.src, args.out, recipe, args.jobs, detector)
     seconds = time.perf_counter() - start
     total = len(report.rows)
     print(f'recipe {recipe.name} ({recipe.detector})')
@@ -80,7 +105,7 @@ def run(args: argparse.Namespace) -> int:
         print(f'{args.src} any more; delete them if you want:')
         print(*(f'  {name}' for name in report.stale), sep='\n')
     if report.unreadable:
-        print(f'{len(report.unreadable):,} images cannot be read:', file=sys.stderr)
+        print(f'{len(report.unreadable):,} images cannot be read or aligned:', file=sys.stderr)
         print(*(f'  {line}' for line in report.unreadable), sep='\n', file=sys.stderr)
         return 3
     return 0

@@ -1,6 +1,7 @@
-"""Build a set of unrecognizable faces from a person re-identification set.
+"""Build a set of unrecognizable faces from a person re-identification set, or from frames.
 
   mmvlr build-ui-set SRC OUT --layout lpw
+  mmvlr build-ui-set FRAMES OUT --layout folder
 
 writes the crops to OUT/faces (UI_ROOT=OUT/faces), OUT/manifest.csv and OUT/contact_sheet.png, and
 says what was left out and why. A killed run goes on where it stopped; with other limits on size,
@@ -17,7 +18,7 @@ import time
 from mmvlr.utils.shipped import find_config
 
 from ..arguments import existing_file, existing_folder, output_folder, positive
-from ..common import DONE, FAILED, LEFT_OUT, UsageError
+from ..common import DONE, FAILED, LEFT_OUT, UsageError, add_detector_file, read_detector
 
 #: Those of ``mmvlr.preparation.ui_building``, which needs PyTorch, as are the options' defaults.
 LAYOUTS = dict(
@@ -25,7 +26,7 @@ LAYOUTS = dict(
     lpw='scen{1,2,3}/view{1..4}/<person>/*.jpg',
     mars='bbox_train/<person>/<person>C<camera>T<track>F<frame>.jpg',
 )
-SEARCH = ('layout', 'upper', 'side', 'min_face')
+SEARCH = ('layout', 'upper', 'side', 'min_face', 'search_size', 'frame_side')
 FILTER = (
     *('every', 'min_size', 'max_size', 'min_confidence', 'margin', 'max_correlation'),
     'cluster_distance',
@@ -53,6 +54,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--side', type=positive, default=320, help='the part is scaled to a square of this side'
     )
     group.add_argument('--min-face', type=float, default=0.05, help='smallest face, of the square')
+    group.add_argument(
+        '--frame-side',
+        type=positive,
+        default=640,
+        help='images of so many pixels are frames: all of them is searched, at their own scale',
+    )
+    group.add_argument(
+        '--search-size', type=float, default=12.0, help='smallest face sought in a frame, in pixels'
+    )
+    group.add_argument(
+        '--detector', choices=('mtcnn', 'yunet'), default='mtcnn', help='what finds the faces'
+    )
+    add_detector_file(group)
     parser.add_argument(
         '--every', type=positive, default=1, help='search every n-th image of a track'
     )
@@ -63,7 +77,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         '--max-size', type=float, default=32.0, help='shorter side in pixels, at most'
     )
-    group.add_argument('--min-confidence', type=float, default=0.9, help="MTCNN's score, at least")
+    group.add_argument(
+        '--min-confidence', type=float, default=0.9, help="detector's score, at least"
+    )
     group.add_argument(
         '--margin', type=float, default=0.1, help='around the face, as a share of it'
     )
@@ -89,6 +105,7 @@ def run(args: argparse.Namespace) -> int:
     """Build the set; return the exit code."""
     if (args.config is None) != (args.checkpoint is None):
         raise UsageError('--config and --checkpoint go together')
+    detector = read_detector(args.detector, args.detector_file)
     start = time.perf_counter()
     from mmvlr.preparation.ui_building import (
         FACES_FOLDER,
@@ -103,7 +120,7 @@ def run(args: argparse.Namespace) -> int:
     embed = build_embedder(args.config, str(args.checkpoint)) if args.checkpoint else None
     search = UISearch(**{name: getattr(args, name) for name in SEARCH})
     keep = UIFilter(**{name: getattr(args, name) for name in FILTER})
-    result = build_ui_set(args.src, args.out, search, keep, embed, args.jobs)
+    result = build_ui_set(args.src, args.out, search, keep, embed, args.jobs, detector)
     write_sheet(args.out, result)
     seconds = time.perf_counter() - start
     new = result.images - result.resumed
