@@ -306,36 +306,33 @@ def _cell(value: Any) -> str:
 
 
 def left_out(*results: 'FaceTable') -> tuple[dict[str, Any], str, int]:
-    """Return what could not be used: for the document, as text, and the exit code."""
+    """Return what could not be used, or not all of it: document, text and exit code."""
     failures = [dict(name=n, reason=r) for part in results for n, r in part.failures]
     unaligned = [name for part in results for name in part.unaligned]
-    lines = []
-    if failures:
-        total = len(failures) + sum(map(len, results))
-        verb = 'was' if len(failures) == 1 else 'were'
-        lines.append(f'{len(failures)} of {count(total, "image")} {verb} left out:')
-        lines += [f'  {printable(failure["reason"])}' for failure in failures[:10]]
-        if len(failures) > 10:
-            lines.append(f'  ... and {len(failures) - 10} more (--json lists all)')
-    several = find_several(*results)
-    if several:
-        lines.append(f'{len(several)} images show several faces; the main one of each was taken:')
-        lines += [f'  {printable(found["name"])}: {found["faces"]}' for found in several[:10]]
-        if len(several) > 10:
-            lines.append(f'  ... and {len(several) - 10} more (--json lists all)')
-    code = NO_FACE if unaligned else LEFT_OUT if failures else DONE
-    document = dict(failures=failures, unaligned=unaligned, several_faces=several)
-    return document, '\n'.join(lines), code
-
-
-def find_several(*results: 'FaceTable') -> list[dict[str, Any]]:
-    """Return name and number of faces of the images in which more than one was found."""
-    return [
+    several = [
         dict(name=name, faces=int(faces))
         for part in results
         for name, faces in zip(part.names, part.columns.get('faces', ()), strict=False)
         if faces > 1
     ]
+    total = len(failures) + sum(map(len, results))
+    verb = 'was' if len(failures) == 1 else 'were'
+    lines = _list(
+        f'{len(failures)} of {count(total, "image")} {verb} left out:',
+        [each['reason'] for each in failures],
+    )
+    lines += _list(
+        f'{len(several)} images show several faces; the main one of each was taken:',
+        [f'{each["name"]}: {each["faces"]} faces' for each in several],
+    )
+    code = NO_FACE if unaligned else LEFT_OUT if failures else DONE
+    document = dict(failures=failures, unaligned=unaligned, several_faces=several)
+    return document, '\n'.join(lines), code
+
+
+def _list(title: str, items: Sequence[str]) -> list[str]:
+    more = [f'  ... and {len(items) - 10} more (--json lists all)'] if len(items) > 10 else []
+    return [title, *(f'  {printable(item)}' for item in items[:10]), *more] if items else []
 
 
 def count(number: int, thing: str) -> str:

@@ -118,9 +118,9 @@ r.EvaluatedModel, r.collect_data = lambda *args: None, lambda *args: ('page', {}
 r.render_report = lambda data: data
 """
 SMALL_SCORE = """
-from mmvlr.apis import scoring
-score = scoring.score_faces
-scoring.score_faces = lambda *args: score(*args, measures=())
+import mmvlr.apis
+score = mmvlr.apis.score_faces
+mmvlr.apis.score_faces = lambda *args: score(*args, measures=())
 """
 SMALL_COMPARISON = """
 from mmvlr.utils.io import write_atomic
