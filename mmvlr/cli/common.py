@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmvlr.utils.shipped import find_config
+from mmvlr.utils.shipped import find_config, find_configs
 from mmvlr.utils.text import printable
 
 from .arguments import existing_file, existing_model, key_value, positive
@@ -155,6 +155,12 @@ def read_config(args: argparse.Namespace) -> 'Config':
 
     try:
         return load_config(args.config, read_options(args.cfg_options))
+    except AssertionError as error:
+        # mmengine's: it inherits by package::name from packages of a table of its own alone.
+        if 'does not support to load' not in str(error):
+            raise
+        told = f'inherit by path; the configs of mmvlr are in {find_configs()}'
+        raise ValueError(f'{args.config}: {error} In _base_ {told}') from error
     except UnboundLocalError as error:
         # mmengine's: it could make no temporary folder.
         raise error.__context__ from None

@@ -14,6 +14,7 @@ from torch import nn
 from mmvlr.evaluation.tables import known_pairs, relative_name
 from mmvlr.models.quality.base import FaceBatch, QualityMeasure
 from mmvlr.registry import QUALITIES
+from mmvlr.structures.face_table import MEASURES as KNOWN
 from mmvlr.structures.face_table import PREDICTED, FaceTable
 
 from .building import build_tester
@@ -118,7 +119,7 @@ def score_faces(
     has some of its own (role ``ui``) is left as it is.
 
     Args:
-        config: Config with model and test set; changed.
+        config: Config with model and test set; changed. Its ``quality_measures`` are measured too.
         checkpoint: The checkpoint.
         measures: Configs of quality measures beside those that the model predicts.
 
@@ -127,7 +128,16 @@ def score_faces(
 
     Raises:
         FileNotFoundError: There is no such checkpoint, or no test set.
+        ValueError: No table knows the name of one of the ``quality_measures``.
     """
+    own = build_measures(config.get('quality_measures', ()))
+    for measure in own:
+        if measure.name not in KNOWN:
+            raise ValueError(
+                f'no table knows the quality measure {measure.name!r}; beside its class write '
+                f'mmvlr.structures.face_table.MEASURES[{measure.name!r}] = NAME_FOR_READERS'
+            )
+    measures = [*measures, *own]
     runner = build_tester(config, checkpoint)
     model = load_tested_model(runner)
     faces = score_loader(model, Runner.build_dataloader(config.test_dataloader), measures)

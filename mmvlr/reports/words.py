@@ -44,7 +44,7 @@ def name_metric(name: str, trials: int | None = None) -> str:
     """
     if trials is not None:
         return f'{name_metric(name)} (too few trials to measure: {trials:,})'
-    quality = MEASURES.get(name.rsplit('_', 1)[-1], '')
+    quality = MEASURES.get(name.rpartition('auc_')[2], '')
     for pattern, text in (
         (r'd(\d+)_rank(\d+)', r'D\1, rank-\2'),
         (r'mean_rank(\d+)', r'mean of the distances, rank-\1'),

@@ -26,7 +26,8 @@ _LIMIT, _MOST_FIELDS = 2**28, 1000
 _REMEDY = 'make the table again'
 #: Identity of faces that belong to nobody in the gallery.
 NO_IDENTITY = -100
-#: Quality measures, higher is better: name of the column -> name for a reader.
+#: Quality measures, higher is better: name of the column -> name for a reader. A measure of one's
+#: own is added where its class is defined; columns under other names are no qualities.
 MEASURES = dict(
     ri='RI',
     ers='ERS',

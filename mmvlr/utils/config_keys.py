@@ -23,6 +23,7 @@ KNOWN_KEYS = frozenset(inspect.signature(Runner.__init__).parameters) - {'self',
     'find_unused_parameters',
     'model_wrapper_cfg',
     'prototype_dataloader',
+    'quality_measures',
     'sync_bn',
     'ui_dataloader',
 }

@@ -9,7 +9,7 @@ import pytest
 from mmvlr.apis import load_config
 from mmvlr.cli import main
 from mmvlr.cli.main import PROGRAMS
-from mmvlr.utils.shipped import find_config, list_configs
+from mmvlr.utils.shipped import find_config, find_configs, list_configs
 
 
 @pytest.mark.parametrize('name', PROGRAMS)
@@ -94,6 +94,15 @@ def test_a_config_is_listed_printed_and_copied(tmp_path, capsys):
     before = copy.read_bytes()
     assert main(['config', name, '--write', str(copy)]) == 1
     assert copy.read_bytes() == before
+
+
+def test_a_base_that_mmengine_cannot_find_is_told_with_the_remedy(tmp_path, capsys):
+    config = tmp_path / 'my.py'
+    config.write_text("_base_ = 'mmvlr::riface/r50_tinyface.py'\n")
+    assert main(['config', str(config)]) == 1
+    text = capsys.readouterr().err
+    assert text.startswith(f'mmvlr config: {config}') and text.count('\n') == 1
+    assert 'inherit by path' in text and str(find_configs()) in text
 
 
 def test_without_docstrings():

@@ -9,6 +9,9 @@ from mmvlr.apis import build_tester, evaluate_checkpoint, load_config, score_fac
 from mmvlr.engine import unwrap
 from mmvlr.engine.scoring import measure_quality
 from mmvlr.evaluation import FaceTable
+from mmvlr.evaluation.metrics import TinyFaceMetric
+from mmvlr.reports.words import name_metric
+from mmvlr.structures.face_table import MEASURES
 
 # mmengine names its loggers by the second; several runs in one process may share a name.
 pytestmark = pytest.mark.filterwarnings('ignore:.*has been created:UserWarning')
@@ -82,3 +85,21 @@ def test_flip_fusion_changes_the_embedding_alone(score, faces):
     assert torch.from_numpy(fused.embedding).norm(dim=1).sub(1).abs().max() < 1e-5
     for name in ALL:
         assert np.array_equal(fused.columns[name], faces.columns[name]), name
+
+
+def test_a_measure_of_the_config_is_measured_and_evaluated(
+    config_file, trained, tmp_path, monkeypatch
+):
+    config = load_config(config_file)
+    config.work_dir = str(tmp_path / 'work')
+    config.quality_measures = [dict(type='NormQuality', name='my_norm')]
+    checkpoint = str(trained / 'epoch_3.pth')
+    with pytest.raises(ValueError, match="'my_norm'"):
+        score_faces(config, checkpoint)
+    monkeypatch.setitem(MEASURES, 'my_norm', 'my norm')
+    found = score_faces(config, checkpoint, [])
+    assert set(found.qualities) == {'ri', 'ers', 'norm', 'my_norm'}
+    assert np.array_equal(found.qualities['my_norm'], found.qualities['norm'])
+    result = TinyFaceMetric().report(FaceTable.load(found.save(tmp_path / 'faces.npz')))
+    assert result['tinyface/discard_auc_my_norm'] == result['tinyface/discard_auc_norm']
+    assert name_metric('discard_auc_my_norm') == 'area of error over discard, my norm'

@@ -48,6 +48,11 @@ def test_names(run, trained):
     assert metrics['tinyface/rank1'] <= metrics['tinyface/rank5']
 
 
+def test_intervals_may_stand_in_the_config(run, trained):
+    options = ('--cfg-options', 'test_evaluator.intervals=True', 'test_evaluator.num_resamples=10')
+    assert 'tinyface/rank1_low' in run(trained / 'epoch_3.pth', *options)
+
+
 def test_repeats(run, trained):
     assert run(trained / 'epoch_3.pth') == run(trained / 'epoch_3.pth')
 

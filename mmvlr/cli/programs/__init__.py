@@ -1,1 +1,1 @@
-"""The commands that train, test, prepare and report: each module has a ``main(argv)``."""
+"""The commands that train, test, prepare and report: each has ``add_arguments`` and ``run``."""

@@ -71,7 +71,8 @@ def run(args: argparse.Namespace) -> int:
             dataset = DATASETS.build(config.test_dataloader.dataset)
     faces = load_faces(args.embeddings, dataset)
     evaluators = evaluators or default_evaluators(faces)
-    options = dict(intervals=args.intervals, curves=args.curves is not None)
+    # What is not asked for stays as the config has it.
+    options = {name: True for name in ('intervals', 'curves') if getattr(args, name)}
     metrics = build_metrics(evaluators, **options)
     result = evaluate_faces(faces, metrics)
     if args.against:

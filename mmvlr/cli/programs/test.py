@@ -57,7 +57,8 @@ def run(args: argparse.Namespace) -> int:
         config.work_dir = str(args.work_dir)
     if args.flip_fusion:
         config.model.flip_fusion = args.flip_fusion
-    options = dict(intervals=args.intervals, curves=args.curves is not None)
+    # What is not asked for stays as the config has it.
+    options = {name: True for name in ('intervals', 'curves') if getattr(args, name)}
     result, metrics = evaluate_checkpoint(config, str(args.checkpoint), args.cache, **options)
     if is_main_process():
         result = mark_unmeasurable(add_warnings(result, metrics), metrics)
