@@ -1,0 +1,386 @@
+"""Break the commands of mmvlr on purpose and count what is lost.
+
+  python projects/reliability/faults.py OUT                       everything, about an hour
+  python projects/reliability/faults.py OUT --faults kill --commands train,pack --kills 20
+
+Every command first runs unbroken, twice. Then each fault hits it, and afterwards the same command
+runs once more. A try holds if that run succeeds, its result is the unbroken one (files byte for
+byte, of checkpoints every tensor and number), inputs and files that mmvlr did not write are as
+before, and no temporary file, lock or journal is left. Commands run in processes forked from this
+one, in which everything is imported already, so that a random moment lies in the work and not in
+the imports. Small file systems are mounted in a mount namespace of their own, which takes root.
+
+OUT/faults.json holds every row, and a later call with the same OUT replaces those that it makes
+anew; OUT/faults.md is the table.
+"""
+
+import argparse
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import cv2
+import matplotlib  # noqa: F401 - imported once for all forks, as are some below
+import mmengine.runner
+import numpy as np
+import torch
+import torch.utils.tensorboard
+from commands import COMMANDS, Command, Commands
+from PIL import Image
+from sandbox import differences, isolate, mount, resident, snapshot, wait
+
+from mmvlr.apis import FaceInferencer
+from mmvlr.datasets.finding import find_images
+from mmvlr.identification import Gallery
+from mmvlr.utils.io import write_atomic
+
+
+class Faults(Commands):
+    """What befalls commands: each fault returns tries, what is wrong, and a note."""
+
+    def signal(self, name: str, number: int, patch: Any = None, tries: int = 0) -> tuple:
+        """Send a signal at random moments."""
+        command, wrong, done, begun, late = COMMANDS[name], [], 0, 0, 0
+        while done < (tries or self.kills) and late < 3 * self.kills:
+            out = self.new(command)
+            pid = self.start(command.words, out)
+            time.sleep(self.random.uniform(0, self.seconds[name]))
+            os.kill(pid, number)
+            code = wait(pid)
+            if code == 0:
+                late += 1
+            else:
+                done += 1
+                begun += any(path.is_file() for path in out.rglob('*') if '.log' not in path.name)
+                problems = []
+                if code not in (-number, 128 + number):
+                    problems.append(f'ended with {code}')
+                if patch is not None:
+                    for path in out.rglob('*'):
+                        os.utime(path, (time.time() + 86_400,) * 2)
+                problems += self.check_second_run(name, out, patch)
+                if number == signal.SIGINT and 'Traceback' in self.log(out).read_text():
+                    problems.append('a traceback instead of one line')
+                wrong += [f'{name}: {problem}' for problem in problems]
+            self.remove(out, wrong)
+        return done, wrong, f'{begun} with files written'
+
+    def clock(self, name: str) -> tuple:
+        """Kill; then the clock is a day behind, and what is there is from tomorrow."""
+        now = time.time
+
+        def set_back() -> None:
+            time.time = lambda: now() - 86_400
+
+        return self.signal(name, signal.SIGKILL, set_back, min(self.kills, 2))
+
+    def disk(self, name: str) -> tuple:
+        """Write to file systems too small for the result; then there is room."""
+        command, wrong, full = COMMANDS[name], [], 0
+        size = max(self.measure(command), 16_384)
+        for share in (0.1, 0.5, 0.9):
+
+            def attempt(share: float = share) -> list:
+                place = self.work / 'small'
+                mount(place, f'size={max(int(size * share) // 4096, 2) * 4096}')
+                out = place / 'out'
+                out.mkdir()
+                if command.start:
+                    with open(os.devnull, 'w') as null:
+                        subprocess.run(
+                            ['cp', '-r', f'{self.base / command.start}/.', out], stderr=null
+                        )
+                    # The gallery that is there must fit.
+                    if self.read(command, out) != self.read(command, self.base / command.start):
+                        return [0, []]
+                code = wait(self.start(command.words, out))
+                problems = [] if code == 0 else self.told(out, code)
+                subprocess.run(['mount', '-o', 'remount,size=256m', place], check=True)
+                return [int(code != 0), problems + self.check_second_run(name, out)]
+
+            was_full, problems = isolate(attempt, self.work)
+            full += was_full
+            wrong += [f'{name}, {share:.0%} of the room: {problem}' for problem in problems]
+        return full, wrong, 'and then with room'
+
+    def measure(self, command: Command) -> int:
+        """Return how many bytes a command writes."""
+        out = self.new(command)
+        self._call(command.words, out)
+        size = sum(-(-path.stat().st_size // 4096) * 4096 for path in out.rglob('*'))
+        shutil.rmtree(out)
+        return size
+
+    def told(self, out: Path, code: int) -> list[str]:
+        """Say what is wrong with how a command failed."""
+        text = self.log(out).read_text(errors='replace')
+        wrong = [] if code == 1 else [f'ended with {code}']
+        wrong += ['a traceback'] if 'Traceback' in text else []
+        return wrong + ([] if re.search('^mmvlr .+: ', text, re.MULTILINE) else ['not a line'])
+
+    def read_only(self, name: str) -> tuple:
+        """Write to a folder that may be read only."""
+        command = COMMANDS[name]
+
+        def attempt() -> list:
+            out = mount(self.work / 'small', 'size=64m')
+            self.new(command, out)
+            subprocess.run(['mount', '-o', 'remount,ro', out], check=True)
+            before, begun = snapshot(out), time.monotonic()
+            problems = self.told(out, wait(self.start(command.words, out)))
+            problems += [f'{file} changed' for file in differences(before, snapshot(out))]
+            return [time.monotonic() - begun, problems]
+
+        seconds, problems = isolate(attempt, self.work)
+        return 1, [f'{name}: {problem}' for problem in problems], f'told after {seconds:.1f} s'
+
+    def writers(self, name: str) -> tuple:
+        """Run a command twice at once into one folder."""
+        command, wrong, refused = COMMANDS[name], [], 0
+        for _ in range(min(self.kills, 3)):
+            out = self.new(command)
+            pids = [self.start(command.words, out)]
+            time.sleep(self.random.uniform(0, self.seconds[name] / 2))
+            log = self.log(out)
+            log.rename(log.with_suffix('.first'))
+            pids.append(self.start(command.words, out))
+            codes = [wait(pid) for pid in pids]
+            refused += codes != [0, 0]
+            problems = [] if 0 in codes else [f'both failed: {codes}']
+            if codes[1]:
+                problems += self.told(out, codes[1])
+            problems += self.check_second_run(name, out)
+            wrong += [f'{name}: {problem}' for problem in problems]
+            self.remove(out, problems)
+        return min(self.kills, 3), wrong, f'{refused} times one was told to wait'
+
+    def remove(self, out: Path, wrong: list[str]) -> None:
+        """Remove what a try has written, unless it is wanted to see what is wrong."""
+        if not wrong:
+            shutil.rmtree(out)
+
+    # Faults without a command of their own --------------------------------------------------------
+
+    def enroll_at_once(self) -> tuple:
+        """Enroll 8 people into one gallery by 8 processes at once."""
+        wrong = []
+        for _ in range(self.kills):
+            out = self.new(COMMANDS['enroll'])
+            line = 'enroll {out} {base}/people/pN --person pN --model {model} --device cpu'
+            pids = [self.start(line.replace('pN', f'p{n}'), out) for n in range(8)]
+            codes = [wait(pid) for pid in pids]
+            lost = {f'p{n}' for n in range(8)} - {*Gallery.load(out).people}
+            if any(codes) or lost or len(Gallery.load(out)) != 20:
+                wrong.append(f'codes {codes}, lost: {sorted(lost)}')
+            shutil.rmtree(out)
+        return 8 * self.kills, wrong, 'people enrolled, none lost'
+
+    def shared_memory(self) -> tuple:
+        """Train with two workers where /dev/shm has 64 MB, and where it has 1 MB."""
+        wrong, used = [], []
+        words = COMMANDS['train'].words + ' --max-iters 8 --cfg-options '
+        words += 'train_dataloader.num_workers=2 train_dataloader.dataset.num_people=40'
+        for size in ('64m', '1m'):
+
+            def attempt(size: str = size) -> list:
+                mount(Path('/dev/shm'), f'size={size}')
+                out = self.new(COMMANDS['train'])
+                pid, most = self.start(words + ' train_dataloader.batch_size=64', out), 0
+                while not os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+                    most = max(most, shutil.disk_usage('/dev/shm').used)
+                    time.sleep(0.02)
+                return [most, wait(pid)]
+
+            most, code = isolate(attempt, self.work)
+            used.append(most)
+            wrong += [f'{size}: ended with {code}'] if code else []
+        return 2, wrong, f'64 MB and 1 MB; at most {max(used):,} bytes of it used'
+
+    def many_files(self, count: int = 100_000) -> tuple:
+        """List a folder of 100,000 images, and judge those of a folder of 1,000."""
+        source, wrong = self.base / 'people' / 'p0' / '0.png', []
+        for folder, number in (('many', count), ('some', 1000)):
+            for index in range(number):
+                if not index % 1000:
+                    (self.work / folder).mkdir(exist_ok=True)
+                    original = self.work / folder / f'{index:06}.png'
+                    shutil.copyfile(source, original)
+                else:
+                    os.link(original, self.work / folder / f'{index:06}.png')
+        begun, before = time.monotonic(), resident()
+        found = len(find_images(self.work / 'many').images)
+        listing, grown = time.monotonic() - begun, resident() - before
+        wrong += [] if found == count else [f'{found} of {count} found']
+        begun = time.monotonic()
+        line = f'quality {self.work}/some --out {{out}}/a.csv --model {{model}} --device cpu'
+        out = self.new(COMMANDS['embed'])
+        self._call(line, out)
+        rows = len((out / 'a.csv').read_text().splitlines()) - 1
+        wrong += [] if rows == 1000 else [f'{rows} rows of 1000']
+        seconds = time.monotonic() - begun
+        for folder in ('many', 'some'):
+            shutil.rmtree(self.work / folder)
+        note = f'listed in {listing:.1f} s with {grown:.0f} MiB; 1,000 judged in {seconds:.1f} s'
+        return count, wrong, note
+
+    def threads(self, seconds: float = 20) -> tuple:
+        """Embed, enroll and search from 8 threads with one inferencer and one gallery."""
+        inferencer = FaceInferencer(str(self.model), 'cpu', batch_size=8)
+        people = sorted((self.base / 'people').iterdir())
+        expected = [inferencer.embed(folder) for folder in people]
+        gallery = Gallery(inferencer.identity)
+        for person, faces in zip(people, expected, strict=True):
+            gallery.enroll(person.name, faces.embedding, faces.qualities)
+        end = time.monotonic() + seconds
+
+        def work(number: int) -> list[str]:
+            wrong, turn = [], 0
+            while time.monotonic() < end:
+                index, turn = (number + turn) % len(people), turn + 1
+                faces = inferencer.embed(people[index])
+                if not np.array_equal(faces.embedding, expected[index].embedding):
+                    wrong.append('another embedding')
+                gallery.enroll(f'{number}-{turn}', -faces.embedding)
+                found = gallery.search(faces.embedding, k=1)
+                own = [people[index].name]
+                wrong += [f'found {name}' for name in {*found.people[:, 0]} - {*own}]
+                gallery.remove(f'{number}-{turn}')
+            return [*wrong, turn]
+
+        with ThreadPoolExecutor(8) as pool:
+            found = list(pool.map(work, range(8)))
+        wrong = [each for part in found for each in part[:-1]]
+        wrong += [] if gallery.people == [p.name for p in people] else ['the gallery differs']
+        return sum(part[-1] for part in found), wrong, 'rounds: embed, enroll, search, remove'
+
+    def memory(self, seconds: float = 300) -> tuple:
+        """Embed images of all sizes and kinds, broken ones between them; watch the memory."""
+        rng, inferencer = np.random.default_rng(0), FaceInferencer(str(self.model), 'cpu')
+        folder, points, images, unusable = self.work / 'mixed', [], 0, 0
+        folder.mkdir()
+        begun = time.monotonic()
+        while (now := time.monotonic() - begun) < seconds:
+            arrays, files = [], []
+            for index in range(24):
+                height, width = rng.integers(8, 300, 2)
+                shape = (height, width, 3) if index % 3 else (height, width)
+                arrays.append(rng.integers(0, 256, shape, np.uint8))
+                files.append(folder / f'{index}.{("png", "jpg", "bmp")[index % 3]}')
+                Image.fromarray(arrays[-1]).save(files[-1])
+            for path in files[::5]:
+                path.write_bytes(path.read_bytes()[: rng.integers(0, 60)])
+            found = inferencer.embed(files)
+            inferencer.embed(arrays)
+            images, unusable = images + 48, unusable + len(found.failures)
+            points.append((images, resident(), now))
+        half = points[len(points) // 2 :]
+        slope = np.polyfit([p[0] for p in half], [p[1] for p in half], 1)[0] * 1000
+        note = f'{seconds:.0f} s, {unusable:,} of them broken; {points[0][1]:.0f} MiB at first, '
+        note += f'{half[0][1]:.0f} at half time, {half[-1][1]:.0f} at the end: '
+        note += f'{slope:+.2f} MiB per 1,000 images'
+        grown = half[-1][1] - half[0][1]
+        return images, [f'{grown:.0f} MiB more'] if grown > 20 else [], note
+
+
+# Table --------------------------------------------------------------------------------------------
+
+FAULTS: dict[str, tuple[str, Callable]] = {
+    'kill': ('SIGKILL', lambda faults, name: faults.signal(name, signal.SIGKILL)),
+    'term': ('SIGTERM', lambda faults, name: faults.signal(name, signal.SIGTERM)),
+    'int': ('SIGINT', lambda faults, name: faults.signal(name, signal.SIGINT)),
+    'disk': ('full disk', Faults.disk),
+    'read-only': ('read-only folder', Faults.read_only),
+    'writers': ('two writers', Faults.writers),
+    'clock': ('clock set back', Faults.clock),
+}
+OTHERS: dict[str, tuple[str, Callable]] = {
+    'enroll-at-once': ('8 writers, one gallery', Faults.enroll_at_once),
+    'shm': ('small /dev/shm, 2 workers', Faults.shared_memory),
+    'many-files': ('100,000 files in a folder', Faults.many_files),
+    'threads': ('8 threads, one inferencer and gallery', Faults.threads),
+    'memory': ('memory over mixed input', Faults.memory),
+}
+
+
+def write_table(rows: dict[str, dict], folder: Path) -> None:
+    """Write the rows as JSON and as a Markdown table."""
+    lines = ['| fault | command | tries | lost or wrong | |', '|---|---|---|---|---|']
+    for row in rows.values():
+        wrong = '; '.join(row['wrong'][:3]) if row['wrong'] else '0'
+        tries = f'skipped: {row["skipped"]}' if 'skipped' in row else f'{row["tries"]:,}'
+        lines.append(f'| {row["fault"]} | {row["command"]} | {tries} | {wrong} | {row["note"]} |')
+    for name, text in (('json', json.dumps(rows, indent=1)), ('md', '\n'.join(lines))):
+        write_atomic(
+            folder / f'faults.{name}', lambda path, text=text: path.write_text(text + '\n')
+        )
+
+
+@contextmanager
+def stage(text: str) -> Iterator[None]:
+    """Show what is being done and how long it took."""
+    begun = time.monotonic()
+    print(f'{time.strftime("%H:%M:%S")}  {text} ', end='', flush=True)
+    yield
+    print(f' ({time.monotonic() - begun:.0f} s)', flush=True)
+
+
+def main() -> int:
+    """Make the table; return 1 where something was lost."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    split = dict(type=lambda text: text.split(','))
+    parser.add_argument('out', type=Path, help='folder of the table and of what is tried')
+    parser.add_argument('--commands', **split, default=[*COMMANDS])
+    parser.add_argument('--faults', **split, default=[*FAULTS, *OTHERS])
+    parser.add_argument('--kills', type=int, default=5, help='signals of each kind a command')
+    parser.add_argument('--seed', type=int, default=0, help='of the moments')
+    args = parser.parse_args()
+    # A child cannot use the threads of its parent.
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+    # It takes most of the time of a tiny run, and writes nothing.
+    mmengine.runner.runner.collect_env = dict
+    record, work = args.out.resolve() / 'faults.json', args.out.resolve() / 'work'
+    rows = json.loads(record.read_text()) if record.is_file() else {}
+    shutil.rmtree(work, ignore_errors=True)
+    (work / 'tmp').mkdir(parents=True)
+    os.environ['TMPDIR'] = str(work / 'tmp')
+    faults, bad = Faults(work, args.kills, args.seed), False
+    with stage('inputs'):
+        faults.prepare()
+    todo = [(f, c) for c in args.commands for f in args.faults if f in FAULTS]
+    todo += [(f, '') for f in args.faults if f in OTHERS]
+    for fault, command in todo:
+        title, work_on = {**FAULTS, **OTHERS}[fault]
+        row = dict(fault=title, command=command, tries=0, wrong=[], note='')
+        with stage(f'{title} {command}'):
+            if fault in ('disk', 'read-only', 'shm') and os.geteuid():
+                row['skipped'] = 'mounting takes root'
+            else:
+                if command and command not in faults.expected:
+                    faults.run_unbroken(command)
+                names = [command] if command else []
+                found = partial(work_on, faults, *names)
+                row['tries'], row['wrong'], row['note'] = isolate(found, work)
+            print(row['tries'], row['wrong'] or 'held', row['note'], end='')
+        bad |= bool(row['wrong'])
+        rows[f'{fault} {command}'.strip()] = row
+        write_table(rows, record.parent)
+    print((record.parent / 'faults.md').read_text())
+    return int(bad)
+
+
+if __name__ == '__main__':
+    sys.exit(main())
