@@ -17,6 +17,7 @@ from sandbox import differences, digest, find_leftovers, fork, isolate, snapshot
 from mmvlr.apis import load_config
 from mmvlr.cli import main as call_mmvlr
 from mmvlr.datasets.synthesis import synthesize_face
+from mmvlr.utils.outputs import NOTES_FILE
 
 #: What a user may have put into a folder: names like those of mmvlr, and others.
 FOREIGN = ('thesis.tex', '.mmvlr-notes', '.x.abcdefgh.png', 'epoch_last.pth', 'gallery.json.bak')
@@ -37,22 +38,32 @@ SMALL = {
 
 @dataclass(frozen=True)
 class Command:
-    """A command: its words, what the second run adds, and which of its files are its result."""
+    """A command.
+
+    Attributes:
+        words: How it is called.
+        again: What the second run adds.
+        result: Which of its files are its result.
+        start: The folder that it changes.
+        empty: It wants an empty folder the first time.
+    """
 
     words: str
     again: str = ''
     result: str = '**/*'
     start: str = ''
+    empty: bool = False
 
 
 COMMANDS = {
     'train': Command('train {base}/tiny.py --work-dir {out}', '--resume', '*.pth'),
     'pack': Command('pack {base}/people {out}/a.pack'),
-    'align': Command('align {base}/people {out}'),
+    'align': Command('align {base}/people {out}', empty=True),
     'build-ui-set': Command(
-        'build-ui-set {base}/persons {out} --layout folder --max-size 64 --max-correlation 1.1'
+        'build-ui-set {base}/persons {out} --layout folder --max-size 64 --max-correlation 1.1',
+        empty=True,
     ),
-    'degrade': Command('degrade {base}/people {out} --preset tinyface'),
+    'degrade': Command('degrade {base}/people {out} --preset tinyface', empty=True),
     'enroll': Command('enroll {out} {base}/people --model {model} --device cpu', start='gallery'),
     'embed': Command('embed {base}/people --out {out}/a.npz --model {model} --device cpu'),
     'test --cache': Command(
@@ -80,11 +91,15 @@ class Commands:
     # Inputs ---------------------------------------------------------------------------------------
 
     def prepare(self) -> None:
-        """Write images, a config, a trained model and a gallery."""
+        """Write images and a config."""
         isolate(self._write_inputs, self.work)
-        self._call('train {base}/tiny.py --work-dir {base}/run', self.base)
-        isolate(self._write_model, self.work)
-        self._call('enroll {base}/gallery {base}/others --model {model}', self.base)
+
+    def make_model(self) -> None:
+        """Train a model that tells faces apart, and enroll people with it."""
+        if not self.model.is_file():
+            self._call('train {base}/tiny.py --work-dir {base}/run', self.base)
+            isolate(self._write_model, self.work)
+            self._call('enroll {base}/gallery {base}/others --model {model}', self.base)
 
     def _write_inputs(self) -> None:
         for person in range(12):
@@ -121,7 +136,7 @@ class Commands:
 
     @property
     def model(self) -> Path:
-        """A model that tells faces apart."""
+        """The model that commands use."""
         return self.base / 'model.pth'
 
     # Runs -----------------------------------------------------------------------------------------
@@ -143,6 +158,8 @@ class Commands:
     def new(self, command: Command, out: Path | None = None) -> Path:
         """Make a folder to write to."""
         out = out or Path(tempfile.mkdtemp(prefix='try-', dir=self.work))
+        if '{model}' in command.words:
+            self.make_model()
         if command.start:
             shutil.copytree(self.base / command.start, out, dirs_exist_ok=True)
         return out
@@ -169,7 +186,10 @@ class Commands:
     def check_second_run(self, name: str, out: Path, patch: Any = None) -> list[str]:
         """Add files of a user's, run a command once more; return what is wrong."""
         command = COMMANDS[name]
-        inputs, foreign = snapshot(self.base), {file: f'mine: {file}' for file in FOREIGN}
+        inputs = snapshot(self.base)
+        # Until they have written something these refuse a folder with files of others in it.
+        allowed = not command.empty or (out / NOTES_FILE).is_file()
+        foreign = {file: f'mine: {file}' for file in FOREIGN if allowed}
         for file, text in foreign.items():
             (out / file).write_text(text)
         code = wait(self.start(f'{command.words} {command.again}', out, patch))

@@ -5,8 +5,10 @@ import hashlib
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -45,8 +47,19 @@ def fork(work: Callable[[], int], log: Path, patch: Callable[[], Any] | None = N
 
 
 def wait(pid: int) -> int:
-    """Wait for a process; return its exit code, of a killed one minus the signal."""
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    """Wait for a process; return its exit code, of a killed one minus the signal.
+
+    Raises:
+        TimeoutError: It has not ended after a quarter of an hour; it is killed.
+    """
+    end = time.monotonic() + 900
+    while not (found := os.waitpid(pid, os.WNOHANG))[0]:
+        if time.monotonic() > end:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            raise TimeoutError('a command hangs')
+        time.sleep(0.01)
+    return os.waitstatus_to_exitcode(found[1])
 
 
 def isolate(work: Callable[[], Any], folder: Path) -> Any:
