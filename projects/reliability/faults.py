@@ -53,8 +53,8 @@ class Faults(Commands):
         """Send a signal at random moments, to one run of ``part`` that are to be killed."""
         tries = -(-self.kills // part)
         command, wrong, done, begun, late = COMMANDS[name], [], 0, 0, 0
-        while done < tries and late < 3 * tries:
-            out = self.new(command)
+        while done < tries and late < 10 * tries:
+            out, problems = self.new(command), []
             pid = self.start(command.words, out)
             time.sleep(self.random.uniform(0, self.seconds[name]))
             os.kill(pid, number)
@@ -64,17 +64,17 @@ class Faults(Commands):
             else:
                 done += 1
                 begun += any(path.is_file() for path in out.rglob('*') if '.log' not in path.name)
-                problems = []
                 if code not in (-number, 128 + number):
                     problems.append(f'ended with {code}')
                 if patch is not None:
                     for path in out.rglob('*'):
                         os.utime(path, (time.time() + 86_400,) * 2)
-                problems += self.check_second_run(name, out, patch)
                 if number == signal.SIGINT and 'Traceback' in self.log(out).read_text():
                     problems.append('a traceback instead of one line')
+                problems += self.check_second_run(name, out, patch)
                 wrong += [f'{name}: {problem}' for problem in problems]
-            self.remove(out, wrong)
+            self.remove(out, problems)
+        wrong += [f'{name}: {done} of {tries} signals came in time'] if done < tries else []
         return done, wrong, f'{begun} with files written'
 
     def clock(self, name: str) -> tuple:
@@ -349,10 +349,12 @@ def main() -> int:
         '--kills',
         type=int,
         default=5,
-        help='SIGKILLs of each command; half as many of the other signals',
+        help='SIGKILLs a command; half as many of others',
     )
     parser.add_argument('--seed', type=int, default=0, help='of the moments')
     args = parser.parse_args()
+    # What a shell starts in the background ignores it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     # A child cannot use the threads of its parent.
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
