@@ -188,12 +188,24 @@ OTHERS: dict[str, tuple[str, Callable]] = {
 
 
 def write_table(rows: dict[str, dict], folder: Path) -> None:
-    """Write the rows as JSON and as a Markdown table."""
-    lines = ['| fault | command | tries | lost or wrong | |', '|---|---|---|---|---|']
-    for row in rows.values():
-        wrong = f'{len(row["wrong"])}' + ''.join(f'; {each}' for each in row['wrong'][:3])
-        tries = f'skipped: {row["skipped"]}' if 'skipped' in row else f'{row["tries"]:,}'
-        lines.append(f'| {row["fault"]} | {row["command"]} | {tries} | {wrong} | {row["note"]} |')
+    """Write the rows as JSON, and as Markdown tables: of commands, and of the other faults."""
+
+    def cell(key: str) -> str:
+        row = rows.get(key)
+        if row is None or 'skipped' in row:
+            return '-' if row is None else 'skipped'
+        wrong, begun = len(row['wrong']), re.match(r'\d+ with', row['note'])
+        return f'{row["tries"]:,}{f" ({begun[0][:-5]})" if begun else ""}, {wrong} wrong'
+
+    lines = ['| command |' + ''.join(f' {title} |' for title, _ in FAULTS.values())]
+    lines += ['|---' * (len(FAULTS) + 1) + '|']
+    for name in (name for name in COMMANDS if any(row['command'] == name for row in rows.values())):
+        lines.append(f'| `{name}` |' + ''.join(f' {cell(f"{fault} {name}")} |' for fault in FAULTS))
+    lines += ['', '| fault | tries | |', '|---|---|---|']
+    for key, (title, _) in OTHERS.items():
+        if key in rows:
+            lines.append(f'| {title} | {cell(key)} | {rows[key]["note"]} |')
+    lines += [''] + [f'- {each}' for row in rows.values() for each in row['wrong'][:3]]
     for name, text in (('json', json.dumps(rows, indent=1)), ('md', '\n'.join(lines))):
         write_atomic(
             folder / f'faults.{name}', lambda path, text=text: path.write_text(text + '\n')
