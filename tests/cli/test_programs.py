@@ -42,11 +42,17 @@ def test_errors_are_one_line(tmp_path, capsys, monkeypatch):
         main(['test', str(tmp_path / 'absent.py'), 'a.pth'])
 
 
-def test_interrupt(monkeypatch, capsys):
+@pytest.mark.parametrize('library', [False, True])
+def test_interrupt(library, monkeypatch, capsys):
     from mmvlr.cli.programs import train
 
     def interrupted(args):
-        raise KeyboardInterrupt
+        try:
+            raise KeyboardInterrupt
+        except BaseException:
+            if not library:
+                raise
+            raise SyntaxError('the config') from None
 
     monkeypatch.setattr(train, 'run', interrupted)
     assert main(['train', 'demo/riface_synthetic']) == 130
