@@ -188,7 +188,8 @@ class Commands:
         command = COMMANDS[name]
         inputs = snapshot(self.base)
         # Until they have written something these refuse a folder with files of others in it.
-        allowed = not command.empty or (out / NOTES_FILE).is_file()
+        notes = out / NOTES_FILE
+        allowed = not command.empty or (notes.is_file() and notes.read_text().count('\n') > 1)
         foreign = {file: f'mine: {file}' for file in FOREIGN if allowed}
         for file, text in foreign.items():
             (out / file).write_text(text)

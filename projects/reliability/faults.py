@@ -66,6 +66,7 @@ class Faults(Loads):
                         os.utime(path, (time.time() + 86_400,) * 2)
                 if number == signal.SIGINT and 'Traceback' in self.log(out).read_text():
                     problems.append('a traceback instead of one line')
+                shutil.copy(self.log(out), out.with_suffix('.first'))
                 problems += self.check_second_run(name, out, patch)
                 wrong += [f'{name}: {problem}' for problem in problems]
             self.remove(out, problems)
