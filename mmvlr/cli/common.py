@@ -71,7 +71,13 @@ def tell_errors(verb: str, work: Callable[[], int], as_json: bool = False) -> in
         SystemExit: Wrong usage; its code is 2.
     """
     try:
-        return work()
+        try:
+            return work()
+        except Exception as error:
+            # mmengine makes a SyntaxError of a Ctrl-C that comes while it formats a config.
+            if _was_interrupted(error):
+                raise KeyboardInterrupt from error
+            raise
     except KeyboardInterrupt:
         hint = ': --resume goes on where it was' if verb == 'train' else ''
         print(f'\nmmvlr {verb}: interrupted{hint}', file=sys.stderr)
@@ -90,6 +96,12 @@ def tell_errors(verb: str, work: Callable[[], int], as_json: bool = False) -> in
     if code == 2:
         raise SystemExit(code)
     return code
+
+
+def _was_interrupted(error: BaseException | None) -> bool:
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 class Parser(argparse.ArgumentParser):

@@ -64,6 +64,10 @@ def estimate_seconds(runs: Iterable[Run], jobs: int) -> tuple[float, list[str]]:
     return total / jobs, unknown
 
 
+def _find_lock(run: Run) -> Path:
+    return run.scores.parent / f'.run{LOCK_FILE}'
+
+
 class Executor:
     """Carry out runs, several at once, each in processes of its own.
 
@@ -90,7 +94,7 @@ class Executor:
         self._stopping = False
 
     def execute(self, runs: Iterable[Run]) -> list[Failure]:
-        """Carry out what is not finished; return what failed.
+        """Carry out what is not finished, tidy up behind what is; return what failed.
 
         An interrupt stops the processes and is raised again.
         """
@@ -99,6 +103,10 @@ class Executor:
         for run in runs:
             if not run.finished:
                 groups.setdefault(run.scores.parent, []).append(run)
+            elif (lock := _find_lock(run)).exists():
+                # Left by an executor that was killed while its last process finished the run.
+                with contextlib.suppress(BlockingIOError), held_file(lock, _LOCK_MARK, wait=0):
+                    pass
         waiting: queue.SimpleQueue = queue.SimpleQueue()
         for group in groups.values():
             waiting.put(group)
@@ -142,7 +150,7 @@ class Executor:
         folder = run.scores.parent
         folder.mkdir(parents=True, exist_ok=True)
         # The processes inherit the lock: it outlives an executor that is killed.
-        path = folder / f'.run{LOCK_FILE}'
+        path = _find_lock(run)
         with contextlib.ExitStack() as stack:
             try:
                 lock, _ = stack.enter_context(held_file(path, _LOCK_MARK, wait=0))

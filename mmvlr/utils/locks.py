@@ -31,13 +31,37 @@ def _drop_inherited() -> None:
 os.register_at_fork(after_in_child=_drop_inherited)
 
 
+def _make(path: Path, mark: bytes) -> int:
+    """Make a file that holds its mark from the first moment, where the file system can.
+
+    Who is killed between making and marking it would leave an empty file, which is nobody's.
+
+    Raises:
+        FileExistsError: There is one.
+    """
+    try:
+        handle = os.open(path.parent, os.O_RDWR | os.O_TMPFILE, 0o666)
+        try:
+            os.pwrite(handle, mark, 0)
+            # With src_dir_fd Python follows the link, to the file that has no name yet.
+            os.link(f'/proc/self/fd/{handle}', path, src_dir_fd=handle)
+        except OSError:
+            os.close(handle)
+            raise
+    except FileExistsError:
+        raise
+    except (OSError, AttributeError):
+        return os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CREAT | os.O_EXCL, 0o666)
+    return handle
+
+
 def _take(path: Path, mark: bytes, wait: float | None) -> int:
     end = None if wait is None else time.monotonic() + wait
     flags = os.O_RDWR | os.O_NOFOLLOW
     while True:
         made = False
         try:
-            handle, made = os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o666), True
+            handle, made = _make(path, mark), True
         except FileExistsError:
             try:
                 handle = os.open(path, flags)

@@ -54,11 +54,17 @@ def test_missing_weights_are_told_before_the_data_are_read(tmp_path, monkeypatch
     assert 'nowhere' in capsys.readouterr().err
 
 
-def test_interrupt(monkeypatch, capsys):
+@pytest.mark.parametrize('library', [False, True])
+def test_interrupt(library, monkeypatch, capsys):
     from mmvlr.cli.programs import train
 
     def interrupted(args):
-        raise KeyboardInterrupt
+        try:
+            raise KeyboardInterrupt
+        except BaseException:
+            if not library:
+                raise
+            raise SyntaxError('the config') from None
 
     monkeypatch.setattr(train, 'run', interrupted)
     assert main(['train', 'demo/riface_synthetic']) == 130

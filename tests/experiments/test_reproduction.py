@@ -20,6 +20,7 @@ from mmvlr.experiments import (
     find_method_config,
     plan_runs,
 )
+from mmvlr.utils.locks import LOCK_FILE
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = """
@@ -310,6 +311,18 @@ def wait_for(condition, seconds=120):
     while not condition():
         assert time.time() < end, 'waited in vain'
         time.sleep(0.02)
+
+
+def test_the_lock_that_a_killed_executor_left_on_a_finished_run_goes(here):
+    runs = plan_of(here, ['arcface'])
+    executor_of(here).execute(runs)
+    lock = runs[0].scores.parent / f'.run{LOCK_FILE}'
+    assert runs[0].finished and not lock.exists()
+    for content, left in (('mmvlr run\n', False), ('notes of mine', True)):
+        lock.write_text(content)
+        assert executor_of(here).execute(runs) == []
+        assert lock.exists() == left
+    assert len(calls(runs[0])) == 1
 
 
 @pytest.mark.slow

@@ -205,6 +205,26 @@ def test_next_writer_removes_what_a_killed_one_left(tmp_path):
     assert all((tmp_path / name).read_text() == 'foreign' for name in foreign)
 
 
+@pytest.mark.parametrize(
+    'work', ["write_atomic(f'{folder}/a', print)", 'locked(folder).__enter__()']
+)
+def test_killed_while_its_mark_is_written(tmp_path, work):
+    """An empty file would be nobody's, and stay."""
+    code = f"""
+import os, signal, sys
+from mmvlr.utils.io import write_atomic
+from mmvlr.utils.locks import locked
+folder = sys.argv[1]
+os.pwrite = lambda *args: os.kill(os.getpid(), signal.SIGKILL)
+{work}
+"""
+    done = subprocess.run([sys.executable, '-c', code, str(tmp_path)], check=False)
+    assert done.returncode == -signal.SIGKILL
+    with locked(tmp_path):
+        write_atomic(tmp_path / 'b', WRITE)
+    assert os.listdir(tmp_path) == ['b']
+
+
 @pytest.mark.parametrize('content', ['', 'notes of mine\n'])
 def test_foreign_journal_and_lock_stay(tmp_path, content):
     for name in (JOURNAL_FILE, LOCK_FILE):

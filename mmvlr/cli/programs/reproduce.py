@@ -207,7 +207,7 @@ def execute(runs: list['Run'], jobs: int, console: 'Console') -> list['Failure']
             progress.update(task, advance=done, left=left)
             progress.console.print(f'{time.strftime("%H:%M:%S")}  {name}: {state}  {left}')
 
-        return Executor(jobs, report).execute(todo)
+        return Executor(jobs, report).execute([*todo, *(run for run in runs if run.finished)])
 
 
 def duration(seconds: float) -> str:
