@@ -179,7 +179,7 @@ def collect_data(
             'mmvlr': __version__,
         },
         notes=[dataset.metainfo['note']] if 'note' in dataset.metainfo else [],
-        command=f'python tools/analysis/report.py {work_dir}',
+        command=f'mmvlr report {work_dir}',
         reading=reading,
         headline=sorted(metrics.values(), key=lambda metric: metric.group != RECOGNITION),
         scalars=scalars or None,
