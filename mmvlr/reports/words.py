@@ -1,4 +1,4 @@
-"""What the figures of a page mean, in sentences, also where that does not flatter."""
+"""Interpret the figures of a page in sentences, including unfavorable results."""
 
 import math
 import re
@@ -25,16 +25,16 @@ METHODS = dict(
 
 
 def name_method(method: str) -> str:
-    """Return a method's name as a reader would say it."""
+    """Return the displayed name of a method."""
     return METHODS.get(method, method)
 
 
 def name_metric(name: str, trials: int | None = None) -> str:
-    """Return a metric's name as a reader would say it.
+    """Return the displayed name of a metric.
 
     Args:
         name: Its name without prefix.
-        trials: The number of trials, of a rate that so few cannot measure.
+        trials: The number of trials, if it is too small to measure the rate.
 
     Example:
         >>> name_metric('d1_rank1'), name_metric('tpir20@fpir0.1')
@@ -70,13 +70,13 @@ def name_metric(name: str, trials: int | None = None) -> str:
 def describe_run(
     metrics: Mapping[str, Metric], chance: float, error: float, highest: Sequence[bool] = ()
 ) -> list[str]:
-    """Say what the metrics of a run mean.
+    """Interpret the metrics of a run in sentences.
 
     Args:
         metrics: Name of the number, such as ``rank1`` and ``discard_ri_minus_norm``, to metric.
-        chance: Area of error over discard of a measure that knows nothing.
+        chance: Area of error over discard at chance level.
         error: Rank-1 error.
-        highest: Whether the probes of highest RI are identified rightly, the highest first.
+        highest: Whether the probes of highest RI are identified correctly, the highest first.
     """
     sentences = [describe_rate(metrics)] if metrics else []
     areas = _pick(metrics, 'discard_auc_')
@@ -120,7 +120,7 @@ def describe_run(
 
 
 def describe_rate(metrics: Mapping[str, Metric]) -> str:
-    """Say what the main rate is, and how it stands to the other systems."""
+    """State the main rate, and compare it with the other systems."""
     name = next((name for name in ('mean_rank1', 'rank1') if name in metrics), next(iter(metrics)))
     metric = metrics[name]
     text = f'{metric.name[0].upper()}{metric.name[1:]}: {format_number(metric.value, metric.unit)}'
@@ -135,7 +135,7 @@ def describe_rate(metrics: Mapping[str, Metric]) -> str:
 
 
 def describe_difference(rival: str, difference: Metric) -> str:
-    """Say which of RI and another measure foretells errors better, if either.
+    """State whether RI or another measure predicts errors better, or neither.
 
     Args:
         rival: Name of the other measure.
@@ -162,7 +162,7 @@ def _pick(metrics: Mapping[str, Metric], prefix: str) -> dict[str, Metric]:
 
 
 def describe_methods(title: str, found: Mapping[str, Mapping[str, Score]]) -> str:
-    """Say who is first in the main rate of a test set, and who cannot be told from it."""
+    """State the best method in the main rate of a test set, and those not distinguishable."""
     name = 'mean_rank1' if 'mean_rank1' in found else next(iter(found))
     scores = found[name]
     best = next(system for system, score in scores.items() if score.best)
@@ -172,7 +172,7 @@ def describe_methods(title: str, found: Mapping[str, Mapping[str, Score]]) -> st
 
 
 def describe_judges(title: str, scores: Mapping[str, Score]) -> str:
-    """Say which measure foretells errors best, and which place RI has."""
+    """State which measure predicts errors best, and the rank of RI."""
     order = sorted(scores, key=lambda name: scores[name].mean)
     text = f'{title}: {order[0]} foretells errors best (area {scores[order[0]].mean:.3f})'
     text += f'; not distinguishable from it: {_list_near(scores)}'
