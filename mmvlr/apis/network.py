@@ -192,7 +192,7 @@ class _Allowance(TorchFunctionMode):
             sizes = {key: kwargs[key] for key in ('size', 'fill_value') if key in kwargs}
             self.numbers -= func(*args, **sizes, device='meta').numel()
         if self.calls < 0 or self.numbers < 0:
-            raise ValueError('it asks for more or larger layers than the file has weights')
+            raise ValueError('it describes more or larger layers than the file has weights')
         return func(*args, **kwargs)
 
 

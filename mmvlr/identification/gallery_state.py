@@ -209,7 +209,7 @@ class GalleryState:
         if k < 1:
             raise ValueError(f'k must be at least 1, got {k}')
         if not len(self):
-            raise ValueError('the gallery is empty: enroll somebody before searching')
+            raise ValueError('the gallery is empty: enroll people before searching')
         probes = unit_rows(embeddings, 'probe {}'.format)
         if probes.shape[1] != self.dims:
             raise ValueError(

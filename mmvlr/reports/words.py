@@ -84,16 +84,16 @@ def describe_run(
         order = sorted(areas, key=lambda name: areas[name].value)
         judges = ', '.join(f'{name} {areas[name].value:.3f}' for name in order)
         sentences.append(
-            f'{order[0]} foretells errors best. Area below error over discard, lower is better: '
+            f'{order[0]} predicts errors best. Area under error over discard, lower is better: '
             f'{judges}; chance {chance:.3f}.'
         )
     if 'RI' in areas:
         ends = (areas['RI'].low, areas['RI'].high)
         low, high = (areas['RI'].value if end is None else end for end in ends)
         if low > chance:
-            sentences.append('RI foretells errors worse than guessing would.')
+            sentences.append('RI predicts errors worse than guessing.')
         elif high >= chance:
-            sentences.append('RI cannot be told from guessing: the interval of its area holds it.')
+            sentences.append('RI is not distinguishable from guessing: its interval contains chance.')
     for rival, difference in _pick(metrics, 'discard_ri_minus_').items():
         sentences.append(describe_difference(rival, difference))
     if 'error_best_half' in metrics:
@@ -145,11 +145,11 @@ def describe_difference(rival: str, difference: Metric) -> str:
     interval = f'{low:.3f} to {high:.3f}' if math.isfinite(low + high) else 'unknown'
     size = f'difference of the areas {difference.value:+.3f}, 95 % interval {interval}.'
     if high < 0:
-        return f'RI is the better judge of errors than {rival}: {size}'
+        return f'RI predicts errors better than {rival}: {size}'
     if low > 0:
-        return f'RI is a worse judge of errors than {rival}: {size}'
+        return f'RI predicts errors worse than {rival}: {size}'
     ahead = 'neither' if difference.value == 0 else 'RI' if difference.value < 0 else rival
-    return f'RI and {rival} cannot be told apart as judges of errors, {ahead} is ahead: {size}'
+    return f'RI and {rival} are not distinguishable in predicting errors, {ahead} is ahead: {size}'
 
 
 def _pick(metrics: Mapping[str, Metric], prefix: str) -> dict[str, Metric]:
@@ -174,7 +174,7 @@ def describe_methods(title: str, found: Mapping[str, Mapping[str, Score]]) -> st
 def describe_judges(title: str, scores: Mapping[str, Score]) -> str:
     """State which measure predicts errors best, and the rank of RI."""
     order = sorted(scores, key=lambda name: scores[name].mean)
-    text = f'{title}: {order[0]} foretells errors best (area {scores[order[0]].mean:.3f})'
+    text = f'{title}: {order[0]} predicts errors best (area {scores[order[0]].mean:.3f})'
     text += f'; not distinguishable from it: {_list_near(scores)}'
     if 'RI' in scores and order[0] != 'RI':
         text += f'. RI is number {order.index("RI") + 1} of {len(order)} ({scores["RI"].mean:.3f})'

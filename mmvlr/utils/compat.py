@@ -204,7 +204,7 @@ def fill_in(text: str) -> str:
     def look_up(found: re.Match) -> str:
         value = os.environ.get(found[1]) or found[2]
         if not value:
-            raise KeyError(f'a config asks for the environment variable {found[1]}: set it')
+            raise KeyError(f'a config needs the environment variable {found[1]}: set it')
         return value
 
     return _VARIABLE.sub(look_up, text)
@@ -244,7 +244,7 @@ def _substitute_env_variables(filename: str, temp_config_name: str) -> dict[str,
         if not re.fullmatch(r'[\w ./:@+=,~-]*', os.environ.get(name, '')):
             raise ValueError(
                 f'{name} holds characters that mean something in YAML or JSON; write the config '
-                'that asks for it in Python'
+                'that needs it in Python'
             )
     return _paste_environment(filename, temp_config_name)
 

@@ -46,7 +46,7 @@ def check_file_keys(config: Mapping[str, Any], text: str, source: str) -> None:
             near = _nearest(key, KNOWN_KEYS)
             if near:
                 raise ValueError(
-                    f'{source}: nobody reads the key {key!r}; did you mean {near!r}? Rename or '
+                    f'{source}: the key {key!r} is not read; did you mean {near!r}? Rename or '
                     'remove it'
                 )
 

@@ -43,7 +43,7 @@ def examine(model: str | None = None) -> list[Finding]:
     for topic, check in checks:
         try:
             findings += check()
-        except Exception as error:  # a doctor who faints helps nobody
+        except Exception as error:  # one failed check must not hide the others
             told = f'could not be examined: {type(error).__name__}: {error}'
             findings.append(Finding(topic, 'error', told))
     return findings
