@@ -1,4 +1,4 @@
-"""What the commands share: options, how results are shown, exit codes."""
+"""Common parts of the commands: options, output, exit codes."""
 
 import argparse
 import difflib
@@ -152,7 +152,7 @@ def existing_folder(text: str) -> Path:
 def face_source(text: str) -> str:
     """Return what names images: a file, a folder, or a pattern that something matches."""
     pattern = os.path.expanduser(text)
-    # What an address needs is told by who reads images.
+    # Addresses are reported by the code that reads images.
     if os.path.lexists(pattern) or '://' in text:
         return text
     if not glob.has_magic(pattern):

@@ -93,7 +93,7 @@ def describe_run(
         if low > chance:
             sentences.append('RI predicts errors worse than guessing.')
         elif high >= chance:
-            sentences.append('RI is not distinguishable from guessing: its interval contains chance.')
+            sentences.append('RI is not distinguishable from guessing: chance is in its interval.')
     for rival, difference in _pick(metrics, 'discard_ri_minus_').items():
         sentences.append(describe_difference(rival, difference))
     if 'error_best_half' in metrics:
