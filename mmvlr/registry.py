@@ -1,12 +1,12 @@
 """The registries of mmvlr: one child for every root registry of mmengine.
 
-A child registry knows the modules to import (``locations``) before a name is looked up. Without
-them a component whose module nobody imported is reported as unregistered, so every registry has
-at least one, and ``tests/test_registry.py`` walks all of them.
+A child registry lists the modules to import (``locations``) before a name is looked up. Without
+them a component whose module was not imported would be reported as unregistered, so every registry
+has at least one, and ``tests/test_registry.py`` tests all of them.
 
-``MODELS`` holds backbones, heads, losses, recognizability formulas and recognizers alike, as in
-every OpenMMLab project: a config names a type, and the argument it is given to says which kind it
-must be. ``QUALITIES`` and ``TEMPLATES`` have no root: mmengine knows nothing like them.
+``MODELS`` holds backbones, heads, losses, recognizability formulas and recognizers, as in every
+OpenMMLab project: a config names a type, and the argument it is given to determines which kind it
+must be. ``QUALITIES`` and ``TEMPLATES`` have no root, as mmengine has no such components.
 """
 
 from collections.abc import Mapping
@@ -93,18 +93,18 @@ TEMPLATES = Registry('template', locations=['mmvlr.evaluation.templates'])
 
 
 def check_registered(config: Any, registry: Registry, source: str) -> None:
-    """Raise unless every ``type`` in a config out of a file is a name of the registry.
+    """Raise an error unless every ``type`` in a config from a file is a name of the registry.
 
-    mmengine's registries import whatever a dotted name or a ``_scope_`` points to, so a file could
-    name any function of any installed package.
+    mmengine's registries import any dotted name or ``_scope_``, so a file could name any function
+    of any installed package.
 
     Args:
         config: Dicts, lists and plain values.
-        registry: Where the types must be.
-        source: The file, for the message.
+        registry: Registry of the types.
+        source: File name, for the error message.
 
     Raises:
-        ValueError: A type is not there, or there is a ``_scope_``.
+        ValueError: A type is not registered, or there is a ``_scope_``.
     """
     registry.import_from_location()
     if isinstance(config, Mapping):

@@ -1,4 +1,4 @@
-"""What tools and users call."""
+"""The public interface: load models, embed faces, export models."""
 
 from mmvlr.engine.building import build_tester, build_trainer, load_config, resolve_num_classes
 from mmvlr.engine.scoring import score_faces

@@ -1,4 +1,4 @@
-"""Files of a model for others: ONNX with everything inside, and published weights."""
+"""Export a model for distribution: self-contained ONNX files and published weights."""
 
 import contextlib
 import copy
@@ -39,7 +39,7 @@ __all__ = ['OnnxNetwork', 'export_onnx', 'largest_differences', 'publish', 'read
 
 #: Names of the outputs of a file and those of :meth:`FaceRecognizer.predictions`.
 OUTPUTS = dict(embedding='embedding', norm='embedding_norm', ri='recognizability', ers='ers')
-#: Most by which a file may differ from the model. See :func:`largest_differences`.
+#: Largest allowed difference between a file and the model. See :func:`largest_differences`.
 TOLERANCE = 1e-4
 _LICENSE = re.compile(
     r'\(*[\w.+-]+(:[\w.+-]+)?\)*( (AND|OR|WITH) \(*[\w.+-]+(:[\w.+-]+)?\)*)*', re.ASCII
@@ -47,11 +47,11 @@ _LICENSE = re.compile(
 
 
 class Exported(NamedTuple):
-    """What :func:`export_onnx` made.
+    """Result of :func:`export_onnx`.
 
     Attributes:
         path: The file.
-        sha256: Of the file.
+        sha256: SHA-256 of the file.
         differences: Largest difference from the model for each output, see
             :func:`largest_differences`.
     """
@@ -65,13 +65,13 @@ class Exported(NamedTuple):
 
 
 class PlainPReLU(nn.Module):
-    """PReLU as a x + (1 - a) relu(x), with the slope a of each channel.
+    """Compute PReLU as a x + (1 - a) relu(x), with the slope a of each channel.
 
-    onnxruntime's PRelu walks through a map element by element on CPU: in a MobileFaceNet it takes
-    more time than all convolutions together. Sums and products it does in vectors.
+    onnxruntime's PRelu processes a map element by element on CPU: in a MobileFaceNet it takes more
+    time than all convolutions together. Sums and products are vectorized.
 
     Args:
-        prelu: The layer to take the place of; it gets maps (B, C, h, w).
+        prelu: The layer to replace, for maps (B, C, h, w).
     """
 
     def __init__(self, prelu: nn.PReLU):
@@ -113,9 +113,9 @@ def export_onnx(
     """Write a recognizer as one ONNX file that takes uint8 faces.
 
     Input ``faces`` (B, H, W, 3), uint8 RGB of the contract's size, any B; outputs ``embedding``
-    (B, D), ``norm`` (B,) and, where the model has them, ``ri`` and ``ers`` (B,), float32. Scaling,
-    color order, flip fusion and the choice of embedding are inside. The file is run by
-    onnxruntime and compared with the model before it gets its name.
+    (B, D), ``norm`` (B,) and, if the model has them, ``ri`` and ``ers`` (B,), float32. Scaling,
+    color order, flip fusion and the choice of embedding are part of the graph. The file is run by
+    onnxruntime and compared with the model before it is renamed to ``path``.
 
     Args:
         model: The recognizer.
@@ -126,11 +126,11 @@ def export_onnx(
     Raises:
         ImportError: A package of ``mmvlr[export]`` is missing.
         ValueError: A bad argument, or a model of 2 GB or more.
-        RuntimeError: What onnxruntime computes differs from the model.
+        RuntimeError: The outputs of onnxruntime differ from those of the model.
     """
     onnx, _, _ = needs('onnx', 'onnxscript', 'onnxruntime')
     path = _checked(path, '.onnx', license)
-    # The source of truth of the comparison: the model as it is, on the CPU.
+    # Reference of the comparison: the unfolded model on the CPU.
     model = copy.deepcopy(model, {id(model.head): None}).cpu().float().eval()
     traced = _Faces(model)
     size = sum(value.nbytes for value in traced.state_dict().values())
@@ -162,7 +162,7 @@ def export_onnx(
         temporary.write_bytes(data)
         network = OnnxNetwork(temporary, providers=['CPUExecutionProvider'])
         differences.update(largest_differences(model, network))
-        # Not "any above": a difference that is no number is none either.
+        # Not "any above": a difference of nan must fail too.
         wrong = [
             f'{key} by {value:.1e}' for key, value in differences.items() if not value < TOLERANCE
         ]
@@ -177,7 +177,7 @@ def export_onnx(
 
 
 def _traced(traced: _Faces, model: FaceRecognizer) -> Any:
-    """Return the ModelProto of the traced model, without traces of the machine it was made on."""
+    """Return the ModelProto of the traced model, without information about this machine."""
     if torch.__version__ < (2, 5):
         raise ImportError(
             f'the export to ONNX needs torch 2.5 or later, this is {torch.__version__}'
@@ -209,7 +209,7 @@ def _traced(traced: _Faces, model: FaceRecognizer) -> Any:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the exporter's progress, warnings and log lines to itself."""
+    """Suppress progress, warnings and log lines of the exporter."""
     disabled = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
@@ -223,10 +223,10 @@ def _quiet() -> Iterator[None]:
 def largest_differences(
     model: FaceRecognizer, network: 'OnnxNetwork', batch_sizes: Sequence[int] = (1, 37)
 ) -> dict[str, float]:
-    """Return by how much a file differs from the model it was made of, on random images.
+    """Return the largest differences between a file and its model, on random images.
 
-    Differences are divided by the length of the model's embedding for ``embedding``, that is, they
-    are of unit embeddings, and by the value, where it exceeds 1, for all others.
+    Differences of ``embedding`` are divided by the length of the model's embedding, all others by
+    the value where it exceeds 1.
 
     Args:
         model: The recognizer, in eval mode on the CPU.
@@ -234,7 +234,7 @@ def largest_differences(
         batch_sizes: Numbers of faces at once.
 
     Returns:
-        dict: The largest over all faces for each output; nan where something is not finite.
+        dict: The largest over all faces for each output; nan if a value is not finite.
     """
     rng = np.random.default_rng(0)
     height, width = network.size
@@ -271,18 +271,18 @@ def publish(
     name: str | None = None,
     config: Mapping[str, Any] | None = None,
 ) -> str:
-    """Write a recognizer's weights as safetensors that say what they are.
+    """Write a recognizer's weights as safetensors with a description of the model.
 
     Head and losses are left out. The metadata of the file hold what :func:`read_published`
-    returns. Before it gets its name, the file is read back and its model compared with the given
-    one.
+    returns. Before it is renamed to ``path``, the file is read back and its model compared with the
+    given one.
 
     Args:
         model: The recognizer.
         path: The file, ``.safetensors``.
         license: SPDX expression of the weights' license, such as ``'CC-BY-NC-4.0'``.
         name: Name of the model; that of the file by default.
-        config: What ``MODELS.build`` makes the model of; ``model.source_config`` by default, which
+        config: Config of the model for ``MODELS.build``; by default ``model.source_config``, which
             :func:`mmvlr.apis.network.load_model` sets.
 
     Returns:
@@ -290,7 +290,7 @@ def publish(
 
     Raises:
         ValueError: A bad argument.
-        RuntimeError: What the file holds is not the model.
+        RuntimeError: The model read from the file differs from the given one.
     """
     path = _checked(path, '.safetensors', license)
     config = config or getattr(model, 'source_config', None)
@@ -320,7 +320,7 @@ def publish(
         config=config,
     )
     metadata['sha256'] = digest_weights(state, metadata)
-    # One entry, as safetensors writes several in any order: the same model makes the same file.
+    # A single entry, as safetensors writes several in any order: equal models give equal files.
     entries = {METADATA: json.dumps(metadata, sort_keys=True)}
 
     def write(temporary: Path) -> None:
@@ -332,9 +332,9 @@ def publish(
 
 
 def _without_training(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a recognizer's config without what only training needs."""
+    """Return a recognizer's config without entries that only training needs."""
     return {
-        # A file to start from is no matter of who gets the result.
+        # Paths of starting weights are of no use in a published file.
         key: _without_training(value) if isinstance(value, Mapping) else value
         for key, value in config.items()
         if key not in ('head', 'recognizability', 'init_cfg')
@@ -344,7 +344,7 @@ def _without_training(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _check_same(model: FaceRecognizer, read: FaceRecognizer, path: Path) -> None:
-    """Raise RuntimeError unless what was read from the file predicts what the model predicts."""
+    """Raise RuntimeError unless the model read from the file gives the same predictions."""
     model = copy.deepcopy(model, {id(model.head): None}).cpu().eval()
     faces = torch.randint(
         0, 256, (2, 3, *model.data_preprocessor.size), generator=torch.Generator().manual_seed(0)

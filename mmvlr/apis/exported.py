@@ -1,4 +1,4 @@
-"""Reading what :mod:`mmvlr.apis.export` writes: ONNX files and published weights."""
+"""Read the files of :mod:`mmvlr.apis.export`: ONNX files and published weights."""
 
 import hashlib
 import importlib
@@ -21,9 +21,9 @@ from mmvlr.utils.schema import FileFormatError, FileModel, parse_json, validate
 FORMAT = 1
 #: Operator set of the ONNX files: onnxruntime 1.18 and later run them.
 OPSET = 20
-#: Protobuf's spelling of one more ``metadata_props`` entry, up to its value of 64 hex digits. A
-#: protobuf message may be continued behind its end: so the file holds a checksum of what is in
-#: front of it, and onnxruntime reads it like any other.
+#: Protobuf's encoding of another ``metadata_props`` entry, up to its value of 64 hex digits. Fields
+#: may be appended to a protobuf message: thus the file ends with a checksum of everything before
+#: it, and onnxruntime reads it like any other file.
 SEAL = b'\x72\x50\x0a\x0cmmvlr.sha256\x12\x40'
 #: Faces that go through an ONNX network at once on a CPU: their maps stay in the cache.
 _PORTION = 8
@@ -38,7 +38,7 @@ _Text = Annotated[str, Field(max_length=1000)]
 
 
 class _OnnxFacts(FileModel):
-    """What the metadata of an ONNX file say."""
+    """Metadata of an ONNX file."""
 
     name: _Text
     license: _Text
@@ -48,7 +48,7 @@ class _OnnxFacts(FileModel):
 
 
 class _Published(FileModel):
-    """What the metadata of published weights say."""
+    """Metadata of published weights."""
 
     format: int
     mmvlr_version: _Text
@@ -65,7 +65,7 @@ class OnnxNetwork:
         path: The file.
         providers: Names of onnxruntime's execution providers, best first. None for CUDA, where
             onnxruntime has it, and CPU.
-        threads: Number of threads; None for one a core.
+        threads: Number of threads; None for one per core.
 
     Attributes:
         fingerprint: See :func:`mmvlr.apis.network.fingerprint_model`.
@@ -73,7 +73,7 @@ class OnnxNetwork:
         size: (height, width) of the faces in pixels.
         name: Name of the model.
         license: SPDX expression.
-        outputs: Names of what a call returns.
+        outputs: Names of the outputs of a call.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -101,7 +101,7 @@ class OnnxNetwork:
                 'NVIDIA GPUs pip install onnxruntime-gpu in place of onnxruntime'
             )
         options = runtime.SessionOptions()
-        # Errors only: what it warns of, such as a GPU it cannot list, is no matter of the file.
+        # Errors only: its warnings, such as a GPU that cannot be listed, do not concern the file.
         options.log_severity_level = 3
         options.intra_op_num_threads = threads or 0
         try:
@@ -148,7 +148,7 @@ class OnnxNetwork:
         return data
 
     def _check_graph(self) -> None:
-        """Raise FileFormatError unless the network takes and gives what the metadata say."""
+        """Raise FileFormatError unless inputs and outputs of the network match the metadata."""
         dims = self.fingerprint['embedding']['dims']
         shapes = {'faces': [*self.size, 3], 'embedding': [dims]}
         nodes = {
@@ -167,7 +167,7 @@ class OnnxNetwork:
             raise FileFormatError(self.path, problem, _REMEDY)
 
     def __call__(self, faces: np.ndarray) -> dict[str, np.ndarray]:
-        """Map faces (B, H, W, 3), uint8 RGB of the contract's size, to what is said of them.
+        """Map faces (B, H, W, 3), uint8 RGB of the contract's size, to the outputs of the network.
 
         Returns:
             dict: float32 ``embedding`` (B, D), ``norm`` (B,) and, where the model has them, ``ri``
@@ -216,7 +216,7 @@ def read_published(
     try:
         with safe_open(path, 'pt') as file:
             text = (file.metadata() or {}).get(METADATA)
-            # Others' weights are not read, whatever their size.
+            # Weights of other programs are not read, as they may be large.
             metadata = {} if text is None else _parse(text, path)
             _check_format(metadata.get('format'), path)
             state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
@@ -245,7 +245,7 @@ def _parse(text: str, source: str | Path, kind: type = dict) -> Any:
 
 
 def digest_weights(state: Mapping[str, torch.Tensor], metadata: Mapping[str, Any]) -> str:
-    """Return the SHA-256 of weights and metadata, whatever their order."""
+    """Return the SHA-256 of weights and metadata, independent of their order."""
     digest = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
     for key, value in sorted(state.items()):
         digest.update(f'{key} {value.dtype} {tuple(value.shape)};'.encode())

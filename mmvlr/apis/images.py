@@ -1,4 +1,4 @@
-"""Whatever a user calls faces, as a stream of named images."""
+"""Read images from paths, arrays, Pillow images and iterables, as a stream of named images."""
 
 import glob
 import itertools
@@ -18,14 +18,14 @@ from mmvlr.datasets.finding import ABOVE, IMAGE_SUFFIXES, find_images, require_r
 from mmvlr.datasets.storage.decoding import decode_image
 from mmvlr.datasets.transforms import ImageError, read_image
 
-#: No face has been recognized in fewer pixels, and no quality measure knows such images.
+#: Smallest side: smaller faces cannot be recognized, and no quality measure handles them.
 MIN_SIDE = 4
 _VIDEO_SUFFIXES = frozenset(
     {'.mp4', '.avi', '.mov', '.mkv', '.webm', '.m4v', '.mpg', '.mpeg', '.wmv', '.flv', '.ts'}
 )
 
 
-# One letter would be a drive. pathlib makes one slash of two.
+# A single letter would be a drive. pathlib reduces two slashes to one.
 _ADDRESS = re.compile(r'([a-z][a-z0-9+.-]+):/{1,2}(?=[^/])', re.IGNORECASE)
 
 
@@ -39,12 +39,12 @@ class NoFaceError(ImageError):
 
 @dataclass(frozen=True)
 class NamedImage:
-    """One image, or what is wrong with it.
+    """One image, or the reason why it cannot be used.
 
     Attributes:
         name: Path, or ``array 3`` for images without one.
         pixels: (H, W, 3) uint8 RGB; None if there is an ``error``.
-        error: Why there are no pixels.
+        error: Reason why there are no pixels.
     """
 
     name: str
@@ -53,9 +53,9 @@ class NamedImage:
 
 
 def count_images(faces: Any) -> int | None:
-    """Return how many images there are, or None where only the end will tell.
+    """Return the number of images, or None if it is unknown before all are read.
 
-    What cannot be used counts as an image: a path that names nothing, a frame that is None.
+    Entries that cannot be used count as images: a path that does not exist, a frame that is None.
     """
     if isinstance(faces, (str, Path)):
         try:
@@ -73,13 +73,13 @@ def count_images(faces: Any) -> int | None:
 def find_paths(path: str | Path) -> list[Path]:
     """Return the images that a path names: a file, all below a folder, or those of a glob.
 
-    Links are followed. Links that lead nowhere and folders that may not be read are among the
-    result: whoever reads them gets an error that says why.
+    Links are followed. Broken links and unreadable folders are part of the result: reading them
+    raises an error that gives the reason.
 
     Raises:
-        FileNotFoundError: Nothing has that name.
+        FileNotFoundError: The path does not exist.
         VideoError: It is the address of a stream or a page.
-        ValueError: There is no image among it.
+        ValueError: It contains no image.
     """
     address = _ADDRESS.match(str(path))
     if address and not os.path.exists(path):
@@ -104,13 +104,13 @@ def find_paths(path: str | Path) -> list[Path]:
             raise FileNotFoundError(f'no file matches {path}')
         return found
     if path.exists() or path.is_symlink():
-        # Reading it says why it cannot be read.
+        # Reading it raises the error with the reason.
         return [path]
     raise FileNotFoundError(f'{path} does not exist')
 
 
 def _below(folder: Path) -> list[Path]:
-    """Return the images below a folder, and what cannot be read: reading it tells why."""
+    """Return the images below a folder, and unreadable entries, which fail when they are read."""
     try:
         tree = find_images(folder)
     except OSError:
@@ -123,10 +123,10 @@ def _below(folder: Path) -> list[Path]:
 
 
 def _match(pattern: Path) -> list[Path]:
-    """Return what matches a pattern, folders as what is below them."""
+    """Return the files that match a pattern, and those below folders that match."""
     parts = pattern.parts
     if '**' in parts:
-        # glob's own would run through loops of links, and pass over folders it may not read.
+        # glob's own ``**`` would follow loops of links, and skip folders that it cannot read.
         place = parts.index('**')
         tops = [top for top in _glob(Path(*parts[:place])) if top.is_dir()]
         if place + 1 == len(parts):
@@ -145,23 +145,23 @@ def _glob(pattern: Path) -> list[Path]:
 
 
 def images_of(faces: Any) -> Iterator[NamedImage]:
-    """Read images one by one, in order; what cannot be read comes as an error, not raised.
+    """Read images one by one, in order; errors of single images are returned, not raised.
 
     Args:
         faces: A path (file, folder, glob), an array (H, W), (H, W, 1), (H, W, 3), (H, W, 4) or a
-            batch (N, H, W, C), uint8 RGB; an image of Pillow's; or any iterable of these,
-            generators too. Anything else in an iterable, as the None of a camera that drops a
-            frame, is one image that cannot be used.
+            batch (N, H, W, C), uint8 RGB; a Pillow image; or any iterable of these, generators
+            too. Anything else in an iterable, such as None for a dropped frame of a camera, counts
+            as an image that cannot be used.
 
     Raises:
-        FileNotFoundError, ValueError: The path names nothing, or a folder without images. (One
-            of many paths comes as an error among the images.)
-        TypeError: It is nothing of this kind.
+        FileNotFoundError, ValueError: The path does not exist, or is a folder without images. (One
+            of many paths is returned as an error among the images.)
+        TypeError: It is none of these kinds.
     """
     single = isinstance(faces, (str, Path))
     if not single and not _is_array(faces) and not _is_iterable(faces):
         raise TypeError(_wanted(faces))
-    # A path alone is an error of the call, one of many is one of the images.
+    # A single bad path fails the call; one of many only fails that image.
     yield from map(_read, find_paths(faces)) if single else _each(faces, itertools.count())
 
 
@@ -175,7 +175,7 @@ def _each(faces: Any, numbers: Iterator[int]) -> Iterator[NamedImage]:
         try:
             found = find_paths(faces)
         except (FileNotFoundError, ValueError) as error:
-            # One name of many: the others are still wanted.
+            # One of many names: continue with the others.
             yield NamedImage(str(faces), error=error)
             return
         yield from map(_read, found)
@@ -230,7 +230,7 @@ def _is_video(path: Path) -> bool:
         return True
     with open(path, 'rb') as file:
         head = file.read(12)
-    # Matroska, RIFF/AVI and MP4; the latter's brands of still images (avif, heic) are none.
+    # Matroska, RIFF/AVI and MP4, without MP4's brands of still images (avif, heic).
     mp4 = head[4:8] == b'ftyp' and head[8:12] not in (b'avif', b'heic', b'heix', b'mif1')
     return head[:4] == b'\x1a\x45\xdf\xa3' or (head[:4], head[8:]) == (b'RIFF', b'AVI ') or mp4
 

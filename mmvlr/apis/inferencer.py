@@ -1,4 +1,4 @@
-"""FaceInferencer: from images to embeddings and qualities, without a config or a Runner."""
+"""FaceInferencer: compute embeddings and qualities of images, without a config or a Runner."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,16 +22,16 @@ from mmvlr.utils.work import progress_bar
 from .images import NamedImage, NoFaceError, count_images, images_of
 from .network import Network, TorchNetwork, load_network
 
-#: From so many images on a bar shows how far the work is.
+#: Number of images from which on a progress bar is shown.
 _LONG = 200
 
 
 @dataclass(frozen=True)
 class _Crop:
-    """An image as the network sees it, or what is wrong with it.
+    """An image as the input of the network, or the reason why it cannot be used.
 
     Attributes:
-        name: Of the image.
+        name: Name of the image.
         pixels: (H, W, 3) uint8 RGB of the contract's size; None if there is an ``error``.
         side: Shorter side of the image, or of the face found in it, in pixels.
         faces: Number of faces found in the image; 0 where none was aligned.
@@ -47,7 +47,7 @@ class _Crop:
 
 @dataclass(frozen=True)
 class VerificationResult:
-    """How alike two faces are.
+    """Similarity of two faces.
 
     Attributes:
         similarity: Cosine of the embeddings, in [-1, 1].
@@ -62,11 +62,11 @@ class VerificationResult:
 
 @INFERENCERS.register_module()
 class FaceInferencer:
-    """Embed faces, judge their quality, compare them, show what the network attends to.
+    """Embed faces, measure their quality, compare them, and compute attention maps.
 
     Args:
         model: A checkpoint (``.pth``), published weights (``.safetensors``), an export
-            (``.onnx``), or a recognizer or network that is already there.
+            (``.onnx``), or a recognizer or network in memory.
         device: Such as ``'cuda'``; None for the GPU if there is one.
         batch_size: Faces that go through the network together.
         align: ``'none'``: every image is a face, cropped as the model knows it. ``'mtcnn'``:
@@ -120,7 +120,7 @@ class FaceInferencer:
                 f'{aligner.recipe.name}; align the images as its training did and use '
                 "align='none'"
             )
-        # Faces cropped in another way are not comparable: a gallery must know.
+        # Faces cropped differently are not comparable, so the alignment is part of the contract.
         contract['alignment'] = aligner.recipe.name
         self.fingerprint[CONTRACT_KEY] = contract
         return aligner
@@ -133,14 +133,14 @@ class FaceInferencer:
         Args:
             faces: See :func:`mmvlr.apis.images.images_of`.
             on_error: ``'collect'``: images that cannot be used are listed in ``failures``.
-                ``'raise'``: the first of them ends the work.
+                ``'raise'``: the first of them raises its error.
 
         Raises:
-            FileNotFoundError, ValueError: A path names nothing, or a folder without images.
+            FileNotFoundError, ValueError: A path does not exist, or is a folder without images.
         """
         if on_error not in ('collect', 'raise'):
             raise ValueError(f"on_error must be 'collect' or 'raise', not {on_error!r}")
-        # Cropped when read: a batch of whole images can be larger than the memory.
+        # Cropped when read, as a batch of whole images may exceed the memory.
         images = images_of(faces)
         if self.aligner is None:
             images = watch_images(images, self.network.size)
@@ -173,7 +173,7 @@ class FaceInferencer:
             progress: Show a bar; None for inputs of 200 images or more, or of unknown number.
 
         Raises:
-            FileNotFoundError, ValueError: A path names nothing, a folder has no images, or none
+            FileNotFoundError, ValueError: A path does not exist, a folder has no images, or none
                 of the images can be used.
         """
         total = count_images(faces)
@@ -200,7 +200,7 @@ class FaceInferencer:
     def quality(
         self, faces: Any, on_error: str = 'collect', progress: bool | None = None
     ) -> FaceTable:
-        """Return the qualities of all faces: :meth:`embed`, which costs no more."""
+        """Return the qualities of all faces; an alias of :meth:`embed`, which costs the same."""
         return self.embed(faces, on_error, progress)
 
     def verify(self, first: Any, second: Any) -> VerificationResult:
@@ -233,7 +233,7 @@ class FaceInferencer:
     def attention(
         self, faces: Any, references: np.ndarray | None = None, method: str = 'gradcam'
     ) -> np.ndarray:
-        """Return which parts of each face carry its similarity to a reference.
+        """Return maps of the parts of each face that contribute to its similarity to a reference.
 
         Args:
             faces: See :func:`mmvlr.apis.images.images_of`.
@@ -270,7 +270,7 @@ class FaceInferencer:
         return np.concatenate(maps)
 
     def crops(self, faces: Any) -> list[np.ndarray]:
-        """Return the faces as the network sees them, aligned or not, (H, W, 3) uint8 RGB each.
+        """Return the faces as the input of the network, (H, W, 3) uint8 RGB each.
 
         Raises:
             ValueError: An image cannot be used.
@@ -360,7 +360,7 @@ class FaceInferencer:
 
 
 def _batches(crops: Iterable[_Crop], size: int) -> Iterator[list[_Crop]]:
-    """Yield batches; where the source fails, what came before it first."""
+    """Yield batches; if the source fails, yield the crops before the failure first."""
     batch: list[_Crop] = []
     failure = None
     try:

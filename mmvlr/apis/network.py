@@ -1,4 +1,4 @@
-"""From a file to a network that embeds: whatever the format, without running code of the file."""
+"""Load networks from files of any supported format, without running code of the file."""
 
 import ast
 import hashlib
@@ -20,7 +20,7 @@ from mmvlr.utils.compat import load_checkpoint_file
 from mmvlr.utils.contract import CONTRACT_KEY, check_contract, contract_of_checkpoint
 from mmvlr.utils.zoo import find_model
 
-#: What training alone needs, and state that decides neither embeddings nor qualities.
+#: State that only training needs, or that affects neither embeddings nor qualities.
 _NOT_USED = ('head.', 'data_preprocessor.', 'ui_mean', 'ui_std')
 _TRAINING_ONLY = (
     'head',
@@ -30,14 +30,14 @@ _TRAINING_ONLY = (
     'recognizability',
     'init_cfg',
 )
-#: Longest text of a config, in characters; shown in messages are far fewer.
+#: Longest text of a config, in characters, and longest part of it in messages.
 _LONGEST_CONFIG, _SHOWN = 2**18, 300
 # mmengine keeps one default scope for all threads.
 _building = threading.Lock()
 
 
 class Network(Protocol):
-    """What :class:`mmvlr.apis.FaceInferencer` runs: a PyTorch model or an ONNX file.
+    """Interface of the networks of :class:`mmvlr.apis.FaceInferencer`: PyTorch model or ONNX file.
 
     Attributes:
         fingerprint: See :func:`fingerprint_model`.
@@ -50,7 +50,7 @@ class Network(Protocol):
     size: tuple[int, int]
 
     def __call__(self, faces: np.ndarray) -> dict[str, np.ndarray]:
-        """Map faces (B, H, W, 3), uint8 RGB of the contract's size, to what is said of them.
+        """Map faces (B, H, W, 3), uint8 RGB of the contract's size, to the outputs of the network.
 
         Returns:
             dict: float32 ``embedding`` (B, D), ``norm`` (B,) and, where the model has them, ``ri``
@@ -66,7 +66,7 @@ class TorchNetwork:
         device: Such as ``'cuda'``; None for the GPU if there is one.
 
     Raises:
-        ValueError: A GPU is asked for and there is none.
+        ValueError: A GPU is requested and there is none.
     """
 
     def __init__(self, model: FaceRecognizer, device: str | torch.device | None = None):
@@ -102,8 +102,8 @@ class TorchNetwork:
 def load_model(path: str | Path, config: Mapping[str, Any] | None = None) -> FaceRecognizer:
     """Build the recognizer of a checkpoint and load it, without head, in eval mode, on the CPU.
 
-    A checkpoint of ``tools/train.py`` holds its config, from which the model's part is read as
-    plain values; nothing in it is run, and types are taken from the registry alone.
+    A checkpoint of ``mmvlr train`` holds its config, from which the model's part is read as plain
+    values; no code in it is run, and types are looked up in the registry only.
 
     Args:
         path: ``.pth`` of training or of a converter, or ``.safetensors`` that was published.
@@ -113,10 +113,10 @@ def load_model(path: str | Path, config: Mapping[str, Any] | None = None) -> Fac
     Raises:
         FileNotFoundError: There is no such file.
         UntrustedCheckpointError: The file would run code.
-        CheckpointMismatchError: File and config do not belong together.
+        CheckpointMismatchError: File and config do not fit together.
         ContractMismatchError: ``config`` states another preprocessing than the file.
-        ValueError: The file does not say which model it is of, or no model can be made of what it
-            says.
+        ValueError: The file does not describe its model, or no model can be built from its
+            description.
     """
     path = find_model(path)
     if not path.is_file():
@@ -153,7 +153,7 @@ def load_model(path: str | Path, config: Mapping[str, Any] | None = None) -> Fac
         )
     stated = {key: value for key, value in stated.items() if key not in _TRAINING_ONLY}
     if isinstance(stated.get('backbone'), Mapping):
-        # Weights to start the training from: those of the checkpoint take their place.
+        # Starting weights of the training are replaced by those of the checkpoint.
         stated['backbone'] = {k: v for k, v in stated['backbone'].items() if k != 'init_cfg'}
     own_preprocessor = stated.get('data_preprocessor')
     if isinstance(contract, Mapping):
@@ -172,9 +172,9 @@ def load_model(path: str | Path, config: Mapping[str, Any] | None = None) -> Fac
 
 
 class _Allowance(TorchFunctionMode):
-    """Within it no more is built than a file of ``size`` bytes with ``count`` weights can fill.
+    """Limit what is built to what a file of ``size`` bytes with ``count`` weights can fill.
 
-    Sizes and numbers of layers that a file states are believed no further than its weights go.
+    Sizes and numbers of layers in a file are trusted only as far as its weights justify them.
     """
 
     _MAKING = frozenset({torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn})
@@ -193,7 +193,7 @@ class _Allowance(TorchFunctionMode):
             sizes = {key: kwargs[key] for key in ('size', 'fill_value') if key in kwargs}
             self.numbers -= func(*args, **sizes, device='meta').numel()
         if self.calls < 0 or self.numbers < 0:
-            raise ValueError('it asks for more or larger layers than the file has weights')
+            raise ValueError('it describes more or larger layers than the file has weights')
         return func(*args, **kwargs)
 
 
@@ -224,10 +224,10 @@ def plain_assignment(text: str, name: str, source: str) -> dict[str, Any] | None
     Args:
         text: Assignments whose values are literals and calls of ``dict`` with keywords.
         name: The variable.
-        source: File name, for the message.
+        source: File name, for the error message.
 
     Raises:
-        ValueError: The text is no Python, or the value holds anything else.
+        ValueError: The text is not Python, or the value holds other expressions.
 
     Example:
         >>> plain_assignment('a = dict(x=[1, dict(y=(2,))]); b = f()', 'a', 'text')
@@ -278,7 +278,7 @@ def _load(model: FaceRecognizer, state: Mapping[str, torch.Tensor], path: Path) 
         for key, value in state.items()
         if isinstance(value, torch.Tensor) and not key.startswith('head.')
     }
-    # A converted backbone has no UI center: it only misses ERS.
+    # A converted backbone has no UI center, and so only lacks ERS.
     optional = ('num_batches_tracked', 'ui_center', 'ui_mean', 'ui_std', 'data_preprocessor')
     missing = [k for k in wanted if k not in state and not any(part in k for part in optional)]
     shapes = [
@@ -303,11 +303,11 @@ def _load(model: FaceRecognizer, state: Mapping[str, torch.Tensor], path: Path) 
 
 
 def fingerprint_model(model: FaceRecognizer) -> dict[str, Any]:
-    """Return what decides whether embeddings of two models can be compared.
+    """Return the fingerprint that decides whether embeddings of two models can be compared.
 
     Returns:
-        dict: ``weights``, SHA-256 of the weights that make embedding and qualities, whatever file
-        they came from; ``preprocessing``, the contract; ``embedding``, its size and how it is made.
+        dict: ``weights``, SHA-256 of the weights for embedding and qualities, independent of the
+        file format; ``preprocessing``, the contract; ``embedding``, its size and how it is made.
     """
     digest = hashlib.sha256()
     for name, value in sorted(model.state_dict().items()):
@@ -336,7 +336,7 @@ def load_network(
         config: See :func:`load_model`.
 
     Raises:
-        TypeError: It is nothing of this kind. For the rest see :func:`load_model`.
+        TypeError: It is none of these kinds. For other errors see :func:`load_model`.
     """
     if isinstance(source, FaceRecognizer):
         return TorchNetwork(source, device)

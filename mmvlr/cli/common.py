@@ -1,4 +1,4 @@
-"""What the commands share: options, how results are shown, exit codes."""
+"""Common parts of the commands: options, output, exit codes."""
 
 import argparse
 import json

@@ -1,4 +1,4 @@
-"""Parse the command line, run a command, show what it has to say."""
+"""Parse the command line, run a command, print its result."""
 
 import argparse
 import contextlib
@@ -82,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run_command(argv: Sequence[str]) -> tuple[Outcome, bool]:
-    """Run a command that is no program; return what it has to say, and whether as JSON."""
+    """Run a command that is no program; return its result, and whether to print it as JSON."""
     parser = build_parser()
     known = next(a.choices for a in parser._actions if a.dest == 'command')
     if not argv[0].startswith('-') and argv[0] not in known:
@@ -95,13 +95,13 @@ def run_command(argv: Sequence[str]) -> tuple[Outcome, bool]:
         known[args.command].error(f'unrecognized arguments: {" ".join(more)}')
     if more:
         args.faces = [*args.faces, *map(face_source, more)]
-    # Where the output is read by a program, nothing but the document may stand in it.
+    # Programs read the output, so it must contain nothing but the document.
     with contextlib.redirect_stdout(sys.stderr):
         return args.run(args), args.json
 
 
 def show(outcome: Outcome, as_json: bool) -> int:
-    """Print what a command has to say; return its exit code."""
+    """Print the result of a command; return its exit code."""
     if hasattr(sys.stdout, 'reconfigure'):
         # Names of files may hold what the terminal cannot show.
         sys.stdout.reconfigure(errors='backslashreplace')

@@ -1,4 +1,4 @@
-"""What drives training and scoring: hooks, loops, optimizer construction, extraction."""
+"""Training and scoring: hooks, loops, optimizer construction, extraction."""
 
 from .extraction import build_loader, extract_predictions, unwrap
 from .hooks import (

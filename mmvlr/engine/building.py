@@ -1,4 +1,4 @@
-"""From a config file to a Runner that is ready to train or test."""
+"""Build a Runner for training or testing from a config file."""
 
 import atexit
 import contextlib
@@ -34,11 +34,11 @@ def load_config(path: str | Path, options: dict[str, Any] | None = None) -> Conf
 
     Args:
         path: The file, or the name of a config of mmvlr; see :func:`find_config`.
-        options: What ``--cfg-options`` gave.
+        options: Values of ``--cfg-options``.
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: File or options hold a key that nobody reads, a misspelled one.
+        ValueError: File or options hold a key that is not read, such as a misspelled one.
     """
     path = find_config(path)
     compat.apply()
@@ -58,12 +58,12 @@ def load_config(path: str | Path, options: dict[str, Any] | None = None) -> Conf
 def resolve_num_classes(
     config: Config, num_classes: int | None, source: str = 'the training set'
 ) -> None:
-    """Put the number of classes into ``config.model.head``.
+    """Set the number of classes in ``config.model.head``.
 
     Args:
-        config: Changed in place. Nothing happens without a head.
-        num_classes: What data or checkpoint say; None if neither is there.
-        source: Where that number comes from, for the message.
+        config: Changed in place. Not changed without a head.
+        num_classes: Number of classes of data or checkpoint; None if neither is available.
+        source: Origin of that number, for the error message.
 
     Raises:
         ValueError: The config states another number.
@@ -88,7 +88,7 @@ _CHECKPOINT = re.compile(r'(best_.+_)?(epoch|iter)_\d+\.pth')
 
 
 class _Runner(Runner):
-    """A Runner that overwrites no config: one in the work dir stays unless a training wrote it."""
+    """A Runner that does not overwrite a config in the work dir unless a training wrote it."""
 
     def dump_config(self) -> None:
         """Write the config into the work dir."""
@@ -107,23 +107,23 @@ def hold_work_dir(
     fresh: bool = False,
     more: Iterable[str] = (),
 ) -> Iterator[OutputFolder | None]:
-    """Be the only training in ``config.work_dir``, and keep what others have put there.
+    """Lock ``config.work_dir`` for one training, and protect files of others in it.
 
-    With several ranks the main one does so, the others do nothing.
+    With several ranks only the main one does so.
 
     Args:
         config: The config, with its launcher.
-        tool: Who trains.
-        resume: Checkpoints in the folder may be gone on from and replaced, also those of mmvlr's
-            older versions, which noted nothing.
-        fresh: Remove what the tool is noted to have written before.
-        more: Files that the tool will write beside those of the training.
+        tool: Name of the tool that trains.
+        resume: Whether checkpoints in the folder may be resumed and replaced, also those of older
+            versions of mmvlr, which are not noted.
+        fresh: Remove the files that the tool has noted before.
+        more: Further files that the tool will write.
 
     Yields:
         The folder; None on the other ranks.
 
     Raises:
-        LockedError: Another training is going on there.
+        LockedError: Another training is running there.
         FileExistsError: It holds a config, a checkpoint or another file that this training would
             overwrite and that the tool is not noted to have written.
     """
@@ -145,7 +145,7 @@ def hold_work_dir(
         try:
             yield folder
         except OSError as error:
-            # mmengine's logs do not say where the disk is full.
+            # mmengine's logs do not name the full disk.
             if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) and not error.filename:
                 error.filename = str(folder.folder)
             raise
@@ -154,7 +154,7 @@ def hold_work_dir(
 def build_trainer(config: Config) -> Runner:
     """Return a Runner for training.
 
-    The training set is built first: it says how many classes the head has.
+    The training set is built first, as it determines the number of classes of the head.
 
     Raises:
         ValueError: ``num_classes`` of the config contradicts the training set, or the training
@@ -173,13 +173,13 @@ def build_trainer(config: Config) -> Runner:
 
 
 def require_steps(runner: Runner) -> None:
-    """Raise :class:`ValueError` if a training would end without having done its work."""
+    """Raise :class:`ValueError` if a training would end without a single step."""
     config = runner.cfg
     for name in ('max_epochs', 'max_iters'):
         if config.train_cfg.get(name, 1) < 1:
             raise ValueError(f'train_cfg.{name} is {config.train_cfg[name]}: nothing to train')
     loader = runner.train_dataloader
-    # An infinite sampler begins again where a batch is not full yet.
+    # An infinite sampler starts over to fill a batch.
     if len(loader) == 0 and not isinstance(loader.sampler, InfiniteSampler):
         count = len(loader.sampler)
         ranks = f' ({count} on each of {runner.world_size} ranks)' if runner.world_size > 1 else ''
@@ -199,7 +199,7 @@ def refuse_drop_last(config: Config, name: str) -> None:
 
 
 def build_tester(config: Config, checkpoint: str) -> Runner:
-    """Return a Runner for testing ``checkpoint``; the training set need not be there.
+    """Return a Runner for testing ``checkpoint``; the training set is not needed.
 
     Raises:
         FileNotFoundError: There is no such checkpoint.
@@ -212,7 +212,7 @@ def build_tester(config: Config, checkpoint: str) -> Runner:
     state_alignment(config, config.test_dataloader.dataset)
     weight = state.get('head.weight')
     if weight is None:
-        # A bare backbone is tested as it is; without a head nothing is trained by mistake.
+        # A bare backbone is tested without a head, which would have random weights.
         config.model.head = None
     else:
         resolve_num_classes(config, len(weight), str(checkpoint))
@@ -222,7 +222,7 @@ def build_tester(config: Config, checkpoint: str) -> Runner:
         config[key] = None
     for key in ('val_dataloader', 'val_cfg', 'val_evaluator'):
         config[key] = None
-    # Hooks that only train would ask for data that a test does not have.
+    # Hooks for training would require data that a test does not have.
     training_only = ('CompileHook', 'FaceEMAHook', 'PrototypeInitHook', 'RegressionFitHook')
     config.custom_hooks = [
         hook
@@ -233,9 +233,9 @@ def build_tester(config: Config, checkpoint: str) -> Runner:
 
 
 def keep_work_dir_writable(config: Config) -> None:
-    """Put a temporary folder in the place of a work dir that cannot be written to.
+    """Replace a work dir that is not writable by a temporary folder.
 
-    A test writes nothing there but its log.
+    A test writes only its log there.
 
     Args:
         config: Changed in place.
@@ -256,10 +256,9 @@ def keep_work_dir_writable(config: Config) -> None:
 
 
 def name_compile_hook(config: Config) -> None:
-    """Put a :class:`CompileHook` in the place of the entry ``compile``.
+    """Replace the entry ``compile`` by a :class:`CompileHook`.
 
-    mmengine would compile ``train_step``, which breaks on data samples and on everything that a
-    loss remembers.
+    mmengine would compile ``train_step``, which fails on data samples and on stateful losses.
 
     Args:
         config: Changed in place. ``compile`` is True, or a dict of arguments of
@@ -287,7 +286,7 @@ def name_shard_hook(config: Config) -> None:
 
 
 def state_alignment(config: Config, dataset: Mapping[str, Any]) -> None:
-    """Put how a data set's folder was aligned into the preprocessing contract.
+    """Set the alignment of a data set's folder in the preprocessing contract.
 
     Args:
         config: Changed in place, unless it states an alignment itself.
@@ -301,14 +300,14 @@ def state_alignment(config: Config, dataset: Mapping[str, Any]) -> None:
         config.model.data_preprocessor = {**preprocessor, 'alignment': found.recipe.name}
 
 
-#: What may stand behind ``ResizeFace`` without changing the size.
+#: Transforms that may follow ``ResizeFace`` without changing the size.
 _SIZE_STAYS = (FlipFace, RotateFace, RescaleFace, PackFace)
 
 
 def check_resizing(config: Config, loaders: Iterable[str] | None = None) -> None:
     """Check that the pipelines resize faces as the preprocessing contract states.
 
-    Else training sees other faces than whoever goes by the contract of the checkpoint.
+    Otherwise training would see other faces than users of the checkpoint's contract.
 
     Args:
         config: The config.
@@ -363,7 +362,7 @@ def prepare(config: Config) -> None:
         compat.keep_freed_memory()
     if config.get('launcher', 'none') == 'pytorch' and not torch.cuda.is_available():
         compat.use_cpu_process_group(config.get('env_cfg', {}).get('dist_cfg', {}).get('timeout'))
-        # What mmengine itself would set; it does not where this entry exists.
+        # mmengine's defaults, which it does not set if this entry exists.
         wrapper = dict(
             type='MMDistributedDataParallel',
             broadcast_buffers=False,

@@ -1,4 +1,4 @@
-"""Run a model over a whole data set and gather what it predicts, on any number of ranks."""
+"""Run a model over a whole data set and gather its predictions, on any number of ranks."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -18,7 +18,7 @@ from mmvlr.datasets.transforms import FlipFace, LoadFace, PackFace, ResizeFace, 
 from mmvlr.models.recognizers import predict_in_full_batches
 from mmvlr.structures import FaceDataSample
 
-#: Transforms behind which the image of the record is still the face in its native size.
+#: Transforms after which the image of the record still is the face in native size.
 _HARMLESS = (LoadFace, FlipFace, ResizeFace, PackFace)
 
 
@@ -29,7 +29,7 @@ def unwrap(model: nn.Module) -> nn.Module:
 
 @contextmanager
 def eval_mode(model: nn.Module | None) -> Iterator[None]:
-    """Have a model in eval mode and leave it in the mode that it was in."""
+    """Put a model into eval mode and restore its mode afterwards."""
     was_training = model is not None and model.training
     try:
         if model is not None:
@@ -62,14 +62,14 @@ def build_loader(
 
 
 class Extraction:
-    """What a model predicts of a data set, gathered batch by batch and then over all ranks.
+    """Gather the predictions of a model for a data set, batch by batch, then over all ranks.
 
     Args:
-        model: A recognizer in eval mode, not wrapped; None where the images alone are looked at.
+        model: A recognizer in eval mode, not wrapped; None if only the images are used.
         predict: Maps network input (B, 3, H, W) to named tensors with leading dimension B; the
             model's ``predictions`` if not given. With ``images`` it takes a second argument: the B
             faces in native size, uint8 RGB.
-        images: Whether ``predict`` looks at the images.
+        images: Whether ``predict`` uses the images.
     """
 
     def __init__(
@@ -115,7 +115,7 @@ class Extraction:
         They are merged by ``sample_idx``: order and duplicates of the sampler do not matter.
 
         Args:
-            size: Images of the data set; None if nobody knows.
+            size: Number of images of the data set; None if unknown.
 
         Returns:
             dict: ``sample_idx`` (N,) and every prediction as a CPU tensor with leading dimension N,
@@ -124,7 +124,7 @@ class Extraction:
         Raises:
             ValueError: There is no image, or fewer than ``size``.
         """
-        # Whole batches: a row that is sent by itself takes the memory of its batch along.
+        # Send whole batches: pickling a single row would send the memory of its batch.
         parts = [batch for rank in all_gather_object(self._mine) for batch in rank]
         self._mine = []
         if not parts:
@@ -175,7 +175,7 @@ def extract_predictions(
 
 
 def native_image(sample: FaceDataSample, dataset: Any = None) -> np.ndarray:
-    """Return a face as it was before it was resized for the network, uint8 RGB (h, w, 3).
+    """Return a face before it was resized for the network, uint8 RGB (h, w, 3).
 
     ``sample.image`` where the pipeline kept it, else the image of the data set's record, else
     the file ``sample.img_path``. A pipeline keeps it by a transform that copies ``img`` to
@@ -186,8 +186,8 @@ def native_image(sample: FaceDataSample, dataset: Any = None) -> np.ndarray:
         dataset: The data set that it comes from.
 
     Raises:
-        ValueError: The pipeline changes faces beyond their size, so that the record's image is
-            another one than the model sees.
+        ValueError: The pipeline changes more than the size of faces, so that the record's image is
+            not the one that the model sees.
         FileNotFoundError: There is no such file.
     """
     if 'image' in sample:

@@ -1,4 +1,4 @@
-"""Loops of validation and test: they make one table of faces, and metrics compute on it."""
+"""Loops of validation and test, which score faces into one table for all metrics."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ from .scoring import Scorer
 
 
 class _FaceLoop:
-    """What the two loops share; a subclass of mmengine's loop beside it builds the metrics.
+    """Common part of the two loops; mmengine's loop, the other base class, builds the metrics.
 
     Attributes:
         faces: The table of the last run.

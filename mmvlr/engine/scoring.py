@@ -1,4 +1,4 @@
-"""Score faces: one pass of a model over a loader makes the table that everything computes on."""
+"""Score faces: one pass of a model over a loader makes a table of faces."""
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -20,9 +20,9 @@ from mmvlr.structures.face_table import PREDICTED, FaceTable
 from .building import build_tester
 from .extraction import Extraction, build_loader, eval_mode, extract_predictions, unwrap
 
-#: Measures beside those that the model predicts: one is of the network, two of the image.
+#: Measures in addition to those that the model predicts: one of the network, two of the image.
 MEASURES = (dict(type='SERFIQQuality'), dict(type='SizeQuality'), dict(type='SharpnessQuality'))
-#: What a sample knows that is no column: it has a place of its own, or says nothing of the face.
+#: Fields of a sample that are no columns: they have their own place, or do not describe the face.
 _NO_COLUMNS = frozenset({'sample_idx', 'img_path', 'role', 'identity'})
 
 
@@ -31,7 +31,7 @@ class Scorer:
 
     Args:
         model: A recognizer in eval mode, not wrapped.
-        measures: Quality measures beside those that the model predicts, or their configs.
+        measures: Quality measures in addition to those that the model predicts, or their configs.
     """
 
     def __init__(
@@ -66,12 +66,12 @@ def make_table(
     dataset: Any,
     columns: Mapping[str, torch.Tensor],
 ) -> FaceTable:
-    """Make a table of predictions and of what the samples of a data set know.
+    """Make a table of predictions and of the meta information of samples.
 
     Args:
         embedding: (N, D).
         samples: N samples; numbers and texts of their meta information, such as ``distance``,
-            become columns, where a face has none 0 or empty.
+            become columns, 0 or empty where a face has none.
         dataset: The data set: its ``data_root``, and ``pairs`` and ``same`` of its ``metainfo``.
         columns: Qualities by name, (N,) each.
     """
@@ -115,13 +115,13 @@ def score_faces(
 ) -> FaceTable:
     """Score the config's test set and its UI faces.
 
-    The UI faces are those of the config's ``ui_dataloader``, where they are there; a test set that
-    has some of its own (role ``ui``) is left as it is.
+    The UI faces are those of the config's ``ui_dataloader``, if they exist; none are added to a
+    test set that has UI faces of its own (role ``ui``).
 
     Args:
         config: Config with model and test set; changed. Its ``quality_measures`` are measured too.
         checkpoint: The checkpoint.
-        measures: Configs of quality measures beside those that the model predicts.
+        measures: Configs of quality measures in addition to those that the model predicts.
 
     Returns:
         Embeddings of all faces with role, identity, name and a column for each quality.

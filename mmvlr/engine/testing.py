@@ -30,10 +30,10 @@ def evaluate_checkpoint(
 ) -> tuple[dict[str, float], list[FaceMetric]]:
     """Test a checkpoint on the config's test set.
 
-    With ``cache`` the embeddings are kept in that folder, and reused where everything that they
-    depend on is the same: the checkpoint's content, the preprocessing contract, model and pipeline
+    With ``cache`` the embeddings are stored in that folder, and reused if everything that they
+    depend on is unchanged: the checkpoint's content, the preprocessing contract, model and pipeline
     of the config, the source of mmvlr and of the modules that the config names, and names, sizes
-    and times of the images. Metrics are not a part of it: other metrics can be computed from the
+    and times of the images. They do not depend on metrics: other metrics can be computed from the
     same file.
 
     Args:
@@ -68,14 +68,14 @@ def evaluate_checkpoint(
     if cache is not None:
         if is_main_process():
             replace(runner.test_loop.faces, meta=meta).save(file)
-        # A rank that runs ahead must not look for the file before it is there.
+        # A faster rank must not look for the file before it exists.
         barrier()
         print_log(f'embeddings kept in {file}', logger='current')
     return result, list(runner.test_loop.evaluator.metrics)
 
 
 def cache_key(config: Config, checkpoint: str) -> tuple[str, dict[str, Any]]:
-    """Return what identifies the embeddings of a checkpoint on a test set, and the same as facts.
+    """Return the key of the embeddings of a checkpoint on a test set, and the facts it hashes.
 
     Args:
         config: The config.

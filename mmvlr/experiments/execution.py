@@ -1,4 +1,4 @@
-"""The execution of an experiment: runs side by side, each in processes of its own."""
+"""Execute an experiment: several runs in parallel, each in its own processes."""
 
 import contextlib
 import json
@@ -30,7 +30,7 @@ class Failure:
 
     Attributes:
         run: The run.
-        message: What went wrong, with the end of its log.
+        message: The error, with the end of the log.
     """
 
     run: Run
@@ -38,16 +38,16 @@ class Failure:
 
 
 def estimate_seconds(runs: Iterable[Run], jobs: int) -> tuple[float, list[str]]:
-    """Return how long what is not finished will train, as far as that can be told.
+    """Estimate the time of the trainings that are not finished.
 
-    A training takes as long as the mean of those of its data set that are finished.
+    The estimate for a training is the mean of the finished ones of the same data set.
 
     Args:
         runs: A plan.
         jobs: Runs at once.
 
     Returns:
-        Seconds, and the data sets of which no training is finished, whose time is not in it.
+        Seconds, and the data sets without a finished training, whose time is not included.
     """
     trainings = {run.training.folder: run for run in runs if run.training}
     known: dict[str, list[float]] = {}
@@ -69,16 +69,16 @@ def _find_lock(run: Run) -> Path:
 
 
 class Executor:
-    """Carry out runs, several at once, each in processes of its own.
+    """Execute runs, several at once, each in its own processes.
 
-    A run that fails is reported and the others go on. A process that is left from a killed
-    executor keeps the lock of its folder; the run then waits for it instead of training twice.
+    A run that fails is reported and the others continue. A process that survives a killed executor
+    keeps the lock of its folder; the run then waits for it instead of training twice.
 
     Args:
         jobs: Runs at once.
-        report: Called with a run and what happens to it: ``'waits'``, ``'trains'``, ``'scores'``,
-            ``'finished'`` or ``'failed'``, from several threads.
-        program: What starts mmvlr: its commands ``train`` and ``score`` follow.
+        report: Called, from several threads, with a run and its state: ``'waits'``, ``'trains'``,
+            ``'scores'``, ``'finished'`` or ``'failed'``.
+        program: Command that starts mmvlr, to which ``train`` or ``score`` is added.
     """
 
     def __init__(
@@ -121,7 +121,7 @@ class Executor:
                 cause: Exception | None = None
                 for run in group:
                     try:
-                        # Runs that share a training fail with it: it is not tried once for each.
+                        # Runs that share a training fail with it: it is not repeated for each.
                         if cause is not None and not (run.training and run.training.finished):
                             raise cause
                         self._carry_out(run)
@@ -217,5 +217,5 @@ class Executor:
 
 
 def write_config(config: Config, path: Path) -> Path:
-    """Write a config with everything it inherits, as a file of its own."""
+    """Write a config with everything it inherits, as a self-contained file."""
     return write_atomic(path, lambda file: file.write_text(config.pretty_text, encoding='utf-8'))

@@ -1,9 +1,9 @@
-"""The plan of an experiment: which methods are trained on which data from which seeds, and scored.
+"""Plan an experiment: which methods are trained on which data with which seeds, and scored.
 
-Each training has a folder of its own whose name holds a digest of everything that determines its
+Each training has its own folder whose name holds a digest of everything that determines its
 outcome: config, seed, the starting weights' content, the source of mmvlr and of the modules that
-the config names, and names, sizes and times of the images. Nothing is ever trained over: another
-budget or another loss gives another folder, and what is finished stays finished.
+the config names, and names, sizes and times of the images. No training is ever overwritten: another
+budget or another loss gives another folder, and finished trainings are kept.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ from mmvlr.version import __version__
 #: The method that is not trained: the starting weights as they are.
 PRETRAINED = 'pretrained'
 _WITHOUT_PAM = {'model.attention': None, 'optim_wrapper.paramwise_cfg.rates.attention': None}
-#: What the ablation's rows change: (name, method, options of training, options of the test only).
+#: Rows of the ablation: (name, method, options of the training, options of the test only).
 ABLATION: tuple[tuple[str, str, dict[str, Any], dict[str, Any]], ...] = (
     ('RM (ArcFace)', 'arcface', {}, {}),
     ('+ PRM', 'riface', {'model.loss_diversion': None, **_WITHOUT_PAM}, {}),
@@ -57,7 +57,7 @@ class Run:
         method: Name in the report.
         group: ``'method'`` or ``'ablation'``.
         seed: The seed; None for starting weights as they are.
-        training: What it trains; None for starting weights as they are.
+        training: The training; None for starting weights as they are.
         config: Config of the test.
         scores: File of the scored faces.
     """
@@ -80,7 +80,7 @@ class Run:
         """Return the checkpoint to test.
 
         Raises:
-            FileNotFoundError: It is not there (yet).
+            FileNotFoundError: It does not exist (yet).
         """
         if self.training is not None:
             return self.training.checkpoint()
@@ -109,7 +109,7 @@ class Training:
 
     @property
     def record(self) -> Path:
-        """The file that says it is finished."""
+        """The file that marks it as finished."""
         return self.folder / 'finished.json'
 
     @property
@@ -119,11 +119,11 @@ class Training:
 
     @property
     def begun(self) -> bool:
-        """Whether there is a checkpoint to go on from."""
+        """Whether there is a checkpoint to resume from."""
         return (self.folder / 'last_checkpoint').is_file()
 
     def facts(self) -> dict[str, Any]:
-        """Return what the record says: checkpoint, seconds, date."""
+        """Return the content of the record: checkpoint, seconds, date."""
         return json.loads(self.record.read_text(encoding='utf-8'))
 
     def checkpoint(self) -> Path:
@@ -141,7 +141,7 @@ def find_method_config(method: str, backbone: str, data: str, configs: Path) -> 
     """Return a method's name and its config for a data set.
 
     Args:
-        method: Name of a folder of ``configs``; or a folder of the user's that holds
+        method: Name of a folder of ``configs``; or another folder that holds
             ``{backbone}_{data}.py``; or ``NAME=file.py``, one config file.
         backbone: Such as ``mobilefacenet``.
         data: Such as ``tinyface``.
@@ -185,12 +185,12 @@ def plan_runs(
         methods: See :func:`find_method_config`; ``'pretrained'`` is the starting weights as they
             are.
         seeds: Seeds.
-        out: Folder of everything.
+        out: Output folder.
         configs: mmvlr's configs.
-        backbone: Backbone, as the config files are named by it.
+        backbone: Backbone, as in the names of the config files.
         ablation: Data sets for which the parts of RI-Face are switched off one by one.
-        also_test: Data sets on whose test sets every training is scored, beside its own; also one
-            of ``configs/_base_/datasets`` that nobody trains on, such as ``cfp``.
+        also_test: Data sets on whose test sets every training is scored too, including those of
+            ``configs/_base_/datasets`` without a training set, such as ``cfp``.
         epochs: Epochs of every training, instead of the config's own.
         options: Entries of all configs to override.
 
@@ -208,7 +208,7 @@ def plan_runs(
     loaded: dict[Path, Config] = {}
 
     def load(path: Path, *changes: Mapping[str, Any]) -> Config:
-        # Reading a file and all it inherits takes longer than everything else here.
+        # Cached, as reading a file and all it inherits takes most of the time here.
         if path not in loaded:
             loaded[path] = load_config(path)
         config = Config(loaded[path].to_dict(), filename=loaded[path].filename)
@@ -218,7 +218,7 @@ def plan_runs(
         return config
 
     def load_test(method: str, other: str) -> Config:
-        # A set without people to train on has no config of a method, only one of its own.
+        # A data set without training people has no method's config, only its own.
         path = configs / '_base_' / 'datasets' / f'{other}.py'
         if path.is_file() and not list(configs.glob(f'[!_]*/{backbone}_{other}.py')):
             return load(path)
@@ -232,7 +232,7 @@ def plan_runs(
         config = load(path, options or {}, changes)
         if epochs is not None:
             config.train_cfg.max_epochs = epochs
-        # The last epoch is tested: nothing is chosen by validation, so it is not done in between.
+        # The last epoch is tested, so validation, which would select a checkpoint, is skipped.
         config.train_cfg.val_interval = config.train_cfg.max_epochs
         config.default_hooks.checkpoint.max_keep_ckpts = 1
         config.default_hooks.checkpoint.pop('save_best', None)

@@ -1,4 +1,4 @@
-"""Who is it: templates, the gallery of known people, search, and whether to answer at all."""
+"""Identification: the gallery of known people, search, thresholds, and abstention."""
 
 from mmvlr.evaluation.templates import (
     BestTemplate,

@@ -1,4 +1,4 @@
-"""When not to answer: the quality below which answers are too often wrong."""
+"""Choose the quality below which answers are too often wrong and none is given."""
 
 import math
 from dataclasses import dataclass
@@ -17,14 +17,14 @@ class AbstentionLevel:
     """Quality below which no answer is given.
 
     Attributes:
-        level: Faces below it are not answered; ``-inf`` answers all of them. Where the target is
-            not reached, the level of lowest error (bound).
+        level: Faces below it are not answered; ``-inf`` answers all of them. If the target is not
+            reached, the level of the lowest error (bound).
         reached: Whether the target is reached.
         target: Target error of an answered face.
         error: Error of the answered calibration faces.
         coverage: Share of the calibration faces that are answered.
-        bound: Upper confidence bound of the error; None if none was asked for.
-        num_faces: Calibration faces that were looked at.
+        bound: Upper confidence bound of the error; None if none was requested.
+        num_faces: Number of calibration faces.
     """
 
     level: float
@@ -37,7 +37,7 @@ class AbstentionLevel:
 
     @property
     def summary(self) -> str:
-        """What was found, for a reader."""
+        """Summary of the result as text."""
         bound = '' if self.bound is None else f' (at most {self.bound:.1%} with confidence)'
         found = (
             f'an error of {self.error:.1%}{bound} of the answered faces with {self.coverage:.0%} '
@@ -56,10 +56,11 @@ def abstention_level(
     people: ArrayLike | None = None,
     seed: int = 0,
 ) -> AbstentionLevel:
-    """Choose the level that answers most faces while the answered ones err little enough.
+    """Choose the level that answers most faces while their error stays within the target.
 
     Without ``confidence`` the error of the answered calibration faces is compared with the target
-    at every distinct quality; that is a choice among many, so a new set errs somewhat more.
+    at every distinct quality. As this selects among many levels, the error on new faces is
+    somewhat higher.
 
     With it, the error of an answered face of a new person, drawn like those of the calibration,
     does not exceed the target with that probability over calibration sets (selection with
@@ -67,17 +68,17 @@ def abstention_level(
     NeurIPS 2017; in general, learn then test: Angelopoulos et al., 2021). 20 coverages, 5 % to
     100 %, are tested by the exact binomial bound of Clopper and Pearson (1934), each at
     1 - (1 - confidence) / 20 (Bonferroni). Faces must be independent, so one face of each person
-    is drawn. The errors must not depend on these faces in any other way: the thresholds behind
-    them come from other people.
+    is drawn. The errors must not depend on these faces otherwise: the thresholds that determine
+    them must come from other people.
 
     Args:
         quality: Quality of each calibration face, (N,).
         errors: Whether its answer is wrong, (N,).
         target: Error that an answered face should not exceed, in (0, 1).
         confidence: In (0, 1), or None.
-        people: Whose face each is, (N,); needed with ``confidence`` only. Default: all are of
+        people: Person of each face, (N,); needed with ``confidence`` only. Default: all are
             different people.
-        seed: Seed of the draw of one face a person.
+        seed: Seed of the draw of one face per person.
 
     Raises:
         ValueError: An input is malformed.
@@ -113,11 +114,11 @@ def abstention_level(
     if confidence is not None:
         spent = (1 - confidence) / _NUM_LEVELS
         correct = ends - num_wrong[ends - 1]
-        # No correct answer bounds nothing; beta is not defined there.
+        # Without a correct answer there is no bound, and beta is undefined.
         limit = beta.ppf(1 - spent, num_wrong[ends - 1] + 1, np.maximum(correct, 1))
         bound = np.where(correct == 0, 1.0, limit)
     reaching = np.flatnonzero(bound <= target)
-    # Among equally good levels the one that answers most.
+    # Of equally good levels, take the one that answers most faces.
     chosen = reaching[-1] if len(reaching) else len(bound) - 1 - int(bound[::-1].argmin())
     end = int(ends[chosen])
     return AbstentionLevel(

@@ -1,4 +1,4 @@
-"""What :class:`mmvlr.identification.Identifier` asks for and answers."""
+"""Argument and result types of :class:`mmvlr.identification.Identifier`."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -13,10 +13,10 @@ from .gallery_state import Matches
 
 
 class Embedder(Protocol):
-    """What embeds faces: :class:`mmvlr.apis.FaceInferencer`, or anything alike.
+    """Interface of objects that embed faces, such as :class:`mmvlr.apis.FaceInferencer`.
 
     Attributes:
-        fingerprint: Which model and preprocessing.
+        fingerprint: Fingerprint of model and preprocessing.
         network: Maps crops (N, H, W, 3) to arrays by name, ``embedding`` (N, D) among them.
     """
 
@@ -27,23 +27,23 @@ class Embedder(Protocol):
         """Return embeddings and qualities of all faces."""
 
     def stream(self, faces: Any, on_error: str = 'collect') -> Iterator[FaceTable]:
-        """Yield the same batch by batch."""
+        """Yield the result of :meth:`embed` batch by batch."""
 
     def crops(self, faces: Any) -> list[np.ndarray]:
-        """Return the faces as the network sees them."""
+        """Return the faces as the input of the network."""
 
 
 @dataclass(frozen=True, eq=False)
 class Enrollment:
-    """What :meth:`Identifier.enroll` did.
+    """Result of :meth:`Identifier.enroll`.
 
     Attributes:
-        people: People in the gallery now.
+        people: People in the gallery afterwards.
         enrolled: Number of images that were enrolled, by person.
         removed: People who were removed.
         faces: The images, with those that could not be used; None if none were given.
-        notes: What is to be said of it: people without an image, images that are enrolled already
-            or under another name too, names that were normalized.
+        notes: Notes for the user: people without an image, images that are enrolled already or
+            under another name too, names that were normalized.
         shared: (image, person, other image, other person) where two people have the same image.
     """
 
@@ -57,13 +57,13 @@ class Enrollment:
 
 @dataclass(frozen=True, eq=False)
 class Identification:
-    """What :meth:`Identifier.identify` says of N faces.
+    """Result of :meth:`Identifier.identify` for N faces.
 
     Attributes:
         faces: The faces, with those that could not be used.
-        matches: The people who resemble each one most.
-        verdicts: Accept, unknown or abstain of each; None without a decision.
-        note: What is to be said if the gallery is not the one of the decision, else empty.
+        matches: The most similar people for each face.
+        verdicts: Accept, unknown or abstain for each face; None without a decision.
+        note: Warning if the gallery is not the one of the decision, else empty.
     """
 
     faces: FaceTable
@@ -74,13 +74,13 @@ class Identification:
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """What :meth:`Identifier.verify` says of two faces.
+    """Result of :meth:`Identifier.verify` for two faces.
 
     Attributes:
         similarity: Cosine of the embeddings, in [-1, 1].
         faces: The two faces.
         threshold: Highest threshold of the decision; None without one.
-        poor: Which of the two, 0 and 1, are below the decision's level of abstention.
+        poor: Faces, 0 or 1, that are below the decision's level of abstention.
     """
 
     similarity: float
@@ -91,7 +91,7 @@ class Comparison:
 
 @dataclass(frozen=True, eq=False)
 class Calibration:
-    """What :meth:`Identifier.calibrate` made.
+    """Result of :meth:`Identifier.calibrate`.
 
     Attributes:
         decision: The decision.

@@ -1,4 +1,4 @@
-"""From faces whose answers are known to a decision."""
+"""Calibrate a decision on faces whose correct answers are known."""
 
 import hashlib
 from collections.abc import Mapping
@@ -17,19 +17,19 @@ from .decision import DISTANCE, Decision
 
 
 class TargetNotReachedError(ValueError):
-    """No level of the quality brings the error down to the target."""
+    """No level of the quality reduces the error to the target."""
 
 
 @dataclass(frozen=True, eq=False)
 class SearchedFaces:
-    """Faces with known answers that were searched in a gallery: what a decision is made from.
+    """Faces with known answers that were searched in a gallery, from which a decision is made.
 
     Attributes:
         similarity: Best similarity of each face in the gallery, (N,).
         mated: Whether its person is enrolled, bool (N,).
         correct: Whether the best person is the right one, bool (N,); False where not mated.
-        people: Whose face each is, (N,), integers or text; a face of nobody known needs a name of
-            its own.
+        people: Person of each face, (N,), integers or text; a face of an unknown person needs a
+            unique name.
         qualities: Qualities by name, (N,) each, higher is better.
 
     Raises:
@@ -80,16 +80,16 @@ class SearchedFaces:
         )
 
     def errors(self, threshold: ArrayLike) -> np.ndarray:
-        """Whether the answer to each face is wrong, bool (N,).
+        """Return whether the answer to each face is wrong, bool (N,).
 
-        Wrong is to accept as another person, to accept who is not enrolled, and to call unknown
-        who is.
+        An answer is wrong if it accepts the face as another person, accepts a person who is not
+        enrolled, or calls an enrolled person unknown.
         """
         accepted = self.similarity > threshold
         return np.where(self.mated, ~(accepted & self.correct), accepted)
 
     def quality(self, name: str) -> np.ndarray:
-        """Return a quality; ``ValueError`` names what is there if it is missing."""
+        """Return a quality; if it is missing, ``ValueError`` names the available ones."""
         if name not in self.qualities:
             raise ValueError(
                 f'there is no quality {name!r} for the faces, only '
@@ -112,42 +112,41 @@ def calibrate(
     gallery: Mapping[str, Any] | None = None,
     seed: int = 0,
 ) -> Decision:
-    """Make a decision from faces whose answers are known.
+    """Make a decision from faces whose correct answers are known.
 
-    1. With ``bin_quality``, bins hold equally many of the mated faces by that quality.
+    1. With ``bin_quality``, bins hold equal numbers of the mated faces by that quality.
     2. Thresholds keep ``target_fpir`` on the unmated faces, in every bin, each person counting
        once; see :func:`mmvlr.identification.conformal.binned_thresholds`. Bins with too few
        people are merged.
     3. With ``abstain_by``, the level below which no answer is given is chosen on mated and
-       unmated faces together; see :func:`abstention_level`. The error depends on how many of
-       the faces are mated: the calibration faces should be mixed like those to come. With
-       ``confidence`` a random half of the people makes bins and thresholds and the other half
-       the level, so that the bound holds, and what counts is the mix of people, not of faces;
-       without it all do both, and the error of the answered calibration faces flatters a little.
+       unmated faces together; see :func:`abstention_level`. The error depends on the share of mated
+       faces, which should be that of the faces in use. With ``confidence`` a random half of the
+       people determines bins and thresholds and the other half the level, so that the bound holds,
+       and the share of mated people matters, not of faces; without it, all people are used for
+       both, and the error of the answered calibration faces is slightly optimistic.
 
-    Abstention takes nothing from the guarantee of the thresholds: who gets no answer is not
-    accepted. Among the *answered* faces alone the rate is kept as far as they fill whole bins.
+    Abstention keeps the guarantee of the thresholds: a face without an answer is not accepted.
+    Among the *answered* faces alone, the rate holds as far as they fill whole bins.
 
     Args:
         faces: Calibration faces, none of which may be enrolled themselves.
         fingerprint: Fingerprint of the model, see :func:`mmvlr.apis.network.fingerprint_model`.
         target_fpir: Share of new faces of people not enrolled that may be accepted.
-        bin_quality: Quality along which bins are cut, such as ``'ri'``; None: one threshold.
-        num_bins: Number of bins at first.
-        abstain_by: Quality that decides on abstention, such as ``'ri'``, or ``'distance'``, of
-            the similarity to its threshold; None: every face is answered.
-        target_error: Error of an answered face that abstention should bring about; goes with
-            ``abstain_by``.
-        confidence: Probability with which the target error is to be kept, or None: the error of
-            the calibration faces is to be.
+        bin_quality: Quality by which bins are formed, such as ``'ri'``; None: one threshold.
+        num_bins: Number of bins before merging.
+        abstain_by: Quality that decides on abstention, such as ``'ri'``, or ``'distance'``, that
+            of the similarity to its threshold; None: every face is answered.
+        target_error: Error of answered faces to reach by abstention; requires ``abstain_by``.
+        confidence: Probability with which the target error holds for new people, or None: it holds
+            for the calibration faces.
         name: Name of the calibration set, for the file.
-        gallery: What is to be said of the gallery, plain values, for the file. With its ``digest``
-            and ``people``, :meth:`Decision.gallery_note` notices a change.
+        gallery: Description of the gallery, plain values, for the file. With its ``digest`` and
+            ``people``, :meth:`Decision.gallery_note` detects a change.
         seed: Seed of the halves and of the face drawn from each person.
 
     Raises:
         ValueError: An input is malformed, or there are too few people for ``target_fpir``.
-        TargetNotReachedError: No level reaches ``target_error``; the message says what can be had.
+        TargetNotReachedError: No level reaches ``target_error``; the message gives the best one.
     """
     if (abstain_by is None) != (target_error is None):
         raise ValueError('abstain_by and target_error go together: one of them is missing')

@@ -1,4 +1,4 @@
-"""Thresholds that keep a false positive rate, with a guarantee for finitely many faces.
+"""Choose thresholds that keep a false positive rate, with a finite-sample guarantee.
 
 A face whose person is not enrolled is a false positive when its best similarity lies *strictly
 above* the threshold. The threshold is chosen on calibration faces of people who are not enrolled
@@ -14,17 +14,17 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.stats import beta
 
-# 0.9 * 10 is to be nine faces, though it may be a hair above in binary.
+# 0.9 * 10 must be nine faces, though it may be slightly above in binary.
 _SLACK = 1e-9
 
 
 @dataclass(frozen=True)
 class ConformalThreshold:
-    """A threshold with what it was chosen on.
+    """A threshold and the calibration data it was chosen on.
 
     Attributes:
-        threshold: A similarity strictly above it is accepted; ``inf``, nothing is, where there
-            were too few people.
+        threshold: A similarity strictly above it is accepted; ``inf`` (nothing is accepted) if
+            there were too few people.
         fpir: Target false positive identification rate.
         num_people: People it was chosen on: each counts once.
         num_faces: Their faces.
@@ -42,7 +42,7 @@ class ConformalThreshold:
 
     @property
     def shortage(self) -> str:
-        """What is missing, for a reader; empty where nothing is."""
+        """Message that states how many people are missing; empty if there are enough."""
         if self.enough:
             return ''
         return (
@@ -52,18 +52,18 @@ class ConformalThreshold:
         )
 
     def realized_fpir(self, probability: float = 0.9) -> float:
-        """False positive rate that is not exceeded with some probability over the calibration.
+        """Return the false positive rate that is not exceeded with a given probability.
 
-        The guarantee is on average over calibration sets. *This* threshold has one rate for ever,
-        and that is above the target about as often as below it. With n calibration people of one
+        The guarantee is on average over calibration sets. *This* threshold has a fixed rate, which
+        is above the target about as often as below it. With n calibration people of one
         face each and continuous scores it follows a Beta(n + 1 - k, k) distribution,
         k = ceil((1 - fpir) (n + 1)) (Vovk, *Conditional validity of inductive conformal
-        predictors*, ACML 2012); this is its quantile. Ties lower the rate. With several faces a
-        person the same formula with n people is an approximation, on the cautious side: the
-        faces of a person say more than one face would.
+        predictors*, ACML 2012); this is its quantile. Ties lower the rate. With several faces per
+        person the same formula with n people is a conservative approximation, as the faces of a
+        person carry more information than one face.
 
         Args:
-            probability: In (0, 1).
+            probability: Probability over calibration sets, in (0, 1).
 
         Example:
             >>> round(ConformalThreshold(0.5, 0.1, 99, 99).realized_fpir(0.9), 2)
@@ -78,7 +78,7 @@ class ConformalThreshold:
 
 
 def people_needed(fpir: float) -> int:
-    """Smallest number of calibration people for which a threshold exists: 1 / fpir - 1.
+    """Return the smallest number of calibration people for a finite threshold: 1 / fpir - 1.
 
     Raises:
         ValueError: The rate does not lie in (0, 1).
@@ -101,32 +101,32 @@ def conformal_threshold(
     best similarities: a new face is equally likely to take any place among n + 1 exchangeable
     ones, so it lies above the threshold with probability at most ``fpir``.
 
-    Several faces of one person are not exchangeable with those of others. With ``people`` every
-    person counts once and the person's faces share that weight; the threshold is the
+    Several faces of one person are not exchangeable with those of others. With ``people``, every
+    person has weight one, shared by the person's faces; the threshold is the
     (1 - fpir) (K + 1) / K quantile of the weighted similarities of K people (Lee, Barber and
     Willett, *Distribution-free inference with hierarchical data*, 2023; Dunn, Wasserman and
-    Ramdas, *Distribution-free prediction sets for two-layer hierarchical models*, JASA 2022). One
-    face a person makes it the rule above.
+    Ramdas, *Distribution-free prediction sets for two-layer hierarchical models*, JASA 2022). With
+    one face per person this is the rule above.
 
     What is guaranteed: a random face of a new person, drawn like the calibration people, searched
     in the same gallery with the same model, is accepted with probability at most ``fpir``, on
-    average over calibration sets. What is not:
+    average over calibration sets. What is not guaranteed:
 
     - the rate of this one threshold, see :meth:`ConformalThreshold.realized_fpir`;
     - the rate among faces of one quality or camera, see :func:`binned_thresholds`;
-    - the share of all faces of a stream, if people who are seen more often are accepted more
+    - the share of all faces of a stream, if people who are seen more often are also accepted more
       often;
-    - anything after the gallery has changed: more people in it raise best similarities. Calibrate
-      again.
+    - anything after the gallery has changed: more people in it raise best similarities, so
+      calibrate again.
 
     Args:
         similarity: Best similarity in the gallery of each unmated calibration face, (N,).
         fpir: Target, in (0, 1).
-        people: Whose face each is, (N,), numbers or text. Default: all are of different people.
+        people: Person of each face, (N,), numbers or text. Default: all are different people.
 
     Returns:
         The threshold, infinite with fewer than 1 / fpir - 1 people;
-        :attr:`ConformalThreshold.shortage` then says how many it takes.
+        :attr:`ConformalThreshold.shortage` then states how many are needed.
 
     Raises:
         ValueError: An input is malformed.
@@ -146,7 +146,7 @@ def conformal_threshold(
     weight = 1 / np.bincount(person)[person]
     order = np.argsort(similarity, kind='stable')
     mass = weight[order].cumsum()
-    # Thousands of rounded shares may end a hair beside their sum, the number of people.
+    # The sum of thousands of rounded shares may differ slightly from the number of people.
     mass *= count / mass[-1]
     place = int(np.searchsorted(mass, (1 - fpir) * (count + 1) - _SLACK))
     threshold = float(similarity[order[min(place, len(order) - 1)]])
@@ -154,18 +154,17 @@ def conformal_threshold(
 
 
 def quality_edges(quality: ArrayLike, num_bins: int) -> tuple[float, ...]:
-    """Edges between bins that hold about as many faces each.
+    """Return edges between bins that hold about equal numbers of faces.
 
-    Take the qualities of faces other than those whose scores calibrate the thresholds, such as
-    probes of enrolled people: bins that were cut along the calibration scores would void the
-    guarantee in them.
+    Use qualities of faces other than those whose scores calibrate the thresholds, such as probes of
+    enrolled people: bins that depend on the calibration scores would void the guarantee.
 
     Args:
         quality: (N,) qualities.
         num_bins: Number of bins; qualities with many ties may give fewer.
 
     Returns:
-        At most ``num_bins - 1`` rising edges; a face on an edge belongs to the bin above.
+        At most ``num_bins - 1`` ascending edges; a face on an edge belongs to the bin above.
 
     Example:
         >>> quality_edges([1, 2, 3, 4, 5, 6, 7, 8], 2)
@@ -180,7 +179,7 @@ def quality_edges(quality: ArrayLike, num_bins: int) -> tuple[float, ...]:
 
 
 def bin_of(quality: ArrayLike, edges: Sequence[float]) -> np.ndarray:
-    """Bin of each quality, int64 (N,): bin b holds edges[b - 1] <= quality < edges[b]."""
+    """Return the bin of each quality, int64 (N,): bin b is edges[b - 1] <= quality < edges[b]."""
     return np.searchsorted(np.asarray(edges, np.float64), np.asarray(quality), side='right')
 
 
@@ -189,7 +188,7 @@ class BinnedThresholds:
     """One threshold for each quality bin.
 
     Attributes:
-        edges: Rising edges between the bins, one fewer than thresholds.
+        edges: Ascending edges between the bins, one fewer than thresholds.
         thresholds: From the lowest quality to the highest.
         num_merged: Bins that were merged with a neighbor, as they had too few people.
     """
@@ -199,7 +198,7 @@ class BinnedThresholds:
     num_merged: int = 0
 
     def __call__(self, quality: ArrayLike) -> np.ndarray:
-        """Threshold of faces of some qualities, float64 (N,)."""
+        """Return the threshold for each quality, float64 (N,)."""
         return np.array([t.threshold for t in self.thresholds])[bin_of(quality, self.edges)]
 
 
@@ -213,18 +212,18 @@ def binned_thresholds(
     """Choose a threshold in each quality bin, so that the rate holds in each of them.
 
     Mondrian conformal prediction (Vovk, Gammerman and Shafer, 2005, section 4.5): the calibration
-    faces of a bin choose its threshold. Guaranteed is, for a random one of the faces that a new
-    person has in the bin, what :func:`conformal_threshold` says. While a bin has fewer people than
-    the target needs, the one with fewest is merged with its smaller neighbor; the rate then holds
-    in the merged bin. That merging looks at the number of calibration people makes the guarantee
-    of a merged bin approximate; bins of which each has plenty are not concerned.
+    faces of a bin determine its threshold. The guarantee of :func:`conformal_threshold` holds for a
+    random one of the faces that a new person has in the bin. While a bin has fewer people than the
+    target needs, the one with fewest is merged with its smaller neighbor; the rate then holds in
+    the merged bin. As merging depends on the number of calibration people, the guarantee of a
+    merged bin is approximate; bins with enough people are not affected.
 
     Args:
         similarity: Best similarity of each unmated calibration face, (N,).
         quality: Their qualities, (N,).
         edges: Edges between the bins, see :func:`quality_edges`.
         fpir: Target, in (0, 1).
-        people: Whose face each is, (N,). Default: all are of different people.
+        people: Person of each face, (N,). Default: all are different people.
 
     Raises:
         ValueError: An input is malformed.
@@ -272,7 +271,7 @@ def finite(values: ArrayLike, name: str, length: int | None = None) -> np.ndarra
 
 
 def _as_people(people: ArrayLike | None, length: int) -> tuple[np.ndarray, int]:
-    """Number the people: (N,) from 0, and how many they are."""
+    """Return the people as numbers from 0, (N,), and their count."""
     if people is None:
         return np.arange(length), length
     people = np.asarray(people)

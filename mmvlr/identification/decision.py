@@ -1,4 +1,4 @@
-"""Accept, unknown or abstain: what is said of a face that was searched in a gallery."""
+"""Decide accept, unknown or abstain for a face that was searched in a gallery."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -23,16 +23,15 @@ DISTANCE = 'distance'
 
 @dataclass(frozen=True)
 class Verdict:
-    """What is said of one face.
+    """Decision on one face.
 
     Attributes:
-        outcome: ``'accept'``, ``'unknown'`` (not enrolled, as far as can be told) or
-            ``'abstain'`` (no answer).
-        person: Who it is, with ``'accept'``; else None.
+        outcome: ``'accept'``, ``'unknown'`` (probably not enrolled) or ``'abstain'`` (no answer).
+        person: The person, with ``'accept'``; else None.
         similarity: Its best similarity in the gallery.
-        threshold: What the similarity has to exceed.
+        threshold: Threshold that the similarity must exceed.
         quality: The quality that decided on abstention, or on the bin; None if neither did.
-        reason: One sentence for a reader.
+        reason: Explanation in one sentence.
     """
 
     outcome: Literal['accept', 'unknown', 'abstain']
@@ -45,18 +44,18 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Decision:
-    """Rule that says accept, unknown or abstain; made by :func:`calibrate`.
+    """Rule that decides accept, unknown or abstain; made by :func:`calibrate`.
 
     Attributes:
-        fingerprint: Fingerprint of the model whose similarities it is for.
+        fingerprint: Fingerprint of the model that the rule applies to.
         target_fpir: False positive identification rate of its thresholds.
-        bin_quality: Quality that chooses the threshold, or None: there is one threshold.
+        bin_quality: Quality that selects the threshold, or None for a single threshold.
         thresholds: The thresholds by bin.
         abstain_by: Quality that decides on abstention (``'distance'``: how far the similarity is
             from its threshold), or None: every face is answered.
         level: The level below which no answer is given, or None.
         quantiles: 101 percentiles of each quality among the calibration faces, by name.
-        calibrated_on: What it was calibrated on, plain values.
+        calibrated_on: Description of the calibration data, plain values.
     """
 
     fingerprint: Mapping[str, Any]
@@ -75,7 +74,7 @@ class Decision:
         return tuple(sorted(names))
 
     def gallery_note(self, gallery: Gallery) -> str:
-        """Return what is to be said if a gallery is not the one of the calibration, else ''."""
+        """Return a warning if a gallery is not the one of the calibration, else ''."""
         known = self.calibrated_on['gallery']
         if known.get('digest') in (None, gallery.digest):
             return ''
@@ -85,7 +84,7 @@ class Decision:
         )
 
     def percentile(self, name: str, quality: ArrayLike) -> np.ndarray:
-        """Percentiles of qualities among the calibration faces, float64 (N,), 0 to 100.
+        """Return percentiles of qualities among the calibration faces, float64 (N,), 0 to 100.
 
         Raises:
             ValueError: The calibration faces had no such quality.
@@ -96,7 +95,7 @@ class Decision:
         below = np.searchsorted(known, quality, side='left')
         not_above = np.searchsorted(known, quality, side='right')
         between = np.interp(quality, known, np.arange(len(known)))
-        # Where several percentiles are equal, the one in their middle.
+        # Of several equal percentiles, take the middle one.
         return np.where(not_above > below, (below + not_above - 1) / 2, between)
 
     def decide(
@@ -105,12 +104,12 @@ class Decision:
         person: Sequence[str],
         qualities: Mapping[str, ArrayLike] | None = None,
     ) -> list[Verdict]:
-        """Say accept, unknown or abstain of each face.
+        """Decide accept, unknown or abstain for each face.
 
         Args:
             similarity: Best similarity of each face in the gallery, (N,).
-            person: The person it belongs to, N texts.
-            qualities: Qualities by name, (N,) each; those of :attr:`needs` must be there.
+            person: Name of the most similar person, N texts.
+            qualities: Qualities by name, (N,) each; those of :attr:`needs` are required.
 
         Raises:
             ValueError: An array is malformed or a quality is missing.
@@ -182,7 +181,7 @@ class Decision:
 
         Args:
             path: The file; only its owner can read it.
-            keep_mode: Keep the permissions of a file that is there.
+            keep_mode: Keep the permissions of an existing file.
         """
         level = None
         if self.level is not None:
@@ -213,7 +212,7 @@ class Decision:
 
         Raises:
             FileNotFoundError: There is no such file.
-            FileFormatError: It is none of these files, of another version, or damaged.
+            FileFormatError: It is no decision, of another version, or damaged.
             ModelMismatchError: It was calibrated with another model.
         """
         content = read_decision(path)

@@ -1,4 +1,4 @@
-"""A decision on disk: one JSON file."""
+"""Store a decision as one JSON file."""
 
 from collections.abc import Mapping
 from itertools import pairwise
@@ -17,7 +17,7 @@ _Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class ThresholdContent(FileModel):
-    """What a file holds of :class:`mmvlr.identification.conformal.ConformalThreshold`."""
+    """Content of a :class:`mmvlr.identification.conformal.ConformalThreshold` in a file."""
 
     threshold: float
     fpir: _Rate
@@ -26,7 +26,7 @@ class ThresholdContent(FileModel):
 
 
 class LevelContent(FileModel):
-    """What a file holds of :class:`mmvlr.identification.abstention.AbstentionLevel`.
+    """Content of an :class:`mmvlr.identification.abstention.AbstentionLevel` in a file.
 
     A level of None answers every face: JSON has no infinity.
     """
@@ -41,7 +41,7 @@ class LevelContent(FileModel):
 
 
 class CalibratedOn(FileModel):
-    """What a decision was calibrated on; anything but the gallery is for the reader alone."""
+    """Calibration data of a decision; all fields but the gallery are only for information."""
 
     model_config = ConfigDict(extra='allow')
 
@@ -49,7 +49,7 @@ class CalibratedOn(FileModel):
 
 
 class DecisionContent(FileModel):
-    """What a file holds of :class:`mmvlr.identification.Decision`."""
+    """Content of a :class:`mmvlr.identification.Decision` in a file."""
 
     identity: dict[str, Any]
     target_fpir: _Rate

@@ -1,4 +1,4 @@
-"""The gallery: known people with the embeddings of their images, searched and kept on disk."""
+"""The gallery: enroll known people, search them, and store them on disk."""
 
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,26 +26,27 @@ class GalleryChangedError(ValueError):
 class Gallery:
     """Known people, each with the embeddings and qualities of one or several images.
 
-    The images are kept, as unit vectors, and the templates that are searched are made of them: so
-    the rule can be changed, and people can be extended, at any time. Templates and index are made
-    at the first search after a change; enroll many people by :meth:`enroll_many`, not with a search
-    after each.
+    Images are stored as unit vectors, and the templates for the search are made of them, so the
+    rule can be changed and images can be added at any time. Templates and index are built at the
+    first search after a change: enroll many people by :meth:`enroll_many`, not one by one with
+    searches in between.
 
     Names of people are text without control characters, in Unicode's composed form; those of images
     are any text. People keep the order of their enrollment.
 
-    Threads may share a gallery: each search sees the gallery as it was before or after a change,
-    and changes wait for each other. So may processes share a folder, see :meth:`update`.
+    Threads may share a gallery: each search sees the gallery before or after a change, and changes
+    are serialized. Processes may share a folder, see :meth:`update`.
 
     Args:
-        fingerprint: Which network makes the embeddings, as ``mmvlr.apis.network.fingerprint_model``
-            says it. It travels with the gallery, whose embeddings mean nothing to another network.
+        fingerprint: Fingerprint of the network of the embeddings, from
+            ``mmvlr.apis.network.fingerprint_model``. It is stored with the gallery, as embeddings
+            of different networks cannot be compared.
         template: Rule that makes templates of images: a short name (``'mean'``, ``'norm'``,
             ``'ri'``, ``'best'``, ``'images'``), or a config of one of ``TEMPLATES``.
         search: ``'exact'``, ``'faiss'``, or a config such as ``dict(type='faiss', kind='ivf')``.
 
     Raises:
-        ValueError: ``fingerprint`` does not tell the embedding's size, or there is no such rule or
+        ValueError: ``fingerprint`` lacks the size of the embedding, or there is no such rule or
             search.
 
     Example:
@@ -74,7 +75,7 @@ class Gallery:
         self.fingerprint = deepcopy(dict(fingerprint))
         self._lock = threading.RLock()
         config = template_config(template)
-        # All there is; a change replaces it.
+        # Immutable; every change replaces it.
         self._state = GalleryState(dims, config, TEMPLATES.build(config), search_config(search))
         self._source: tuple[Path, str] | None = None
 
@@ -118,8 +119,8 @@ class Gallery:
         """Config of the rule that makes templates; setting it keeps the images.
 
         Raises:
-            ValueError: There is no such rule, an image lacks a quality that it needs, or it makes
-                no template of the images of a person, as they cancel out.
+            ValueError: There is no such rule, an image lacks a quality that it needs, or the images
+                of a person cancel out.
         """
         return dict(self._state.template)
 
@@ -147,7 +148,7 @@ class Gallery:
         qualities: Mapping[str, Any] | None = None,
         names: Sequence[str] | None = None,
     ) -> None:
-        """Add images of a person, who may be there already.
+        """Add images of a new or an enrolled person.
 
         Args:
             person: Name; see :class:`Gallery`.
@@ -158,7 +159,7 @@ class Gallery:
         Raises:
             ValueError: The name is blank or holds control characters, an embedding has no direction
                 or another size, the images of the person cancel out, a quality is missing that the
-                template rule needs, or the counts differ. The gallery is as it was.
+                template rule needs, or the counts differ. The gallery is unchanged then.
         """
         count = len(embeddings) if hasattr(embeddings, '__len__') else 0
         if not count:
@@ -175,13 +176,13 @@ class Gallery:
         """Add images of many people at once, in any order.
 
         Args:
-            people: Whom each image shows, (N,).
+            people: Person in each image, (N,).
             embeddings: Embeddings of any length, (N, D).
             qualities: Qualities by name, (N,) each.
             names: Names of the images, (N,).
 
         Raises:
-            ValueError: See :meth:`enroll`. Nobody is enrolled then.
+            ValueError: See :meth:`enroll`. The gallery is unchanged then.
         """
         with self._lock:
             state = self._state
@@ -194,13 +195,13 @@ class Gallery:
         qualities: Mapping[str, Any] | None = None,
         names: Sequence[str] | None = None,
     ) -> Enrolled:
-        """Add those of the images that their people do not have yet; see :meth:`enroll_many`.
+        """Add the images that are not enrolled yet for their person; see :meth:`enroll_many`.
 
-        Every image is compared with every other one. Two are the same if their embeddings are, but
-        for rounding.
+        Every image is compared with every other one. Two are the same if their embeddings are equal
+        up to rounding.
 
         Returns:
-            Which were enrolled, and which are enrolled as other people too.
+            The images that were enrolled, and those that are enrolled as other people too.
         """
         with self._lock:
             state = self._state
@@ -209,20 +210,20 @@ class Gallery:
         return enrolled
 
     def remove(self, *people: str) -> None:
-        """Forget people with all images.
+        """Remove people with all their images.
 
         Raises:
-            KeyError: One of them is not in the gallery. Nobody is removed then.
+            KeyError: One of them is not in the gallery, which is unchanged then.
         """
         with self._lock:
             self._state = self._state.remove(people)
 
     def images(self, person: str) -> tuple[list[str], np.ndarray, dict[str, np.ndarray]]:
-        """Return what is known of a person.
+        """Return names, embeddings and qualities of a person's images.
 
         Returns:
             Names of the n images, their unit embeddings, float32 (n, D), and their qualities, (n,)
-            each, NaN where an image was enrolled without.
+            each, NaN where an image was enrolled without them.
 
         Raises:
             KeyError: The person is not in the gallery.
@@ -231,11 +232,11 @@ class Gallery:
         return images.names, images.unit, images.qualities
 
     def templates(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return what is searched.
+        """Return the templates that are searched.
 
         Returns:
-            Unit templates, float32 (T, D), and the place of each one's person in ``people``,
-            int64 (T,), not falling. Do not write to them.
+            Unit templates, float32 (T, D), and the index of each one's person in ``people``,
+            int64 (T,), not decreasing. Do not write to them.
         """
         return self._state.templates
 
@@ -255,21 +256,21 @@ class Gallery:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of people and templates: a decision is calibrated on these and no others."""
+        """SHA-256 of people and templates, which identifies the gallery of a decision."""
         return self._state.digest
 
     def search(self, embeddings: Any, k: int = 5) -> Matches:
-        """Find the people who resemble each probe most.
+        """Find the most similar people for each probe.
 
-        The best template of a person counts. Equally similar people stand in the order of their
+        The best template of a person counts. Equally similar people are in the order of their
         enrollment.
 
         Args:
             embeddings: Embeddings of the probes, of any length, (P, D).
-            k: People a probe.
+            k: People per probe.
 
         Returns:
-            min(k, people in the gallery) people a probe. Where an approximate search finds fewer,
+            min(k, people in the gallery) people per probe. If an approximate search finds fewer,
             the last are ``''`` with similarity ``-inf``.
 
         Raises:
@@ -279,20 +280,20 @@ class Gallery:
         return self._state.search(embeddings, k)
 
     def find_same(self, embeddings: Any) -> list[tuple[int, str, str]]:
-        """Return which faces are enrolled themselves: (row, person, name of the image) of each."""
+        """Return the faces that are enrolled themselves, as (row, person, name of the image)."""
         return self._state.find_same(embeddings)
 
     # On disk ------------------------------------------------------------------------------------
 
     def save(self, folder: str | Path, keep_mode: bool = False) -> Path:
-        """Write the gallery into a folder, which holds the old one or the new one at any moment.
+        """Write the gallery into a folder, atomically.
 
-        Faces are biometric data: the file is readable by its owner alone, and so is a folder that
-        is made for it.
+        Faces are biometric data: only the owner can read the file, and a folder that is created for
+        it.
 
         Args:
-            folder: The folder; other files in it stay as they are.
-            keep_mode: Keep the permissions of a gallery that is there.
+            folder: The folder; other files in it are not changed.
+            keep_mode: Keep the permissions of an existing gallery.
 
         Returns:
             The folder.
@@ -309,7 +310,7 @@ class Gallery:
 
     def _write(self, folder: Path, keep_mode: bool) -> None:
         place = folder.resolve()
-        # Whoever has the folder writes what is there now: an older state must not follow a newer.
+        # The state is read under the folder's lock: an older state must not overwrite a newer one.
         with self._lock:
             source, found = self._source, read_digest(folder)
             if source is not None and source[0] == place and source[1] != found:
@@ -332,15 +333,15 @@ class Gallery:
     ) -> Iterator['Gallery']:
         """Load a gallery, change it and save it, while no other process writes it.
 
-        It is saved at the end of the ``with`` block if it was changed, and as it was if the block
-        ends with an error. Other writers wait; readers see the old gallery until then.
+        It is saved at the end of the ``with`` block if it was changed; if the block ends with an
+        error, the file is not changed. Other writers wait; readers see the old gallery until then.
 
         Args:
-            folder: The folder. Where it holds no gallery, one is made, for which ``fingerprint`` is
-                needed.
+            folder: The folder. If it holds no gallery, one is created, which requires
+                ``fingerprint``.
             fingerprint: See :meth:`load`.
-            template: The rule of a gallery that is made (default: ``'mean'``), or the new one of
-                one that is there.
+            template: The rule of a new gallery (default: ``'mean'``), or the new rule of an
+                existing one.
             search: See :class:`Gallery`.
             keep_mode: See :meth:`save`.
 
@@ -349,7 +350,7 @@ class Gallery:
             LockedError: Another process writes for more than ten minutes.
 
         Example:
-            Two processes that do this at once lose nobody::
+            Two processes can do this at the same time without losing people::
 
                 with Gallery.update('gallery', inferencer.fingerprint) as gallery:
                     gallery.enroll('Ann', faces.embedding, faces.qualities, faces.names)
@@ -381,7 +382,7 @@ class Gallery:
 
         Args:
             folder: The folder.
-            fingerprint: Which network the probes come from; without it nothing is checked.
+            fingerprint: Fingerprint of the network of the probes; without it nothing is checked.
             search: See :class:`Gallery`.
 
         Raises:

@@ -1,4 +1,4 @@
-"""A gallery on disk: one file, so that a reader sees the old gallery or the new one, never both.
+"""Store a gallery in one file, so that a reader sees either the old or the new gallery.
 
 The file is a safetensors file: the embeddings, the qualities and, as bytes of JSON, the texts.
 Its metadata hold format, version and the digest of all the rest. mmvlr 0.1 wrote version 1, a
@@ -30,7 +30,7 @@ from mmvlr.utils.schema import (
 )
 
 FILE = 'gallery.safetensors'
-#: Seconds that a writer waits for the others.
+#: Seconds that a writer waits for other writers.
 WAIT = 600.0
 FILE_VERSION_1 = 'gallery.json'
 _FORMAT, _VERSION = 'mmvlr gallery', 2
@@ -41,7 +41,7 @@ _REMEDY = 'take it from a backup, or enroll again into another folder'
 
 @dataclass(frozen=True, eq=False)
 class StoredGallery:
-    """What a gallery keeps of N images of K people.
+    """Content of a gallery: N images of K people.
 
     Attributes:
         fingerprint: The network of the embeddings.
@@ -89,7 +89,7 @@ def has_gallery(folder: str | Path) -> bool:
         return True
     try:
         with open(Path(folder) / FILE_VERSION_1, 'rb') as file:
-            # Others may have files of that name too.
+            # Another program may use the same file name.
             return _FORMAT.encode() in file.read(64)
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         return False
@@ -142,7 +142,7 @@ def read_digest(folder: str | Path) -> str:
 
 @contextmanager
 def write_alone(folder: Path) -> Iterator[None]:
-    """Be the only writer of the gallery in a folder, which is made if need be.
+    """Lock the gallery in a folder for writing; create the folder if needed.
 
     Raises:
         LockedError: Another process writes it for more than ten minutes.
@@ -162,8 +162,8 @@ def write_alone(folder: Path) -> Iterator[None]:
 def write_gallery(folder: str | Path, stored: StoredGallery, keep_mode: bool = False) -> str:
     """Write a gallery into a folder, which the caller has locked, and return its digest.
 
-    Call :func:`read_digest` before: it refuses a file of that name that is no gallery. The file is
-    private. What version 1 wrote is removed, as its ``gallery.json`` names it.
+    Call :func:`read_digest` first: it refuses a file of that name that is no gallery. The file is
+    private. Files of version 1 that its ``gallery.json`` names are removed.
     """
     folder = Path(folder)
     content = dict(
@@ -198,7 +198,7 @@ def write_gallery(folder: str | Path, stored: StoredGallery, keep_mode: bool = F
 def _write_tensors(
     file: BinaryIO, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]
 ) -> None:
-    # The library's own writer makes a temporary file of a name that nobody knows afterwards.
+    # The library's writer would leave a temporary file of unknown name if it were killed.
     header: dict[str, Any] = {'__metadata__': dict(metadata)}
     end = 0
     for name, values in arrays.items():
@@ -255,7 +255,7 @@ def _checked(
     arrays: dict[str, np.ndarray],
     digest: str,
 ) -> StoredGallery:
-    """Return what was read if its parts belong together."""
+    """Return the content if its parts are consistent."""
 
     def check(right: bool, problem: str) -> None:
         if not right:

@@ -1,4 +1,4 @@
-"""What a gallery holds at one moment; it is replaced and never changed, so threads can share it."""
+"""The immutable content of a gallery; a change makes a new one, so threads can share it."""
 
 import hashlib
 import json
@@ -21,11 +21,11 @@ from .search import ExactSearch, FaissSearch, build_search, find_identical
 
 @dataclass(frozen=True, eq=False)
 class Matches:
-    """The people who resemble each probe most, best first.
+    """The most similar people for each probe, best first.
 
     Attributes:
-        person: Their names, text (P, k) of dtype object; where there are fewer than k people, or an
-            approximate search found fewer, see :meth:`mmvlr.identification.Gallery.search`.
+        person: Their names, text (P, k) of dtype object; for fewer than k people, see
+            :meth:`mmvlr.identification.Gallery.search`.
         similarity: Cosine of the probe and the best template of the person, float32 (P, k).
     """
 
@@ -38,12 +38,12 @@ class Matches:
 
 @dataclass(frozen=True)
 class Enrolled:
-    """What became of the images that :meth:`mmvlr.identification.Gallery.enroll_new` was given.
+    """Result of :meth:`mmvlr.identification.Gallery.enroll_new`.
 
     Attributes:
-        rows: Rows of those that were enrolled.
-        known: Rows of those that were not, as the person has the same image already.
-        shared: (row, person, name of the image) of those whose image another person has too.
+        rows: Rows of the images that were enrolled.
+        known: Rows of the images that the person has already, which were not enrolled.
+        shared: (row, person, name of the image) of images that another person has too.
     """
 
     rows: list[int]
@@ -70,17 +70,17 @@ class Images:
         )
 
     def sort(self) -> 'Images':
-        """Return the images in the order of their people; no copy where they are in it."""
+        """Return the images in the order of their people; not copied if already sorted."""
         if (np.diff(self.person) >= 0).all():
             return self
         return self.take(np.argsort(self.person, kind='stable'))
 
 
 def join_images(parts: Iterable[Images], dims: int) -> Images:
-    """Put images behind each other; a quality that a part lacks is NaN there."""
+    """Concatenate images; a quality that a part lacks is NaN there."""
     parts = [part for part in parts if part.names]
     if len(parts) == 1:
-        # No copy: the embeddings of a large gallery, enrolled at once, would be there twice.
+        # A copy would double the memory of a large gallery that is enrolled at once.
         return parts[0]
     known = dict.fromkeys(name for part in parts for name in part.qualities)
     missing = [np.full(len(part.unit), np.nan, np.float32) for part in parts]
@@ -100,15 +100,15 @@ def join_images(parts: Iterable[Images], dims: int) -> Images:
 
 @dataclass(frozen=True, eq=False)
 class GalleryState:
-    """People, their images and what is made of them.
+    """People, their images, and the templates and index made of them.
 
     Attributes:
         dims: Size of the embeddings.
         template: Config of the template rule.
         rule: The rule.
         method: Config of the search.
-        number: Number of each person. Numbers rise in the order of enrollment.
-        parts: Images, those of removed people gone.
+        number: Number of each person, ascending in the order of enrollment.
+        parts: Images, without those of removed people.
         next: Number of the next person.
     """
 
@@ -130,21 +130,21 @@ class GalleryState:
 
     @cached_property
     def images(self) -> Images:
-        """All images, those of a person in a row, people in the order of enrollment."""
+        """All images, grouped by person, people in the order of enrollment."""
         images = join_images(self.parts, self.dims).sort()
-        # The same images: the embeddings of a large gallery would be there twice.
+        # Replaces the equal parts, which would double the memory of a large gallery.
         object.__setattr__(self, 'parts', (images,))
         return images
 
     @cached_property
     def starts(self) -> np.ndarray:
-        """Where each person's images start and the last one's end, int64 (K + 1,)."""
+        """Start of each person's images, and the end of the last, int64 (K + 1,)."""
         numbers = np.fromiter(self.number.values(), np.int64, len(self.number))
         return np.append(np.searchsorted(self.images.person, numbers), len(self.images.person))
 
     @cached_property
     def templates(self) -> tuple[np.ndarray, np.ndarray]:
-        """Unit templates (T, D), and the place of each one's person in ``people``, (T,)."""
+        """Unit templates (T, D), and the index of each one's person in ``people``, (T,)."""
         images = self.images
         return self.rule.many(images.unit, self.starts, images.qualities, self.people)
 
@@ -164,12 +164,12 @@ class GalleryState:
 
     @cached_property
     def _decomposed(self) -> dict[str, str]:
-        """Names that old files spell otherwise than :func:`normalize_name`."""
+        """Names that old files spell differently from :func:`normalize_name`."""
         names = (name for name in self.number if not unicodedata.is_normalized('NFC', name))
         return {unicodedata.normalize('NFC', name): name for name in names}
 
     def spell(self, person: str) -> str:
-        """Return a person's name as it is spelled here, or would be if it is new.
+        """Return a person's name as the gallery spells it, or would spell a new one.
 
         Raises:
             ValueError: See :func:`mmvlr.identification.names.normalize_name`.
@@ -191,7 +191,7 @@ class GalleryState:
         raise KeyError(f'{person!r} is not in the gallery of {len(self):,} people')
 
     def owner(self, row: int) -> str:
-        """Return whom a row of ``images`` shows."""
+        """Return the person of a row of ``images``."""
         return self.people[np.searchsorted(self.starts, row, side='right') - 1]
 
     def images_of(self, person: str) -> Images:
@@ -205,11 +205,11 @@ class GalleryState:
         return templates[owner == self.people.index(self.find(person))]
 
     def search(self, embeddings: Any, k: int) -> Matches:
-        """Return the k people who resemble each probe most."""
+        """Return the k most similar people for each probe."""
         if k < 1:
             raise ValueError(f'k must be at least 1, got {k}')
         if not len(self):
-            raise ValueError('the gallery is empty: enroll somebody before searching')
+            raise ValueError('the gallery is empty: enroll people before searching')
         probes = unit_rows(embeddings, 'probe {}'.format)
         if probes.shape[1] != self.dims:
             raise ValueError(
@@ -240,7 +240,7 @@ class GalleryState:
                 f'{_label(self.owner(row), images.names[row])} was enrolled without it'
             )
         state = replace(self, template=template, rule=rule)
-        # Now rather than at every search: it may make no template of some person.
+        # Build now, so that images that cancel out are reported here and not at a search.
         _ = state.templates
         return state
 
@@ -286,7 +286,7 @@ class GalleryState:
         qualities: Mapping[str, Any] | None,
         names: Sequence[str] | None,
     ) -> 'Checked':
-        """Return what is to be enrolled, unless it cannot be."""
+        """Check images and return them ready to be enrolled."""
         people = list(people)
         people = [self.spell(person) for person in people]
         names = [''] * len(people) if names is None else list(names)
@@ -335,7 +335,7 @@ class GalleryState:
         self.rule.many(images.unit, starts, images.qualities, [people[row] for row in first])
 
     def remove(self, people: Iterable[str]) -> 'GalleryState':
-        """Return the state without some people, whose images are gone."""
+        """Return the state without some people and their images."""
         number = dict(self.number)
         numbers = [number.pop(name) for name in dict.fromkeys(map(self.find, people))]
         parts = (part.take(np.flatnonzero(~np.isin(part.person, numbers))) for part in self.parts)
@@ -372,7 +372,7 @@ class Checked:
     names: list[str]
 
     def take(self, rows: Sequence[int]) -> 'Checked':
-        """Return some images, by row; these where they are all."""
+        """Return some images, by row; not copied if all are selected."""
         if len(rows) == len(self.people):
             return self
         return Checked(

@@ -1,4 +1,4 @@
-"""From images to answers: a model, a gallery and, where there is one, a decision."""
+"""Identify people in images by a model, a gallery and, optionally, a decision."""
 
 import os
 from collections import Counter
@@ -22,7 +22,7 @@ from .gallery_file import has_gallery
 from .names import normalize_name
 from .people import find_owner, find_people, is_empty
 
-#: From this similarity on it is told as 1.000.
+#: From this similarity on it is displayed as 1.000.
 _ALIKE = 0.9995
 
 
@@ -31,20 +31,20 @@ class BrokenModelError(ValueError):
 
 
 class UnknownOwnerError(ValueError):
-    """Nobody can say whose image a file is."""
+    """The person of an image cannot be determined."""
 
 
 class Identifier:
-    """Enrolls people, says whose face an image shows, and compares two faces.
+    """Enroll people, identify the people in images, and compare two faces.
 
-    The command ``mmvlr`` and the page in the browser say what this class says.
+    The command ``mmvlr`` and the page in the browser use this class, so all give the same answers.
 
     Args:
-        inferencer: The model; None where people are only removed.
-        gallery: The gallery, or the folder it is kept in, which need not be there to enroll people;
-            None: a new one, in memory.
+        inferencer: The model; None if people are only removed.
+        gallery: The gallery, or its folder, which need not exist before people are enrolled; None
+            for a new gallery in memory.
         decision: Thresholds of the gallery, or their file.
-        keep_mode: Keep the permissions of files that are there, which become private otherwise.
+        keep_mode: Keep the permissions of existing files, which become private otherwise.
 
     Raises:
         FileNotFoundError: There is no such decision.
@@ -93,19 +93,18 @@ class Identifier:
         template: Any = None,
         on_error: str = 'collect',
     ) -> Enrollment:
-        """Add people to the gallery, or take them out; all of it or, with an error, nothing.
+        """Add people to the gallery, or remove them; with an error, nothing is changed.
 
-        A gallery in a folder is changed while no other process writes it, and nobody whom another
-        one has enrolled meanwhile is lost.
+        A gallery in a folder is locked meanwhile, and people whom another process has enrolled are
+        kept.
 
         Args:
             faces: Images of ``person``, see :func:`mmvlr.apis.images.images_of`; without a
-                person a folder with a folder for each. Images that their person has already are
-                left out.
-            person: Whom all of them show.
-            remove: People to take out first.
-            template: The rule that makes templates from now on, see
-                :class:`mmvlr.identification.Gallery`.
+                person, a folder with a folder for each person. Images that are enrolled already
+                are left out.
+            person: The person in all images.
+            remove: People to remove first.
+            template: The new template rule, see :class:`mmvlr.identification.Gallery`.
             on_error: See :meth:`mmvlr.apis.FaceInferencer.stream`.
 
         Raises:
@@ -134,7 +133,7 @@ class Identifier:
                 )
         self._gallery = gallery
         if remove and self.folder is not None:
-            # By name alone nobody can tell whose they are, so they stay.
+            # The names alone do not prove that the files are mmvlr's, so they are not deleted.
             endings = ('safetensors', 'json')
             left = [path for end in endings for path in self.folder.glob(f'.gallery.*.{end}')]
             if left:
@@ -160,7 +159,7 @@ class Identifier:
         return Enrollment(len(gallery), enrolled, list(remove), results, notes, shared)
 
     def remove(self, *people: str) -> Enrollment:
-        """Take people out of the gallery; nothing of them stays in its folder."""
+        """Remove people and all their data from the gallery and its folder."""
         return self.enroll(remove=people)
 
     def calibrate(
@@ -174,24 +173,23 @@ class Identifier:
         abstain_by: str = 'distance',
         name: str = '',
     ) -> Calibration:
-        """Make the decision of the gallery from faces whose answers are known.
+        """Make the decision of the gallery from faces whose correct answers are known.
 
         Args:
-            unmated: Images of people who are not enrolled. In a folder each folder is a person;
-                other images are each of a person of their own.
-            mated: Folder with a folder for each of people who are enrolled, named as in the
-                gallery, with other images than those enrolled; needed for bins and abstention.
+            unmated: Images of people who are not enrolled. In a folder, each folder is a person;
+                other images each count as a different person.
+            mated: Folder with a folder for each enrolled person, named as in the gallery, with
+                other images than those enrolled; needed for bins and abstention.
             target_fpir: See :func:`mmvlr.identification.calibrate`.
             target_error: See there; None: every face is answered.
-            quality: Quality along which thresholds are binned (default: ``'ri'``, else
-                ``'norm'``).
+            quality: Quality by which thresholds are binned (default: ``'ri'``, else ``'norm'``).
             abstain_by: Quality that decides on abstention, or ``'distance'``.
             name: Name of the calibration set, for the file.
 
         Raises:
-            UnknownOwnerError: It cannot be told who is who.
-            ValueError: Somebody is on the wrong side, an image is enrolled itself, or there are too
-                few people.
+            UnknownOwnerError: The person of an image cannot be determined.
+            ValueError: An unmated person is enrolled or a mated one is not, an image is enrolled
+                itself, or there are too few people.
             BrokenModelError: The embeddings do not differ.
         """
         gallery = self.gallery
@@ -257,7 +255,7 @@ class Identifier:
         return Calibration(decision, parts, empty)
 
     def identify(self, faces: Any, top: int = 3, on_error: str = 'collect') -> Identification:
-        """Say whose face each image shows.
+        """Identify the person in each image.
 
         Args:
             faces: Images; see :func:`mmvlr.apis.images.images_of`.
@@ -321,7 +319,7 @@ class Identifier:
     def _embed_people(
         self, faces: Any, person: str | None, on_error: str = 'collect'
     ) -> tuple[list[str], FaceTable, list[str]]:
-        """Return whom each face shows, the faces, and people without an image."""
+        """Return the person of each face, the faces, and people without an image."""
         if person is not None:
             normalize_name(person)
             results = self.inferencer.embed(faces, on_error)
@@ -341,8 +339,8 @@ class Identifier:
     def _check_model(self, faces: FaceTable, given: Any, owners: Sequence[str] = ()) -> None:
         """Raise ``BrokenModelError`` if the model gives every face the same embedding.
 
-        Few faces may be alike for another reason. So the model is also shown the first one upside
-        down and inverted, which no working model takes for the same face.
+        A few faces may be similar for another reason. Therefore the first one is also embedded
+        upside down and inverted, which a working model maps to another embedding.
         """
         unit = unit_rows(faces.embedding)
         if (unit @ unit[0]).min() < _ALIKE:
@@ -375,7 +373,7 @@ def _describe_names(owners: Sequence[str], empty: Sequence[str]) -> list[str]:
 
 
 def _find_strangers(names: Sequence[str], given: Sequence[str | Path]) -> list[str]:
-    """Return whose each image is, unless that is anybody's guess."""
+    """Return the person of each image, or raise an error if it cannot be determined."""
     owners = [find_owner(name, given) for name in names]
     loose = [name for name, owner in zip(names, owners, strict=True) if name == owner]
     folders = [path for path in given if Path(path).expanduser().is_dir()]

@@ -1,4 +1,4 @@
-"""Names of people: one spelling, and nothing that a terminal would obey."""
+"""Normalize names of people: one spelling, and no control characters."""
 
 import unicodedata
 
@@ -8,8 +8,8 @@ from mmvlr.utils.text import is_control
 def normalize_name(name: str) -> str:
     r"""Return a person's name in Unicode's composed form (NFC).
 
-    A letter with an accent can be one character or two, and looks the same: without this, one
-    person would be two.
+    A letter with an accent can be one character or two with the same appearance: without
+    normalization, one person could be enrolled as two.
 
     Raises:
         ValueError: The name is no text, is blank, or holds control characters such as line breaks

@@ -1,4 +1,4 @@
-"""Folders with a folder for each person: who is in them, and whose image a file is."""
+"""Read folders that hold a folder for each person: list the people, find the person of a file."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +11,7 @@ def find_people(folder: str | Path) -> list[Path]:
 
     Raises:
         FileNotFoundError: There is no such folder.
-        ValueError: It has no folders, or images beside them that belong to nobody.
+        ValueError: It has no folders, or images beside them without a person.
     """
     folder = Path(folder).expanduser()
     if not folder.is_dir():
@@ -29,7 +29,7 @@ def find_people(folder: str | Path) -> list[Path]:
 
 
 def is_empty(folder: Path) -> bool:
-    """Say whether a folder can be read and holds neither images nor what cannot be read."""
+    """Return whether a folder is readable and holds neither images nor unreadable entries."""
     try:
         tree = find_images(folder)
     except OSError:
@@ -38,7 +38,7 @@ def is_empty(folder: Path) -> bool:
 
 
 def find_owner(name: str, roots: Sequence[str | Path]) -> str:
-    """Return whose image a file is: the first folder below one of the roots, else the file itself.
+    """Return the person of a file: the first folder below one of the roots, else the file itself.
 
     Example:
         >>> find_owner('a/b.png', ['c'])

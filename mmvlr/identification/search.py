@@ -1,9 +1,9 @@
-"""Search of probes among templates: who of the gallery resembles each probe most.
+"""Search templates for the most similar people of each probe.
 
-A search is built of the templates once and asked many times. Both find candidates by fast float32
-products and compute the similarity of these again in float64, which is then rounded: so equal
-templates get equal similarities, and a probe the same ones alone or in a batch, exactly searched or
-by faiss. Equally similar people stand in the order of their enrollment.
+A search is built from the templates once and used many times. Both kinds find candidates by fast
+float32 products and compute their similarities again in float64, which are then rounded. Thus equal
+templates get equal similarities, and a probe gets the same ones alone or in a batch, by exact
+search or by faiss. Equally similar people are in the order of their enrollment.
 """
 
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ from mmvlr.evaluation.functional._blocks import product_blocks
 TEMPLATE_BLOCK = 8192
 #: Probes that are scored at a time: 8 MB of scores in one block.
 PROBE_BLOCK = 256
-#: From this similarity on two embeddings are of one and the same image.
+#: From this similarity on, two embeddings are considered to be of the same image.
 SAME = 1 - 1e-6
 
 
@@ -27,9 +27,9 @@ class ExactSearch:
 
     The candidates of a block of templates are those whose float32 product comes within twice its
     error bound, D u (u = 2^-24, of unit vectors; Higham, "Accuracy and Stability of Numerical
-    Algorithms", section 3.1), of the k-th best person so far. None of the k best can be missing.
+    Algorithms", section 3.1), of the k-th best person so far. None of the k best can be missed.
 
-    Memory beside the templates is one block of scores.
+    The memory in addition to the templates is one block of scores.
 
     Args:
         templates: Unit templates, float32 (T, D).
@@ -52,7 +52,7 @@ class ExactSearch:
 
         Args:
             probes: Unit embeddings, float32 (P, D).
-            k: People a probe; all where there are fewer.
+            k: People per probe; all if there are fewer.
 
         Returns:
             Numbers of the people, int64 (P, min(k, people)), and the similarity of the best
@@ -64,7 +64,7 @@ class ExactSearch:
             probes, self.templates, PROBE_BLOCK, TEMPLATE_BLOCK
         ):
             floor = best.similarity[rows, -1]
-            # Late blocks rarely hold anything for a probe; those rows need no further look.
+            # Late blocks rarely improve the result of a probe; such rows are skipped.
             near = np.flatnonzero(scores.max(axis=1) >= floor - self._tolerance)
             scores, floor = scores[near], floor[near]
             floor = np.maximum(floor, self._kth_person(scores, self.owner[columns], k))
@@ -75,7 +75,7 @@ class ExactSearch:
 
     @staticmethod
     def _kth_person(scores: np.ndarray, owner: np.ndarray, k: int) -> np.ndarray:
-        """Return the k-th best person's score in a block, (P,); -inf where it has fewer people."""
+        """Return the k-th best person's score in a block, (P,); -inf if it has fewer people."""
         first = np.flatnonzero(np.diff(owner, prepend=-1))
         if len(first) < k:
             return np.full(len(scores), -np.inf, np.float32)
@@ -89,11 +89,11 @@ class FaissSearch:
 
     Kinds of index:
 
-    - ``'flat'``: compares with every template as :class:`ExactSearch`. Where many people are
-      equally similar at the last place, which of them is found is left open.
+    - ``'flat'``: compares with every template as :class:`ExactSearch`. If many people are equally
+      similar at the last place, it is not defined which of them is found.
     - ``'ivf'``: templates are sorted into cells around ``num_cells`` centers, and a probe is
-      compared with those of the nearest cells alone: faster, and it misses the best now and then.
-      How often depends on the embeddings; measure it on yours.
+      compared with those of the nearest cells only: faster, but the best is missed sometimes. How
+      often depends on the embeddings; measure it on yours.
 
     Args:
         templates: Unit templates, float32 (T, D).
@@ -125,13 +125,13 @@ class FaissSearch:
             self.index = faiss.IndexFlatIP(dims)
         elif kind == 'ivf':
             num_cells = num_cells or max(1, round(len(templates) ** 0.5))
-            # The coarse index holds the centers. It must live as long as the index.
+            # The coarse index holds the centers and must exist as long as the index.
             self._centers = faiss.IndexFlatIP(dims)
             self.index = faiss.IndexIVFFlat(
                 self._centers, dims, num_cells, faiss.METRIC_INNER_PRODUCT
             )
             self.index.nprobe = max(1, round(probed * num_cells))
-            # k-means on a sample: 40 templates a cell, about the least that faiss finds enough.
+            # k-means on a sample of 40 templates per cell, about the minimum without a warning.
             rng = np.random.default_rng(0)
             sample = rng.choice(len(templates), min(len(templates), 40 * num_cells), replace=False)
             self.index.train(np.ascontiguousarray(templates[np.sort(sample)]))
@@ -153,7 +153,7 @@ class FaissSearch:
             _, found = self.index.search(np.ascontiguousarray(probes[rows]), wanted)
             row, place = np.nonzero(found >= 0)
             best.add(probes, self.templates, self.owner, rows[row], found[row, place])
-            # Several templates of one person may fill the list: ask those probes for more.
+            # Several templates of one person may fill the list: search more for those probes.
             short = (best.person[rows, -1] < 0) & (found[:, -1] >= 0)
             if wanted == len(self.templates):
                 break
@@ -165,8 +165,8 @@ class _Best:
     """The k best people seen so far for every probe.
 
     Attributes:
-        person: int64 (P, k), -1 where there are not as many.
-        similarity: float32 (P, k), ``-inf`` there.
+        person: int64 (P, k), -1 where fewer were found.
+        similarity: float32 (P, k), ``-inf`` where fewer were found.
     """
 
     def __init__(self, num_probes: int, k: int):
@@ -209,7 +209,7 @@ class _Best:
 
 
 def find_identical(probes: np.ndarray, others: np.ndarray) -> tuple[list[int], list[int]]:
-    """Find the unit embeddings that are the same but for rounding: those of one and the same image.
+    """Find unit embeddings that are equal up to rounding, those of the same image.
 
     Args:
         probes: float32 (P, D).

@@ -1,8 +1,8 @@
 """Reports of runs: figures, contact sheets, the report page and the comparison page.
 
-Nothing is drawn, and neither matplotlib nor jinja2 is imported, until a function is called. From a
-work dir to the report page leads :mod:`mmvlr.reports.from_run`, from many runs to the comparison
-:mod:`mmvlr.reports.from_runs`.
+Neither matplotlib nor jinja2 is imported until a function is called.
+:mod:`mmvlr.reports.from_run` makes the report page of a work dir, :mod:`mmvlr.reports.from_runs`
+the comparison page of many runs.
 """
 
 from mmvlr.evaluation.systems import Score

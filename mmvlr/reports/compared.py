@@ -1,4 +1,4 @@
-"""Runs of several methods on one test set, compared in recognition and in quality."""
+"""Compare runs of several methods on one test set, in recognition and in quality."""
 
 from collections.abc import Sequence
 from functools import cached_property
@@ -17,9 +17,9 @@ from .evaluated import average_bounds, average_discard, split_qualities
 from .figures import DiscardCurve
 from .words import name_method
 
-#: The method whose errors the quality measures foretell, if it is there; else the first one.
+#: The method whose errors the quality measures predict, if it was run; else the first one.
 RECOGNIZER = 'riface'
-#: Measures of other methods' networks that are worth a row: method, measure.
+#: Measures of other methods' networks that have a row: method, measure.
 JUDGES = (('magface', 'norm'), ('adaface', 'norm'), ('crfiqa', 'crfiqa'))
 
 
@@ -41,14 +41,14 @@ class ComparedRuns:
         self.faces = {run.scores: FaceTable.load(run.scores) for run in self.runs}
         self.metrics: list[FaceMetric] = build_metrics(runs[0].config.test_evaluator)
         judges = [metric for metric in self.metrics if isinstance(metric, ClosedSetMetric)]
-        #: Numbers without prefix that the test set is too small for, to its trials.
+        #: Numbers without prefix for which the test set is too small -> number of trials.
         self.unmeasurable: dict[str, int] = {}
-        #: Says which probes are identified rightly; None: the protocol has no such thing.
+        #: Metric that tells which probes are identified correctly; None without identification.
         self.judge = judges[0] if judges else None
 
     @property
     def title(self) -> str:
-        """Name of the test set, and of the training set if it is another."""
+        """Name of the test set, and of the training set if it is a different one."""
         return self.test if self.test == self.data else f'{self.test}, trained on {self.data}'
 
     def group_systems(self, group: str) -> dict[str, list[Run]]:
@@ -62,8 +62,8 @@ class ComparedRuns:
     def compare_methods(self, group: str) -> dict[str, dict[str, Score]]:
         """Compare the methods of a group in every rate of recognition.
 
-        Those of an ablation are also compared in how well their own RI and norm foretell their own
-        errors: ``discard_auc_ri`` and ``discard_auc_norm``, as far as there are any.
+        Those of an ablation are also compared in how well their RI and norm predict their own
+        errors: ``discard_auc_ri`` and ``discard_auc_norm``, if available.
         """
         scores: dict[str, dict[str, Score]] = {}
         areas: dict[str, dict[str, Score]] = {}
@@ -88,7 +88,7 @@ class ComparedRuns:
 
     @cached_property
     def recognizer(self) -> list[Run]:
-        """Runs of the method whose errors the quality measures are to foretell; may be none."""
+        """Runs of the method whose errors the quality measures predict; may be empty."""
         systems = self.group_systems('method')
         trained = [method for method in systems if method != PRETRAINED]
         name = RECOGNIZER if RECOGNIZER in trained or not trained else trained[0]
@@ -100,7 +100,7 @@ class ComparedRuns:
 
     @cached_property
     def judged(self) -> dict[str, list[tuple[np.ndarray, np.ndarray]]]:
-        """Measure to (quality (P,), correct (P,)) of the recognizer's probes for each seed."""
+        """(quality (P,), correct (P,)) of the recognizer's probes for each seed, by measure."""
         if self.judge is None or not self.recognizer:
             return {}
         systems = self.group_systems('method')
@@ -140,7 +140,7 @@ class ComparedRuns:
         return drawn, average_bounds(correct) if correct else {}
 
     def compare_ui(self) -> dict[str, Score]:
-        """Compare the recognizer's measures in telling probes from UI faces (area under ROC)."""
+        """Compare the recognizer's measures in separating probes from UI faces (area under ROC)."""
         observed: dict[str, list[Observations]] = {}
         for run in self.recognizer:
             faces = self.faces[run.scores].only('probe', 'ui')
@@ -161,5 +161,5 @@ class ComparedRuns:
         return compare_systems(complete)['auc'] if complete else {}
 
     def split_qualities(self) -> dict[str, dict[str, np.ndarray]]:
-        """Return measure to set of faces to values, of the recognizer's first seed."""
+        """Return values by measure and set of faces, of the recognizer's first seed."""
         return split_qualities(self.faces[self.recognizer[0].scores]) if self.recognizer else {}

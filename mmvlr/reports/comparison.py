@@ -1,4 +1,4 @@
-"""The page that compares methods: from arrays to one self-contained HTML file."""
+"""Render the page that compares methods, as one self-contained HTML file."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -23,9 +23,9 @@ class ScoreTable:
     Attributes:
         title: For example ``TinyFace, ResNet-50``.
         columns: Names of the figures, such as ``rank-1``.
-        rows: Method to its scores, one a column; None where there is none.
+        rows: Scores by method, one per column; None where there is none.
         note: One line below the title, or ''.
-        kind: What a row is.
+        kind: Name of what a row stands for.
 
     Raises:
         ValueError: A row has more or fewer scores than there are columns, or the scores of a
@@ -55,13 +55,13 @@ class ScoreTable:
 
     @property
     def arrows(self) -> list[str]:
-        """Where better is, for each column."""
+        """Direction of better values, for each column."""
         columns = [self._take_column(index) for index in range(len(self.columns))]
         return [('↓' if found[0].lower_is_better else '↑') if found else '' for found in columns]
 
     @property
     def scores(self) -> list[Score]:
-        """All scores that there are."""
+        """All scores that are not None."""
         return [score for index in range(len(self.columns)) for score in self._take_column(index)]
 
     def _take_column(self, index: int) -> list[Score]:
@@ -70,7 +70,7 @@ class ScoreTable:
 
 @dataclass(frozen=True)
 class ActivationRow:
-    """A face with what carries its similarity under each method.
+    """A face with the activation map of each method.
 
     Attributes:
         face: (h, w, 3) uint8, RGB.
@@ -95,13 +95,13 @@ class ActivationRow:
 
 @dataclass(frozen=True)
 class ComparisonData(PageData):
-    """Everything the comparison page shows; what is empty is left out, with its reason.
+    """Content of the comparison page; empty sections are left out, with the reason.
 
     Attributes:
         recognition: Tables of recognition rates.
         ablation: Tables of what each part of a method contributes.
         quality: Data set to measure to the set (``probe``, ``gallery``, ``ui``) to values (N,).
-        quality_tables: Tables of how well measures tell probes from UI faces.
+        quality_tables: Tables of how well measures separate probes from UI faces.
         discard: Data set to measure to its curve of rank-1 error over the discarded share.
         discard_bounds: Data set to reference curves: ``random``, ``perfect knowledge``.
         discard_tables: Tables of areas below the curves.
@@ -110,7 +110,7 @@ class ComparisonData(PageData):
         activation_note: How the maps were made: target, layer, method.
         runs: All runs, each with its name, status, seconds, seed and so on; keys become columns,
             ``seconds`` is shown as hours and minutes.
-        missing: What was planned and is not here, with the reason.
+        missing: Planned runs that are missing, with the reason.
     """
 
     SECTIONS: ClassVar[Sections] = {

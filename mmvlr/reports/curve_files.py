@@ -1,4 +1,4 @@
-"""Curves of an evaluation as PNG files and in TensorBoard."""
+"""Write the curves of an evaluation as PNG files and for TensorBoard."""
 
 from collections.abc import Iterable, Mapping
 from io import BytesIO

@@ -1,4 +1,4 @@
-"""What a folder of faces has lost: measured, fitted by a degradation, printed and drawn."""
+"""Measure the degradation of a folder of faces, fit a preset to it, print and draw both."""
 
 import json
 from collections.abc import Iterator
@@ -46,7 +46,7 @@ class Faces:
                 self.damaged.append(str(error))
 
     def describe(self) -> str:
-        """Return the counts of what was read and left out, with its names."""
+        """Return the counts of images that were read and entries that were left out, with names."""
         lines = [f'{self.folder}: {len(self.paths) - len(self.damaged):,} images']
         if self.others:
             lines.append(f'  left out: {len(self.others):,} files that are no images')
@@ -127,7 +127,7 @@ def fit(
         parameters = fit_preset(sources, target, preset, samples=samples, seed=seed, report=report)
     results, distances = {}, {}
     for name, used in (('before', preset), ('after', parameters)):
-        # Not the search's own seed: it has chosen what suits those draws.
+        # Not the seed of the search, which is fitted to its own random draws.
         faces = degrade_faces(sources, used, max(2 * samples, SHOWN), seed + 1)
         results[name] = faces, measure_faces(faces)
         distances[name] = distance(results[name][1], target)
@@ -203,7 +203,7 @@ def draw(sets: dict[str, tuple[list[np.ndarray], DegradationStatistics]], path: 
 def measure_folder(
     folder: Path, out: Path, figure: Path | None = None, fit_options: dict[str, Any] | None = None
 ) -> bool:
-    """Measure a folder, and if asked fit and draw.
+    """Measure a folder and, optionally, fit a preset and draw the statistics.
 
     Args:
         folder: Faces at native size.

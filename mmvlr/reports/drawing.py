@@ -1,9 +1,9 @@
-"""What all figures share: colors, axes, legends, and how figures become pixels or SVG.
+"""Common parts of all figures: colors, axes, legends, and rendering to pixels or SVG.
 
-Figures are built on matplotlib's object interface, so nothing here touches ``pyplot``, its state or
-a display; matplotlib is imported when the first figure is made. A figure is drawn once, in the
-colors of a light display. :func:`render_svg` puts the variables of the style sheet in their place,
-so that the same figure serves a dark display too.
+Figures are built on matplotlib's object interface, without ``pyplot``, its state or a display;
+matplotlib is imported when the first figure is made. A figure is drawn once, in the colors of a
+light display. :func:`render_svg` replaces the colors by variables of the style sheet, so that the
+same figure suits a dark display too.
 """
 
 import re
@@ -42,7 +42,7 @@ COLORS = dict(
 #: Colors of the curves, in order.
 SERIES = tuple(color for name, color in COLORS.items() if re.fullmatch(r's\d', name))
 DASHES = ('-', '--', '-.', ':')
-#: Style of what guessing reaches.
+#: Style of the chance level.
 CHANCE = {'color': COLORS['muted'], 'linestyle': ':', 'linewidth': 1.4, 'zorder': 1}
 # A measure keeps its color in every figure, and a set of faces has one that no measure has.
 _STYLES = {'RI': 0, 'ERS': 1, 'norm': 2, 'probe': 3, 'ui': 4}
@@ -95,13 +95,13 @@ def render_svg(figure: 'Figure', description: str) -> str:
 
     Args:
         figure: The figure.
-        description: What it shows, for readers who do not see it.
+        description: Text alternative of the figure.
     """
     import matplotlib
 
     figure.legends.clear()
     buffer = StringIO()
-    # The salt makes the ids in the file depend on nothing but the figure.
+    # The salt makes the ids in the file depend on the figure only.
     with matplotlib.rc_context({'svg.fonttype': 'none', 'svg.hashsalt': description}):
         figure.savefig(buffer, format='svg', metadata=dict.fromkeys(('Creator', 'Date')))
     root = ElementTree.fromstring(buffer.getvalue())
@@ -152,7 +152,7 @@ def make_styles(indices: Iterable[int]) -> list[dict[str, Any]]:
 
 
 def escape(text: str) -> str:
-    """Return a text as matplotlib takes it literally: ``$`` would start a formula."""
+    """Escape a text for matplotlib, where ``$`` would start a formula."""
     return text.replace('$', r'\$')
 
 
@@ -214,7 +214,7 @@ def format_percent(rate: float, _: Any = None) -> str:
 
 def format_number(value: float, _: Any = None) -> str:
     """Return the label of a tick that is a number."""
-    # Beside 0.3 a rounding error must not be called 1e-17.
+    # A rounding error must not be labeled 1e-17 on an axis with ticks such as 0.3.
     return f'{value:.6g}' if abs(value) > 1e-12 else '0'
 
 

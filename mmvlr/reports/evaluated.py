@@ -1,4 +1,4 @@
-"""A model over its test set, and what reports of one and of many runs look up alike."""
+"""Evaluate a model on its test set, for reports of one run and of many."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -29,13 +29,13 @@ from .curve_files import collect_curves
 from .faces import FaceCard
 from .figures import DiscardCurve
 
-#: The pixel baseline reads every image again; beyond so many it is left out.
+#: Limit of images up to which the pixel baseline, which reads every image again, is computed.
 MAX_PIXEL_IMAGES = 20_000
 NUM_MATCHES = 5
 
 
 class EvaluatedModel:
-    """A model's predictions over a test set, and what follows from them.
+    """A model's predictions for a test set, and results computed from them.
 
     Args:
         config: Config with model and test set.
@@ -60,7 +60,7 @@ class EvaluatedModel:
         options = dict(intervals=self.has_several_people, curves=self.has_several_people)
         self.metrics = build_metrics(config.test_evaluator, **options)
         self.numbers = evaluate_faces(self.faces, self.metrics)
-        # As the protocol counts: an open-set search has templates instead of images.
+        # Follow the protocol: an open-set search uses templates instead of images.
         judges = [metric for metric in self.metrics if isinstance(metric, ClosedSetMetric)]
         self.ranks = (judges or [ClosedSetMetric()])[0].search(self.faces)
         self.correct = self.ranks.rank == 1
@@ -92,7 +92,7 @@ class EvaluatedModel:
         return score_loader(self.model, build_loader(self.config, loaders[0])).qualities
 
     def attend(self, indices: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
-        """Return faces as the network sees them (H, W, 3) and their spatial attention (N, h, w)."""
+        """Return faces as network input (H, W, 3) and their spatial attention (N, h, w)."""
         images, inputs = load_inputs(self.model, self.loader.dataset, indices)
         return images, compute_attention(self.model, inputs)
 
@@ -115,7 +115,7 @@ def load_inputs(
 
 @torch.no_grad()
 def compute_attention(model: FaceRecognizer, inputs: torch.Tensor) -> np.ndarray:
-    """Return the spatial attention (N, h, w) of a model that has such a thing."""
+    """Return the spatial attention (N, h, w) of a model with an attention module."""
     return model.attention.attention(model.extract_feat(inputs)[0])[1][:, 0].float().cpu().numpy()
 
 
@@ -126,14 +126,14 @@ def make_cards(
     correct: np.ndarray,
     name: str = '',
 ) -> list[FaceCard]:
-    """Return cards that tell of probes their quality and whether they were identified rightly.
+    """Return cards of probes with their quality and whether they were identified correctly.
 
     Args:
         read: Returns the image of a probe.
         rows: The probes.
         quality: Quality of all probes, (P,).
-        correct: Whether a probe was identified rightly, (P,).
-        name: What stands before the quality.
+        correct: Whether a probe was identified correctly, (P,).
+        name: Text before the quality.
     """
     return [
         FaceCard(read(row), (f'{name}{quality[row]:.2f}',), 'right' if correct[row] else 'wrong')
@@ -150,7 +150,7 @@ def average_discard(pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> DiscardCu
 
 
 def average_bounds(correct: Sequence[np.ndarray]) -> dict[str, DiscardCurve]:
-    """Return error over discard of measures that know nothing and everything, means of seeds."""
+    """Return error over discard of random and of perfect measures, means of seeds."""
     perfect = average_discard((one.astype(float), one) for one in correct)
     error = np.array([np.mean([1 - one.mean() for one in correct])])
     area = float(np.mean([discard_auc_bounds(one)['random'] for one in correct]))

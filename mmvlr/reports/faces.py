@@ -1,4 +1,4 @@
-"""Faces as the reports show them: cards with captions, attention over a face, contact sheets."""
+"""Render faces for reports: cards with captions, attention over a face, contact sheets."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ def check_caption(caption: Any) -> None:
 
 @dataclass(frozen=True)
 class FaceCard:
-    """One face with what is to be said of it.
+    """One face with a caption.
 
     Attributes:
         image: (h, w, 3) uint8, RGB, at its native size.
@@ -72,10 +72,10 @@ def _scale_map(attention: np.ndarray) -> np.ndarray:
 def overlay_attention(
     face: np.ndarray, attention: np.ndarray, size: int = 112, strength: float = 0.75
 ) -> np.ndarray:
-    """Lay a spatial attention map over its face.
+    """Overlay a spatial attention map on its face.
 
-    The face turns gray, and the map is scaled to its own range: the least attended place stays
-    as it is, the most attended one is colored. Both are resized bicubically.
+    The face is converted to gray, and the map is scaled to its own range: the least attended
+    position is unchanged, the most attended one is colored. Both are resized bicubically.
 
     Args:
         face: (h, w, 3) uint8, RGB.
@@ -111,14 +111,14 @@ def find_border(shape: tuple[int, int]) -> np.ndarray:
 
 
 def warn_of_border(maps: Mapping[str, Iterable[np.ndarray]]) -> list[str]:
-    """Say which maps tell nothing of the faces, since they peak at the border of the image.
+    """Return warnings about maps that are meaningless, as they peak at the border of the image.
 
-    What counts is how many do so beyond those that would if peaks were anywhere, which is half of
-    them in a map of 7 x 7: more than half of the way from there to all.
+    If peaks were uniformly distributed, half of them would be at the border of a 7 x 7 map. A
+    warning is given if their share exceeds the middle between that share and one.
 
     Args:
-        maps: What it is, such as ``'spatial attention'``, to maps (h, w) of different faces. Two
-            and fewer decide nothing; a constant map has no peak.
+        maps: Maps (h, w) of different faces by name, such as ``'spatial attention'``. At least
+            three are needed; a constant map has no peak.
 
     Example:
         >>> corner = np.eye(7)[:1].repeat(7, axis=0)
@@ -150,7 +150,7 @@ def contact_sheet(
     border: int = 4,
     interpolation: Literal['nearest', 'bicubic'] = 'nearest',
 ) -> np.ndarray:
-    """Put faces of any native size into a grid, all equally large, captions below.
+    """Arrange faces of any native size in a grid, at equal size, with captions below.
 
     A cell is ``size + 2 * border`` wide and as high, plus 15 pixels for every caption line of the
     longest caption; cells are ``gap`` apart and ``gap`` from the edge. A face that is not square

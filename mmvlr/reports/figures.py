@@ -1,4 +1,4 @@
-"""Figures of face recognition and face quality: arrays in, figures out."""
+"""Draw figures of face recognition and face quality from arrays."""
 
 import re
 from collections.abc import Mapping
@@ -42,10 +42,10 @@ class DiscardCurve(Curve):
     auc: float | None = None
 
 
-# Scalars of mmengine's logger that say nothing about the model.
+# Scalars of mmengine's logger that do not describe the model.
 _BOOKKEEPING = re.compile(r'^(iter|epoch|step|eta|time|data_time|memory)$')
-# Panels in reading order, and what the names in them look like; the first that fits from above
-# takes the name, but rates are looked for first: base_lr_loss would be no loss.
+# Panels in reading order, and the patterns of their names; a name belongs to the first panel that
+# matches, but rates are matched first: base_lr_loss would be no loss.
 _PANELS = {
     'Losses': r'loss',
     'Recognizability index': r'^xi',
@@ -103,7 +103,7 @@ def draw_training(scalars: Scalars, epoch_steps: np.ndarray | None = None) -> 'F
     """Draw the scalars of one panel over the iterations.
 
     A curve of more than 80 points is drawn pale, with its moving mean on top; learning rates,
-    which have steps and no noise, are drawn as they are. The axis is logarithmic where positive
+    which have steps and no noise, are drawn unchanged. The axis is logarithmic where positive
     values spread over more than a factor of 30, and in percent where every name belongs to
     validation and every value is a rate.
 
@@ -132,7 +132,7 @@ def draw_training(scalars: Scalars, epoch_steps: np.ndarray | None = None) -> 'F
         axes.set_yscale('log')
         axes.locator_params(axis='y', numticks=6)
         axes.minorticks_off()
-    # Scientific notation would put a factor where the numbers of the epochs stand.
+    # The factor of scientific notation would overlap the numbers of the epochs.
     axes.yaxis.set_major_formatter(format_percent if is_rate else format_number)
     every = 1 if epoch_steps is None else -(-len(epoch_steps) // 8)
     for index, step in enumerate(() if epoch_steps is None else flatten(epoch_steps), start=1):
@@ -197,7 +197,7 @@ def draw_quality(sets: Mapping[str, np.ndarray], measure: str) -> 'Figure':
 def draw_discard(
     curves: Mapping[str, DiscardCurve], bounds: Mapping[str, DiscardCurve] | None = None
 ) -> 'Figure':
-    """Draw rank-1 error against the share of probes discarded as too poor.
+    """Draw rank-1 error over the share of discarded probes of lowest quality.
 
     Args:
         curves: Quality measure to its curve.

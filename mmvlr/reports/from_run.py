@@ -1,4 +1,4 @@
-"""From a work dir to the report page: run the model over its test set and fill the page."""
+"""Make the report page of a work dir: run the model on its test set and fill the page."""
 
 import json
 import platform
@@ -71,7 +71,7 @@ def find_checkpoint(work_dir: Path) -> Path:
 
 
 def read_scalars(work_dir: Path) -> tuple[dict[str, tuple[np.ndarray, np.ndarray]], np.ndarray]:
-    """Read what training logged, over all (resumed) runs of a work dir.
+    """Read the logged scalars of all (resumed) runs of a work dir.
 
     Validation is logged by epoch; its steps are turned into iterations.
 
@@ -153,7 +153,7 @@ def collect_data(
     unmeasurable = mark_unmeasurable({}, run.metrics).get('unmeasurable', {})
     metrics, figures = collect_metrics(run.numbers, pixel_numbers, unmeasurable)
     scalars, epoch_ends = read_scalars(work_dir)
-    # Areas lie on another scale than the rates they would share a panel with.
+    # Areas have another scale than the rates, with which they would share a panel.
     scalars = {name: curve for name, curve in scalars.items() if '_auc_' not in name}
     ui = run.measure_ui()
     for name, metric in judge_qualities(run, ui).items():
@@ -179,7 +179,7 @@ def collect_data(
             'mmvlr': __version__,
         },
         notes=[dataset.metainfo['note']] if 'note' in dataset.metainfo else [],
-        command=f'python tools/analysis/report.py {work_dir}',
+        command=f'mmvlr report {work_dir}',
         reading=reading,
         headline=sorted(metrics.values(), key=lambda metric: metric.group != RECOGNITION),
         scalars=scalars or None,
@@ -213,7 +213,7 @@ def collect_metrics(
     Args:
         numbers: Metrics by full name, with ``_low`` and ``_high`` where there are intervals.
         baseline: The same of plain pixel correlation; may be empty.
-        unmeasurable: See :func:`mmvlr.apis.mark_unmeasurable`; the rows say so.
+        unmeasurable: See :func:`mmvlr.apis.mark_unmeasurable`; such rows are marked.
     """
     rows: dict[str, Metric] = {}
     figures: dict[str, float] = {}
@@ -242,7 +242,7 @@ def collect_metrics(
 
 
 def judge_qualities(run: EvaluatedModel, ui: Mapping[str, np.ndarray]) -> dict[str, Metric]:
-    """Return what the metrics of the test set may not tell of the qualities, by name.
+    """Return figures of the qualities that the metrics of the test set may lack, by name.
 
     Args:
         run: The tested model.
@@ -317,7 +317,7 @@ def make_face_cards(run: EvaluatedModel) -> tuple[dict[str, list[Any]], dict[str
 
 
 def find_failures(run: EvaluatedModel) -> list[WrongMatch]:
-    """Return wrongly identified probes: those the model was surest of come first."""
+    """Return wrongly identified probes, those with the most confident matches first."""
     ri = run.probe_quality.get('ri')
     wrong = np.flatnonzero(run.ranks.rank > 1)
     wrong = wrong[np.argsort(-run.ranks.top_score[wrong, 0], kind='stable')]

@@ -1,4 +1,4 @@
-"""From the scored faces of many runs to tables, figures and the page that compares methods."""
+"""Make tables, figures and the comparison page from the scored faces of many runs."""
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -46,11 +46,11 @@ def write_comparison(
     of every run.
 
     Args:
-        runs: All runs of a plan; those that are not finished are named as missing.
+        runs: All runs of a plan; those that are not finished are listed as missing.
         out: Folder of the files.
-        failures: Why runs are not finished, where it is known.
-        command: The command line, for the reader.
-        progress: Told what is being computed.
+        failures: Reasons why runs are not finished, where known.
+        command: The command line, shown on the page.
+        progress: Called with a description of each step.
 
     Returns:
         The page.
@@ -169,7 +169,7 @@ def make_measure_tables(found: Scores) -> list[ScoreTable]:
 def list_scores(
     where: Mapping[str, Any], found: Scores, unmeasurable: Mapping[str, int] | None = None
 ) -> list[dict[str, Any]]:
-    """Return one row for each number of each system; ``too_few_trials`` marks what is too fine."""
+    """Return one row per number and system; ``too_few_trials`` marks rates that are too small."""
     unmeasurable = unmeasurable or {}
     return [
         dict(where)
@@ -234,7 +234,7 @@ def build_dataset(run: Run) -> Any:
 
 
 def compute_activations(run: Run, faces: FaceTable, rows: np.ndarray) -> dict[str, np.ndarray]:
-    """Return where in some faces their similarity to their person's gallery images comes from.
+    """Return activation maps of faces for the similarity to their person's gallery images.
 
     Args:
         run: A finished run.

@@ -1,9 +1,9 @@
-"""What the pages share: how values, faces and figures get into their templates.
+"""Common parts of the pages: insert values, faces and figures into templates.
 
 A page is one file. Images are embedded, the style sheet is inline, there is no script, and a
 content security policy forbids the page to load anything, so it opens the same from a disk, a mail
-attachment or a web server. What a page says and how it looks is in ``templates/`` and
-``style.css``; every text that comes from outside is escaped.
+attachment or a web server. Text and layout of a page are in ``templates/`` and ``style.css``; all
+external text is escaped.
 """
 
 import base64
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from markupsafe import Markup
     from matplotlib.figure import Figure
 
-# Section -> (title, short title, reason given where the data do not say why it is missing). A
-# section whose reason is None then leaves no trace: a page without it lacks nothing.
+# Section -> (title, short title, default reason why it is missing). A section whose reason is None
+# is optional: if it is missing, the page does not mention it.
 Sections = Mapping[str, tuple[str, str, str | None]]
 
 MISSING = '\u2013'
@@ -41,34 +41,34 @@ _HERE = Path(__file__).parent
 
 
 def write_page(page: str, out: str | os.PathLike[str]) -> Path:
-    """Write a page beside its destination and rename it, so that a reader never sees half of it.
+    """Write a page atomically.
 
     Args:
-        page: What :func:`~mmvlr.reports.render_report` and its like return.
-        out: The HTML file; missing folders are made. An earlier one survives any failure.
+        page: Result of :func:`~mmvlr.reports.render_report` or a similar function.
+        out: The HTML file; missing folders are created. An earlier file survives any failure.
     """
-    # A file name from a disk may hold bytes that are no text; they must not lose the whole page.
+    # A file name may hold bytes that are invalid Unicode; they must not prevent writing the page.
     content = page.encode('utf-8', 'replace')
     return write_atomic(Path(out), lambda beside: beside.write_bytes(content))
 
 
 @dataclass(frozen=True)
 class PageData:
-    """What every page shows.
+    """Content of every page.
 
     Attributes:
         title: Heading of the page.
         subtitle: One line below.
         facts: Method, data set, date, version: short name to value, in order.
-        notes: Sentences the reader must not miss, such as 'These faces are synthetic.'
+        notes: Important sentences, such as 'These faces are synthetic.'
         command: The command line that makes the page again.
-        reading: Sentences that say what the figures mean; they come first.
+        reading: Sentences that interpret the figures; they come first.
         details: Heading to name to value.
         omitted: Section (a key of ``SECTIONS``) to the reason why it is missing. Without one the
             page does not mention sections that few pages have.
 
     Raises:
-        ValueError: ``omitted`` names a section that there is not.
+        ValueError: ``omitted`` names a section that does not exist.
     """
 
     SECTIONS: ClassVar[Sections] = {}
@@ -95,9 +95,9 @@ def render_page(template: str, data: PageData, **content: Any) -> str:
 
     Args:
         template: Its name without endings. It maps every section to a macro in ``renderers``.
-        data: What the page shows.
-        **content: Section to what its macro gets, where that is not an attribute of ``data``;
-            what is empty is left out.
+        data: Content of the page.
+        **content: Arguments of the macros by section, where they are not attributes of ``data``;
+            empty sections are left out.
 
     Raises:
         ImportError: matplotlib or jinja2 is not installed.
@@ -168,7 +168,7 @@ def keep_finite_measures(
 
 
 def is_number(value: Any) -> bool:
-    """Say whether a value is a number, which is set to the right."""
+    """Return whether a value is a number, which is aligned to the right."""
     value = value.item() if isinstance(value, np.generic) else value
     return isinstance(value, int | float) and not isinstance(value, bool)
 
@@ -234,18 +234,18 @@ def join_keys(rows: Iterable[Mapping[str, Any]]) -> list[str]:
 
 
 def collect(rows: Iterable[Mapping[str, Any]], name: str) -> list[Any]:
-    """Return what has this name in some mappings."""
+    """Return the values of this name in some mappings."""
     return [row[name] for row in rows if name in row]
 
 
 def read_off(targets: Sequence[float], x: Any, y: Any, log: bool = False) -> list[float | None]:
-    """Return the values of a curve at some places, linear between its points.
+    """Interpolate the values of a curve at some positions, linearly between its points.
 
     Args:
-        targets: The places.
+        targets: The positions.
         x: (K,) increasing.
-        y: (K,), or one value; None: nothing is known.
-        log: Whether to go by the logarithm of x.
+        y: (K,), or one value; None if unknown.
+        log: Whether to interpolate over the logarithm of x.
 
     Returns:
         A value for each target, NaN outside of the curve.

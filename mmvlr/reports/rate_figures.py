@@ -1,4 +1,4 @@
-"""Figures of decisions: hits and misses over false alarms, rates kept, error over coverage."""
+"""Draw figures of decisions: ROC and DET curves, realized rates, error over coverage."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
@@ -39,15 +39,15 @@ _RATE_LABELS = {
         'false rejection rate (FRR)',
     ),
 }
-# Rates at which a DET axis may begin, end and be labeled, the most telling first: where labels
-# would run into each other, the earlier one stays.
+# Rates at which a DET axis may begin, end and be labeled, the most important first: where labels
+# would overlap, the earlier one is kept.
 _DET_TICKS = (0.01, 0.1, 0.4, 0.8, 0.99, 0.001, 0.2, 0.6, 0.9, 0.999, 0.05, 1e-4, 1e-5)
 
 
 def draw_rates(curves: Mapping[str, Curve], kind: Kind) -> 'Figure':
-    """Draw hits over false alarms, these on a logarithmic axis: TPIR over FPIR or TAR over FAR.
+    """Draw TPIR over FPIR or TAR over FAR, with false alarms on a logarithmic axis.
 
-    With TAR over FAR, the ROC, what guessing reaches is marked.
+    With TAR over FAR, the ROC, the chance level is marked.
 
     Args:
         curves: Name of the system to its curve.
@@ -67,7 +67,7 @@ def draw_rates(curves: Mapping[str, Curve], kind: Kind) -> 'Figure':
         add_note(axes, 'chance', (0.6, 0.6))
     axes.set(xscale='log', xlim=(lowest, 1), ylim=(0, 1))
     axes.minorticks_off()
-    # Decades alone would leave a short axis with one label.
+    # With decades only, a short axis would have one label.
     steps = (1, 2, 5) if lowest > 0.005 else (1,)
     ticks = [step * 10.0**power for power in range(-9, 1) for step in steps]
     ticks = [tick for tick in ticks if lowest * (1 - 1e-9) <= tick <= 1]
@@ -80,11 +80,11 @@ def draw_det(curves: Mapping[str, Curve], kind: Kind) -> 'Figure':
     """Draw the detection error trade-off: FNIR over FPIR or FRR over FAR.
 
     Both axes are normal deviates, on which scores that are normally distributed give a straight
-    line (Martin et al., "The DET curve in assessment of detection task performance", 1997). What
-    is drawn are the deviates; the tick labels are rates. The axes end at round rates next to the
-    curves; misses beyond, such as 0 and 1, are drawn at the end of their axis. Points at which no
-    or every false alarm is allowed tell nothing of the system and are left out. With FRR over FAR
-    what guessing reaches is marked.
+    line (Martin et al., "The DET curve in assessment of detection task performance", 1997). The
+    deviates are drawn; the tick labels are rates. The axes end at round rates next to the curves;
+    misses beyond, such as 0 and 1, are drawn at the end of their axis. Points at which no or every
+    false alarm is allowed carry no information and are left out. With FRR over FAR the chance level
+    is marked.
 
     Args:
         curves: Name of the system to its curve of hits, as in :func:`draw_rates`; a miss is one
@@ -115,7 +115,7 @@ def draw_det(curves: Mapping[str, Curve], kind: Kind) -> 'Figure':
         ends = (deviate(end) for end in (curve.y, curve.low, curve.high))
         draw_curve(axes, Curve(norm.ppf(curve.x), *ends), style)
     if kind == 'verification':
-        # Who guesses refuses what he does not accept; only this much of that is on the axes.
+        # At chance level FRR = 1 - FAR; only this part of the line is within the axes.
         ends = norm.ppf(np.clip(x_limits, 1 - y_limits[1], 1 - y_limits[0]))
         draw_curve(axes, Curve(ends, -ends), CHANCE)
         add_note(axes, 'chance', (ends[1], -ends[1]))
@@ -143,11 +143,11 @@ def _limit_det(rates: Sequence[np.ndarray]) -> tuple[float, float]:
 
 
 def draw_realized_fpir(rates: Mapping[str, np.ndarray], target: float) -> 'Figure':
-    """Draw the false positive rates that thresholds realized on new people, one row a rule.
+    """Draw the false positive rates that thresholds realized on new people, one row per rule.
 
     Args:
         rates: Name of the rule to the rate in each split of the people, (S,).
-        target: The rate that was asked for.
+        target: The target rate.
 
     Returns:
         The figure: the middle 95 % of the splits as a line, their mean as a point.

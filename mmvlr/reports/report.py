@@ -1,4 +1,4 @@
-"""The report page of a run: from arrays to one self-contained HTML file."""
+"""Render the report page of a run, as one self-contained HTML file."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,12 +19,12 @@ class Metric:
 
     Attributes:
         name: For example ``rank-1``.
-        value: Of the reported model.
+        value: Value of the reported model.
         low: Lower end of the 95 % interval, or None.
         high: Upper end, or None.
         baselines: Name of another system to its value; the names become columns.
-        unit: ``'rate'`` is in [0, 1] and shown in percent, ``'number'`` is shown as it is.
-        lower_is_better: As for an error or the area below an error curve.
+        unit: ``'rate'`` is in [0, 1] and shown in percent; ``'number'`` is shown unchanged.
+        lower_is_better: Whether lower is better, as for an error or the area under an error curve.
         group: Heading above the rows of one kind, such as ``Recognition``, or ''.
     """
 
@@ -40,7 +40,7 @@ class Metric:
 
 @dataclass(frozen=True)
 class AttentionCard:
-    """A face with the spatial attention that the model pays to it.
+    """A face with the spatial attention of the model.
 
     Attributes:
         face: (h, w, 3) uint8, RGB.
@@ -61,7 +61,7 @@ class WrongMatch:
     """A probe whose best match is another person.
 
     Attributes:
-        probe: The probe; its caption tells its RI.
+        probe: The probe, with its RI as caption.
         matches: Best gallery images in order, with scores as captions and a border that says
             whether the identity is right.
         mate: The best-placed gallery image of the same person, with its score and rank; None
@@ -75,11 +75,11 @@ class WrongMatch:
 
 @dataclass(frozen=True)
 class ReportData(PageData):
-    """Everything the report page shows. What is None or empty is omitted with its reason.
+    """Content of the report page. Empty sections are omitted, with the reason.
 
     Attributes:
         headline: The metrics that answer how good the model is.
-        spectrum: Faces in order of rising RI, shown as a band in the header.
+        spectrum: Faces in order of increasing RI, shown as a band in the header.
         scalars: Name to (steps (N,), values (N,)), as logged.
         epoch_steps: (E,) iterations at which epochs end.
         cmc: System to its curve: identification rate over the ranks 1, ..., K.
@@ -95,7 +95,7 @@ class ReportData(PageData):
         failures: Probes that are identified wrongly.
     """
 
-    # Few data sets have what the sections without a reason show.
+    # Sections without a reason are optional, as few data sets have them.
     SECTIONS: ClassVar[Sections] = {
         'reading': ('In words', 'In words', None),
         'headline': ('Results', 'Results', 'no metrics were given.'),

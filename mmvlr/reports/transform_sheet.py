@@ -1,4 +1,4 @@
-"""What the network sees: faces after every transform of a config's pipeline."""
+"""Draw faces after every transform of a config's pipeline, up to the network's input."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -18,10 +18,10 @@ from .faces import FaceCard, contact_sheet
 
 
 class Recorder:
-    """Keeps the face after every transform of a data set's pipeline.
+    """Record the face after every transform of a data set's pipeline.
 
     Args:
-        dataset: Its transforms are wrapped in place.
+        dataset: Data set whose transforms are wrapped in place.
 
     Attributes:
         steps: (name of the transform, face (h, w, 3) uint8 RGB) since :meth:`clear`.
@@ -34,7 +34,7 @@ class Recorder:
         transforms[:] = [self._recorded(transform) for transform in transforms]
 
     def clear(self) -> None:
-        """Forget the steps."""
+        """Remove the recorded steps."""
         self.steps, self._last = [], None
 
     def _add(self, name: str, image: np.ndarray) -> None:
@@ -59,7 +59,7 @@ class Recorder:
 
 
 def network_input(preprocessor: torch.nn.Module, inputs: Any) -> np.ndarray:
-    """Return what the preprocessor feeds to the network, mapped back to gray levels.
+    """Return the network's input after the preprocessor, mapped back to gray levels.
 
     Args:
         preprocessor: A ``FaceDataPreprocessor``.
@@ -96,15 +96,15 @@ def draw_transforms(
 ) -> np.ndarray:
     """Draw a sheet of faces after every transform of a config's pipeline.
 
-    One row a face: the native image, the face after each transform, and what the data preprocessor
-    feeds to the network, mapped back to gray levels.
+    Each row shows a face: the native image, the face after each transform, and the output of the
+    data preprocessor, mapped back to gray levels.
 
     Args:
         config: Config with a model.
         split: Loader: train, val, test, ui, ... for ``train_dataloader``, ...
         num: Number of faces.
-        repeat: Draws of the augmentation a face, each as in another epoch.
-        seed: Decides faces and augmentation.
+        repeat: Random draws of the augmentation per face, each as in another epoch.
+        seed: Seed of the choice of faces and of the augmentation.
 
     Returns:
         (H, W, 3) uint8 RGB.

@@ -1,4 +1,4 @@
-"""A look at a UI set: a model's embeddings of its crops, and a contact sheet of them."""
+"""Inspect a UI set: embed its crops by a model, and draw a contact sheet of them."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -32,7 +32,7 @@ class Crops(FaceDataset):
         super().__init__(data_root='crops', pipeline=pipeline, test_mode=True)
 
     def load_data_list(self) -> list[dict]:
-        """Return one record a face."""
+        """Return one record per face."""
         return [dict(img=crop, identity=NO_IDENTITY, role='ui') for crop in self.crops]
 
 

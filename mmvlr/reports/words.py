@@ -1,4 +1,4 @@
-"""What the figures of a page mean, in sentences, also where that does not flatter."""
+"""Interpret the figures of a page in sentences, including unfavorable results."""
 
 import math
 import re
@@ -25,16 +25,16 @@ METHODS = dict(
 
 
 def name_method(method: str) -> str:
-    """Return a method's name as a reader would say it."""
+    """Return the displayed name of a method."""
     return METHODS.get(method, method)
 
 
 def name_metric(name: str, trials: int | None = None) -> str:
-    """Return a metric's name as a reader would say it.
+    """Return the displayed name of a metric.
 
     Args:
         name: Its name without prefix.
-        trials: The number of trials, of a rate that so few cannot measure.
+        trials: The number of trials, if it is too small to measure the rate.
 
     Example:
         >>> name_metric('d1_rank1'), name_metric('tpir20@fpir0.1')
@@ -70,13 +70,13 @@ def name_metric(name: str, trials: int | None = None) -> str:
 def describe_run(
     metrics: Mapping[str, Metric], chance: float, error: float, highest: Sequence[bool] = ()
 ) -> list[str]:
-    """Say what the metrics of a run mean.
+    """Interpret the metrics of a run in sentences.
 
     Args:
         metrics: Name of the number, such as ``rank1`` and ``discard_ri_minus_norm``, to metric.
-        chance: Area of error over discard of a measure that knows nothing.
+        chance: Area of error over discard at chance level.
         error: Rank-1 error.
-        highest: Whether the probes of highest RI are identified rightly, the highest first.
+        highest: Whether the probes of highest RI are identified correctly, the highest first.
     """
     sentences = [describe_rate(metrics)] if metrics else []
     areas = _pick(metrics, 'discard_auc_')
@@ -84,16 +84,16 @@ def describe_run(
         order = sorted(areas, key=lambda name: areas[name].value)
         judges = ', '.join(f'{name} {areas[name].value:.3f}' for name in order)
         sentences.append(
-            f'{order[0]} foretells errors best. Area below error over discard, lower is better: '
+            f'{order[0]} predicts errors best. Area under error over discard, lower is better: '
             f'{judges}; chance {chance:.3f}.'
         )
     if 'RI' in areas:
         ends = (areas['RI'].low, areas['RI'].high)
         low, high = (areas['RI'].value if end is None else end for end in ends)
         if low > chance:
-            sentences.append('RI foretells errors worse than guessing would.')
+            sentences.append('RI predicts errors worse than guessing.')
         elif high >= chance:
-            sentences.append('RI cannot be told from guessing: the interval of its area holds it.')
+            sentences.append('RI is not distinguishable from guessing: chance is in its interval.')
     for rival, difference in _pick(metrics, 'discard_ri_minus_').items():
         sentences.append(describe_difference(rival, difference))
     if 'error_best_half' in metrics:
@@ -120,7 +120,7 @@ def describe_run(
 
 
 def describe_rate(metrics: Mapping[str, Metric]) -> str:
-    """Say what the main rate is, and how it stands to the other systems."""
+    """State the main rate, and compare it with the other systems."""
     name = next((name for name in ('mean_rank1', 'rank1') if name in metrics), next(iter(metrics)))
     metric = metrics[name]
     text = f'{metric.name[0].upper()}{metric.name[1:]}: {format_number(metric.value, metric.unit)}'
@@ -135,7 +135,7 @@ def describe_rate(metrics: Mapping[str, Metric]) -> str:
 
 
 def describe_difference(rival: str, difference: Metric) -> str:
-    """Say which of RI and another measure foretells errors better, if either.
+    """State whether RI or another measure predicts errors better, or neither.
 
     Args:
         rival: Name of the other measure.
@@ -145,11 +145,11 @@ def describe_difference(rival: str, difference: Metric) -> str:
     interval = f'{low:.3f} to {high:.3f}' if math.isfinite(low + high) else 'unknown'
     size = f'difference of the areas {difference.value:+.3f}, 95 % interval {interval}.'
     if high < 0:
-        return f'RI is the better judge of errors than {rival}: {size}'
+        return f'RI predicts errors better than {rival}: {size}'
     if low > 0:
-        return f'RI is a worse judge of errors than {rival}: {size}'
+        return f'RI predicts errors worse than {rival}: {size}'
     ahead = 'neither' if difference.value == 0 else 'RI' if difference.value < 0 else rival
-    return f'RI and {rival} cannot be told apart as judges of errors, {ahead} is ahead: {size}'
+    return f'RI and {rival} are not distinguishable in predicting errors, {ahead} is ahead: {size}'
 
 
 def _pick(metrics: Mapping[str, Metric], prefix: str) -> dict[str, Metric]:
@@ -162,7 +162,7 @@ def _pick(metrics: Mapping[str, Metric], prefix: str) -> dict[str, Metric]:
 
 
 def describe_methods(title: str, found: Mapping[str, Mapping[str, Score]]) -> str:
-    """Say who is first in the main rate of a test set, and who cannot be told from it."""
+    """State the best method in the main rate of a test set, and those not distinguishable."""
     name = 'mean_rank1' if 'mean_rank1' in found else next(iter(found))
     scores = found[name]
     best = next(system for system, score in scores.items() if score.best)
@@ -172,9 +172,9 @@ def describe_methods(title: str, found: Mapping[str, Mapping[str, Score]]) -> st
 
 
 def describe_judges(title: str, scores: Mapping[str, Score]) -> str:
-    """Say which measure foretells errors best, and which place RI has."""
+    """State which measure predicts errors best, and the rank of RI."""
     order = sorted(scores, key=lambda name: scores[name].mean)
-    text = f'{title}: {order[0]} foretells errors best (area {scores[order[0]].mean:.3f})'
+    text = f'{title}: {order[0]} predicts errors best (area {scores[order[0]].mean:.3f})'
     text += f'; not distinguishable from it: {_list_near(scores)}'
     if 'RI' in scores and order[0] != 'RI':
         text += f'. RI is number {order.index("RI") + 1} of {len(order)} ({scores["RI"].mean:.3f})'

@@ -1,4 +1,4 @@
-"""What travels between data set, model, metric and gallery."""
+"""Data structures passed between data sets, models, metrics and galleries."""
 
 from .face_data_sample import FaceDataSample
 from .face_table import NO_IDENTITY, FaceTable

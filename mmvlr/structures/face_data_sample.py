@@ -4,7 +4,7 @@ from mmengine.structures import BaseDataElement
 
 
 class FaceDataSample(BaseDataElement):
-    """One face: where it comes from, who it is, and what a model says of it.
+    """One face: its origin, its identity, and the predictions of a model.
 
     Meta information, set by the data set (all optional but ``sample_idx``):
 

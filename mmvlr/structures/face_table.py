@@ -1,4 +1,4 @@
-"""The embeddings of a test set with what is known of each face: what metrics compute on."""
+"""The table of faces, embeddings with a record of each face, on which metrics are computed."""
 
 import json
 import math
@@ -20,11 +20,11 @@ from mmvlr.utils.io import write_atomic, write_csv
 from mmvlr.utils.schema import FileModel, parse_json, validate
 from mmvlr.utils.vectors import unit_rows
 
-#: Variable with the bytes that a compressed table may hold beyond ten times the size of its file.
+#: Environment variable with the number of bytes that a compressed table may hold.
 LIMIT_VARIABLE = 'MMVLR_TABLE_BYTES'
 _LIMIT, _MOST_FIELDS = 2**28, 1000
 _REMEDY = 'make the table again'
-#: Identity of faces that belong to nobody in the gallery.
+#: Identity of faces whose person is not in the gallery.
 NO_IDENTITY = -100
 #: Quality measures, higher is better: name of the column -> name for a reader. A measure of one's
 #: own is added where its class is defined; columns under other names are no qualities.
@@ -37,12 +37,12 @@ MEASURES = dict(
     size='size',
     sharpness='sharpness',
 )
-#: Those that a model predicts: name of the column -> attribute of a data sample.
+#: Measures that a model predicts: name of the column -> attribute of a data sample.
 PREDICTED = dict(ri='recognizability', ers='ers', norm='embedding_norm', crfiqa='crfiqa')
 
 
 class _Meta(FileModel):
-    """What a table notes of its making beside plain values of anybody's."""
+    """Known fields of a table's ``meta``, which may hold any other plain values."""
 
     model_config = ConfigDict(extra='ignore')
     # Tables of mmvlr 0.1 say ``identity``.
@@ -54,7 +54,7 @@ class _Meta(FileModel):
 
 
 def number_people(ids: np.ndarray) -> np.ndarray:
-    """Number the people of some faces: their identity; faces of nobody get numbers of their own."""
+    """Number the people of faces by identity; each face of identity -100 gets a unique number."""
     numbers = ids.astype(np.int64)
     alone = numbers == NO_IDENTITY
     numbers[alone] = numbers.max(initial=0) + 1 + np.arange(alone.sum())
@@ -68,17 +68,17 @@ class FaceTable:
     Attributes:
         embedding: (N, D) float, raw; metrics normalize.
         role: (N,) text: ``gallery``, ``distractor``, ``probe``, ``unmated``, ``pair``, ``ui``.
-        identity: (N,) int64; -100 where nobody knows.
+        identity: (N,) int64; -100 if unknown.
         columns: Further values by name, (N,) each: the quality measures ``ri``, ``ers``,
-            ``norm``, ``crfiqa``, ``serfiq``, ``size`` and ``sharpness``, and what the data set
-            tells, such as ``distance``, ``camera`` and ``name``.
+            ``norm``, ``crfiqa``, ``serfiq``, ``size`` and ``sharpness``, and fields of the data
+            set, such as ``distance``, ``camera`` and ``name``.
         pairs: (P, 2) rows that are compared in verification, or None.
         same: (P,) bool, whether a pair shows one person, or None.
-        meta: Plain values: where the embeddings come from. See :attr:`fingerprint`,
+        meta: Plain values: the origin of the embeddings. See :attr:`fingerprint`,
             :attr:`failures` and :attr:`unaligned`.
 
     Raises:
-        ValueError: Lengths differ, values are objects, or pairs name rows that are not there.
+        ValueError: Lengths differ, values are objects, or pairs name rows that do not exist.
 
     Example:
         >>> import numpy as np
@@ -121,7 +121,7 @@ class FaceTable:
                     f'{name} must have {len(self.embedding)} entries like embedding, '
                     f'got {len(value)}'
                 )
-            # Numpy would pickle objects into the file, and nobody may read that.
+            # NumPy would pickle objects into the file, and reading pickles is not allowed.
             if value.dtype.kind not in ('biuf' if name in MEASURES else 'biufUS'):
                 kind = 'numbers' if name in MEASURES else 'plain values'
                 raise ValueError(f'{name} must hold {kind}, got {value.dtype}')
@@ -164,7 +164,7 @@ class FaceTable:
 
     @property
     def qualities(self) -> dict[str, np.ndarray]:
-        """The quality measures that are there, (N,) each."""
+        """The available quality measures, (N,) each."""
         return {name: self.columns[name] for name in MEASURES if name in self.columns}
 
     @property
@@ -174,7 +174,7 @@ class FaceTable:
 
     @property
     def fingerprint(self) -> Mapping[str, Any]:
-        """Which model and preprocessing made the embeddings; empty where nobody noted it.
+        """Fingerprint of the model and preprocessing of the embeddings; empty if unknown.
 
         See :func:`mmvlr.apis.network.fingerprint_model`.
         """
@@ -192,19 +192,19 @@ class FaceTable:
 
     @cached_property
     def groups(self) -> np.ndarray:
-        """Number of the person of every face for the bootstrap; faces of nobody stand alone."""
+        """Number of the person of every face for the bootstrap; see :func:`number_people`."""
         return number_people(self.identity)
 
     def has(self, *roles: str) -> bool:
-        """Say whether there is a face of each of the roles."""
+        """Return whether there is a face of each of the roles."""
         return all((self.role == role).any() for role in roles)
 
     def only(self, *roles: str) -> 'FaceTable':
-        """Return the faces of some roles, in order; pairs go along if they are among them."""
+        """Return the faces of some roles, in order, with the pairs among them."""
         return self.take(np.flatnonzero(np.isin(self.role, roles)))
 
     def take(self, rows: np.ndarray) -> 'FaceTable':
-        """Return some rows; pairs whose faces are among them go along, renumbered."""
+        """Return some rows, with the pairs among them, renumbered."""
         pairs, same = self.pairs, self.same
         if pairs is not None:
             place = np.full(len(self), -1)
@@ -223,11 +223,11 @@ class FaceTable:
 
     @classmethod
     def join(cls, parts: Sequence['FaceTable']) -> 'FaceTable':
-        """Put tables behind each other.
+        """Concatenate tables.
 
-        Quality measures that not all of them have are left out; other columns are filled up with 0
-        or empty text. Pairs are those of the first table, as is ``meta``, but for the failures,
-        which are those of all.
+        Quality measures that not all of them have are left out; other columns are filled with 0 or
+        empty text. Pairs and ``meta`` are those of the first table, except the failures, which are
+        those of all tables.
         """
         full = [part for part in parts if len(part)] or list(parts[:1])
         first = full[0]
@@ -253,7 +253,7 @@ class FaceTable:
         )
 
     def rows(self, embedding: bool = False) -> list[dict[str, Any]]:
-        """Return name and qualities of each face, plain values; ``embedding``: its numbers too."""
+        """Return name, qualities and, with ``embedding``, the embedding of each face."""
         names = self.names or [f'row {index}' for index in range(len(self))]
         rows = [dict(name=name) for name in names]
         for index, row in enumerate(rows):
@@ -263,7 +263,7 @@ class FaceTable:
         return rows
 
     def to_csv(self, path: str | Path, embedding: bool = False) -> Path:
-        """Write names and qualities, with ``embedding`` one column a dimension; as private."""
+        """Write names, qualities and, with ``embedding``, the dimensions as a private CSV file."""
         columns, rows = ['name', *self.qualities], self.rows()
         if embedding:
             dims = [f'e{index}' for index in range(self.embedding.shape[1])]
@@ -296,7 +296,7 @@ class FaceTable:
 
         Raises:
             FileNotFoundError: There is no such file.
-            ValueError: It is no such file, a field is missing, or fields contradict each other.
+            ValueError: It is no table, a field is missing, or fields contradict each other.
         """
         path = Path(path).expanduser()
         fields = read_fields(path)
@@ -332,7 +332,7 @@ def read_meta(fields: Mapping[str, np.ndarray], source: str | Path) -> dict[str,
     """Return the ``meta`` of the fields of an ``.npz`` file.
 
     Raises:
-        FileFormatError: It is no JSON object, or its notes of the making are damaged.
+        FileFormatError: It is no JSON object, or a known field is invalid.
     """
     if 'meta' not in fields:
         return {}
@@ -345,8 +345,8 @@ def read_meta(fields: Mapping[str, np.ndarray], source: str | Path) -> dict[str,
 def read_fields(path: str | Path) -> dict[str, np.ndarray]:
     """Read the arrays of an ``.npz`` file, without unpickling.
 
-    A compressed file may hold ten times its own size and 256 MB more; the variable
-    ``MMVLR_TABLE_BYTES`` allows another number of bytes instead of these.
+    A compressed file may hold ten times its own size plus 256 MB; the environment variable
+    ``MMVLR_TABLE_BYTES`` sets another limit.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -373,7 +373,7 @@ def read_fields(path: str | Path) -> dict[str, np.ndarray]:
 
 
 def _check_headers(path: Path) -> None:
-    """Raise ValueError where an array says another size than it has."""
+    """Raise ValueError if the size in the header of an array differs from its actual size."""
     read = {
         (1, 0): np.lib.format.read_array_header_1_0,
         (2, 0): np.lib.format.read_array_header_2_0,

@@ -1,7 +1,8 @@
-"""What a file may ask for, in memory and time: held against the size of the file itself.
+"""Limit the memory and time that reading a file may take, relative to its size.
 
-A few bytes can stand for any amount: compressed zeros, a list that holds itself a thousand times,
-a size that is a number. Each check raises :class:`BudgetError` before the amount is paid.
+A few bytes can stand for any amount of data: compressed zeros, a list that holds the same value a
+thousand times, a large number as a size. Each check raises :class:`BudgetError` before the memory
+or time is spent.
 """
 
 import pickletools
@@ -11,9 +12,9 @@ from typing import Any, BinaryIO
 
 import torch
 
-#: Lists and dicts in each other.
+#: Limit of the depth of nested lists and dicts.
 MAX_DEPTH = 64
-#: Plain values that a small file may hold too, by reference to the same ones.
+#: Number of plain values that even a small file may hold, by references to the same values.
 _LEAST = 2**20
 #: Operations of a small pickle, and objects that it may make.
 _OPERATIONS, _OBJECTS = 2**19, 2**17
@@ -21,16 +22,16 @@ _MAKING = frozenset({'EMPTY_LIST', 'EMPTY_DICT', 'EMPTY_SET', 'REDUCE', 'NEWOBJ'
 
 
 class BudgetError(ValueError):
-    """A file asks for more than its size deserves; the message does not name it."""
+    """A file would take more than its size justifies; the message does not name the file."""
 
 
 def check_zip(path: str | Path, allowed: int = 0, entries: int = 100_000) -> list[str]:
-    """Check what the entries of a zip archive say of their sizes.
+    """Check the sizes that the entries of a zip archive declare.
 
     Args:
         path: The archive.
-        allowed: Bytes that they may hold beyond the archive's own size, for compressed ones.
-        entries: Most entries.
+        allowed: Bytes that compressed entries may hold beyond the archive's own size.
+        entries: Largest number of entries.
 
     Returns:
         list[str]: Names of the entries.
@@ -56,10 +57,10 @@ def check_zip(path: str | Path, allowed: int = 0, entries: int = 100_000) -> lis
 
 
 def check_pickle(file: BinaryIO, size: int) -> None:
-    """Check the next pickle of a file without making anything of it; the file stands behind it.
+    """Check the next pickle of a file without loading it; the file is left positioned after it.
 
-    Python hashes a tuple that is a key by walking through it, and one of 60 pairs that hold each
-    other twice would take a thousand years: tuples are counted with all that is in them.
+    Python hashes a tuple recursively, and a nesting of 60 pairs, each of which holds the next
+    twice, would take a thousand years: tuples are counted with all values in them.
 
     Args:
         file: Open at the pickle.
@@ -107,10 +108,10 @@ def check_pickle(file: BinaryIO, size: int) -> None:
 
 
 def check_plain(value: Any, size: int) -> None:
-    """Check values that came out of a file of ``size`` bytes.
+    """Check values that were read from a file of ``size`` bytes.
 
-    All that they hold is counted as often as it stands there, as everybody would meet it who walks
-    through them.
+    Shared values are counted as often as they are referenced, as code that traverses them visits
+    them as often.
 
     Raises:
         BudgetError: They nest too deep, or are more than the file has bytes; or a tensor is larger

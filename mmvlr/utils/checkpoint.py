@@ -1,4 +1,4 @@
-"""Reading and writing checkpoints: safe loading, architecture check, published weights."""
+"""Write checkpoints, and check that they fit a model."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,7 +26,7 @@ def save_pretrained(
         path: The file to write, atomically.
         backbone: Its state goes under ``backbone.`` so that ``load_from`` takes it.
         contract: The preprocessing contract (``FaceDataPreprocessor.contract``).
-        **meta: Plain values kept beside it: source, license, backbone config.
+        **meta: Further plain values: source, license, backbone config.
 
     Returns:
         str: SHA-256 of the file.
@@ -46,20 +46,20 @@ def state_dict_of(checkpoint: Mapping[str, Any]) -> Mapping[str, torch.Tensor]:
     return {key.removeprefix('module.'): value for key, value in state.items()}
 
 
-#: State that is not a number until it has been measured.
+#: State that is nan until it has been measured.
 _MEASURED = ('ui_mean', 'ui_std')
 
 
 def check_values(
     found: Mapping[str, torch.Tensor], wanted: Mapping[str, torch.Tensor], source: str
 ) -> None:
-    """Raise :class:`CheckpointMismatchError` where a weight cannot be what a model holds.
+    """Raise :class:`CheckpointMismatchError` for a weight of a wrong type or with nan or inf.
 
-    A complex or a whole number would be copied without what makes it one, and a weight that is not
-    a number spoils every embedding, whatever the image.
+    Complex numbers and integers would be converted on copying, and a weight of nan makes every
+    embedding nan.
 
     Args:
-        found: Weights of the checkpoint; those that the model has not are not looked at.
+        found: Weights of the checkpoint; those that the model lacks are not checked.
         wanted: Weights of the model.
         source: File name, for the message.
     """
@@ -83,16 +83,16 @@ def check_architecture(
 ) -> None:
     """Raise :class:`CheckpointMismatchError` unless the checkpoint fits the model.
 
-    Everything under ``prefix`` must be there with the same shapes; what the checkpoint holds for
-    other parts of the model must have the same shapes. Parts that only one side has are fine: a
+    All weights under ``prefix`` must be present with the same shapes; weights of other parts must
+    have the same shapes where both sides have them. Parts that only one side has are accepted: a
     pretrained backbone has no head, and a test needs none. Values are checked too, see
     :func:`check_values`.
 
     Args:
         model: The model about to be loaded.
-        checkpoint: What was read from ``source``.
-        source: File name, for the message.
-        prefix: The part that must be complete.
+        checkpoint: Content of ``source``.
+        source: File name, for the error message.
+        prefix: Prefix of the part that must be complete.
     """
     found = state_dict_of(checkpoint)
     wanted = model.state_dict()

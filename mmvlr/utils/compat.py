@@ -1,8 +1,8 @@
-"""Every workaround of the stack, in one place.
+"""All workarounds for problems of the dependencies.
 
-Tested against torch 2.14, mmengine 0.10.7 and numpy 2.4; each function says what it works around
-and goes when the cause does. :func:`apply` is called by ``mmvlr.apis`` and the tools before a
-Runner is built; importing mmvlr alone applies none of them.
+Tested against torch 2.14, mmengine 0.10.7 and numpy 2.4; each function describes its problem and
+can be removed with it. :func:`apply` is called by ``mmvlr.apis`` and the tools before a Runner is
+built; importing mmvlr alone applies none of them.
 """
 
 import ast
@@ -39,18 +39,18 @@ _loading = threading.Lock()
 
 
 class OtherKindError(ValueError):
-    """A file is something else than its name says."""
+    """A file is of another kind than its name says."""
 
 
 class UntrustedCheckpointError(RuntimeError):
-    """A checkpoint needs full unpickling, which can run code, and nobody vouched for it."""
+    """A checkpoint needs full unpickling, which can run code, and is not in a trusted folder."""
 
 
 def _history_method(owner: Any, name: str) -> Any:
-    """What stands in for ``getattr`` while a checkpoint loads: statistics of HistoryBuffer only.
+    """Replace ``getattr`` while a checkpoint loads: return statistics of HistoryBuffer only.
 
-    A pickled ``HistoryBuffer`` names its own methods by ``getattr``; the real one would hand out
-    anything.
+    A pickled ``HistoryBuffer`` references its methods by ``getattr``; the real function would give
+    access to any attribute.
     """
     if owner is HistoryBuffer and name in ('min', 'max', 'current', 'mean'):
         return getattr(HistoryBuffer, name)
@@ -58,14 +58,14 @@ def _history_method(owner: Any, name: str) -> Any:
 
 
 def _empty_array(kind: type, shape: tuple, code: bytes) -> np.ndarray:
-    """What stands in for numpy's ``_reconstruct``: a file names any shape, and pickles (0,)."""
+    """Replace numpy's ``_reconstruct``, which takes any shape: accept (0,), as pickles write."""
     if shape != (0,):
         raise pickle.UnpicklingError(f'Unsupported array of shape {shape!r:.80}')
     return np.ndarray(shape, 'b')
 
 
 def _no_bytes() -> bytes:
-    """What stands in for ``bytes``: old pickles write no bytes so, and a number would make many."""
+    """Replace ``bytes`` and take no argument: a number would allocate that many bytes."""
     return b''
 
 
@@ -77,8 +77,8 @@ def _safe_globals() -> list[Any]:
     """
     core = np.core if np.lib.NumpyVersion(np.__version__) < '2.0.0' else np._core
     types = [HistoryBuffer, np.dtype, core.multiarray.scalar]
-    # A file may name the class, and go on with an array that was made, but make none of any shape:
-    # no file can write the name of the class itself.
+    # A file may reference the class and fill an existing array, but not create one of any shape:
+    # the class is registered under a name that no file can write.
     types += [(object(), 'numpy.ndarray'), (np.ndarray, '\n')]
     types += [(_empty_array, f'numpy.{name}.multiarray._reconstruct') for name in ('core', '_core')]
     types += [type(np.dtype(name)) for name in ('float64', 'float32', 'int64', 'int32', 'bool')]
@@ -86,7 +86,7 @@ def _safe_globals() -> list[Any]:
 
 
 def is_trusted(path: str | Path) -> bool:
-    """Say whether a file lies in a folder named in ``MMVLR_TRUSTED``."""
+    """Return whether a file is in a folder named in ``MMVLR_TRUSTED``."""
     folders = [
         folder for folder in os.environ.get(TRUSTED_VARIABLE, '').split(os.pathsep) if folder
     ]
@@ -95,7 +95,7 @@ def is_trusted(path: str | Path) -> bool:
 
 
 def _check_file(path: str) -> None:
-    """Raise an error if a file is no checkpoint, or would take more than its size deserves.
+    """Raise an error if a file is no checkpoint, or would take more than its size justifies.
 
     Raises:
         BudgetError, OtherKindError, ValueError: The message does not name the file.
@@ -124,7 +124,7 @@ def _check_file(path: str) -> None:
 
 
 def _reason(error: Exception) -> str:
-    """Return the line of torch's message that says what is wrong; the rest is advice."""
+    """Return the line of torch's message that describes the problem, without its advice."""
     lines = str(error).splitlines()
     told = [line for line in lines if 'GLOBAL' in line or line.startswith('Unsupported')]
     line = (told or lines or [type(error).__name__])[0]
@@ -132,7 +132,7 @@ def _reason(error: Exception) -> str:
 
 
 def require_checkpoint(path: str) -> str:
-    """Return the path of a checkpoint that is there, ``~`` expanded.
+    """Return the path of an existing checkpoint, with ``~`` expanded.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -148,7 +148,7 @@ def require_checkpoint(path: str) -> str:
 
 
 def load_checkpoint_file(path: str, map_location: Any = 'cpu') -> Any:
-    """Load a local checkpoint without running code that may be hidden in it.
+    """Load a local checkpoint without running code that it may contain.
 
     Args:
         path: The file.
@@ -156,18 +156,18 @@ def load_checkpoint_file(path: str, map_location: Any = 'cpu') -> Any:
 
     Raises:
         FileNotFoundError: There is no such file.
-        UntrustedCheckpointError: It holds more than weights and plain values, and does not lie in
-            a folder named in ``MMVLR_TRUSTED``.
+        UntrustedCheckpointError: It holds more than weights and plain values, and is not in a
+            folder named in ``MMVLR_TRUSTED``.
         ValueError: The file is damaged or no checkpoint at all.
     """
     path = require_checkpoint(path)
-    # Outside of the try: what torch lacks is no fault of the file.
+    # Outside of the try: an error of torch here does not concern the file.
     harmless = torch.serialization.safe_globals(_safe_globals())
     trusted = is_trusted(path)
     try:
         if not trusted:
             _check_file(path)
-        # torch keeps one list of what is safe for all threads.
+        # torch has one list of safe types for all threads.
         with _loading, harmless:
             content = torch.load(path, map_location=map_location, weights_only=True)
         if not trusted:
@@ -190,7 +190,7 @@ def load_checkpoint_file(path: str, map_location: Any = 'cpu') -> Any:
     return torch.load(path, map_location=map_location, weights_only=False)
 
 
-#: mmengine's way to take a value from the environment: ``'{{$NAME:default}}'`` in a config.
+#: mmengine's syntax for a value from the environment: ``'{{$NAME:default}}'`` in a config.
 _VARIABLE = re.compile(r'\{\{\s*\$(\w+)\s*:\s*(\S*?)\s*\}\}')
 
 
@@ -204,14 +204,14 @@ def fill_in(text: str) -> str:
     def look_up(found: re.Match) -> str:
         value = os.environ.get(found[1]) or found[2]
         if not value:
-            raise KeyError(f'a config asks for the environment variable {found[1]}: set it')
+            raise KeyError(f'a config needs the environment variable {found[1]}: set it')
         return value
 
     return _VARIABLE.sub(look_up, text)
 
 
 class _LookUpLater(ast.NodeTransformer):
-    """Let a config call :func:`fill_in` where mmengine would paste a value into its source."""
+    """Make a config call :func:`fill_in`, where mmengine would insert a value into its source."""
 
     CALL = "__import__('mmvlr.utils.compat', fromlist=['']).fill_in({!r})"
 
@@ -233,7 +233,7 @@ _paste_environment = Config._substitute_env_variables
 
 
 def _substitute_env_variables(filename: str, temp_config_name: str) -> dict[str, str]:
-    """Stand in for mmengine's function: a quote in a value ends no string, no value is code."""
+    """Replace mmengine's function, so that a value with a quote cannot end a string or be code."""
     source = Path(filename).read_text(encoding='utf-8')
     asked = re.findall(r'\{\{.?\s*\$(\w+)\s*:', source)
     if asked and filename.endswith('.py'):
@@ -244,7 +244,7 @@ def _substitute_env_variables(filename: str, temp_config_name: str) -> dict[str,
         if not re.fullmatch(r'[\w ./:@+=,~-]*', os.environ.get(name, '')):
             raise ValueError(
                 f'{name} holds characters that mean something in YAML or JSON; write the config '
-                'that asks for it in Python'
+                'that needs it in Python'
             )
     return _paste_environment(filename, temp_config_name)
 
@@ -252,8 +252,8 @@ def _substitute_env_variables(filename: str, temp_config_name: str) -> dict[str,
 def use_cpu_process_group(timeout: float | None = None) -> None:
     """Start a gloo process group before mmengine would try to set a GPU.
 
-    ``Runner`` with ``launcher='pytorch'`` calls ``torch.cuda.set_device`` even without a GPU; with
-    a group already there it goes on as it is. Needs ``torchrun``'s environment.
+    ``Runner`` with ``launcher='pytorch'`` calls ``torch.cuda.set_device`` even without a GPU; if a
+    process group exists already, it uses that. Needs ``torchrun``'s environment.
 
     Args:
         timeout: Seconds that a rank waits for the others; None for torch's default.
@@ -265,12 +265,12 @@ def use_cpu_process_group(timeout: float | None = None) -> None:
 
 
 def keep_freed_memory() -> bool:
-    """Let this process keep the memory that it frees, for its next tensors of that size.
+    """Make this process keep freed memory for its next tensors.
 
-    glibc returns large blocks to the system at once, and a training step asks for the same ones
-    again: on a CPU a third of the step goes into zeroed pages. The peak is somewhat higher, as the
-    heap has gaps. Nothing is done where another allocator or settings of one's own are in use
-    (``LD_PRELOAD``, ``MALLOC_*`` variables), and without glibc.
+    glibc returns large blocks to the system at once, and a training step allocates the same sizes
+    again: on a CPU a third of the step is spent on zeroing pages. The peak is somewhat higher, as
+    the heap is fragmented. Nothing is changed if another allocator or user settings are in use
+    (``LD_PRELOAD``, ``MALLOC_*`` variables), or without glibc.
 
     Returns:
         bool: Whether it was set.
@@ -278,17 +278,17 @@ def keep_freed_memory() -> bool:
     own = [name for name in os.environ if name.startswith('MALLOC_')]
     if own or os.environ.get('LD_PRELOAD') or platform.libc_ver()[0] != 'glibc':
         return False
-    # From malloc.h. No block of its own for a large request, and no trimming of the heap's top.
+    # From malloc.h: no separate mapping for a large request, no trimming of the heap's top.
     trim_threshold, mmap_max = -1, -4
     mallopt = ctypes.CDLL(None).mallopt
     return bool(mallopt(mmap_max, 0) and mallopt(trim_threshold, -1))
 
 
 class AtomicLocalBackend(LocalBackend):
-    """Local files, written beside and renamed: a killed run leaves no half-written checkpoint.
+    """Write local files atomically, so that a killed run leaves no half-written checkpoint.
 
-    mmengine removes what a resumed checkpoint names as the old and the best ones, also those of
-    another run that it was resumed from. Here only a file of this run can be removed.
+    mmengine removes the old and best checkpoints that a resumed checkpoint names, also those of
+    another run that it was resumed from. This backend removes files of this run only.
     """
 
     def put(self, obj: bytes | io.BytesIO, filepath: str | Path) -> None:
@@ -305,12 +305,12 @@ class AtomicLocalBackend(LocalBackend):
             print_log(f'{filepath} is not of this run and stays', logger='current')
 
     def rmtree(self, dir_path: str | Path) -> None:
-        """Leave a folder: no checkpoint of mmvlr is one."""
+        """Keep a folder, as no checkpoint of mmvlr is a folder."""
         print_log(f'{dir_path} is a folder and stays', logger='current')
 
 
 def apply() -> None:
-    """Put every workaround in place that is not asked for by name; safe to call again."""
+    """Apply all workarounds that have no function of their own to call; safe to call again."""
     Config._substitute_env_variables = staticmethod(_substitute_env_variables)
     watch_workers()
     register_backend('atomic_local', AtomicLocalBackend, force=True)

@@ -1,6 +1,6 @@
-"""Find keys of a config that nobody would read: misspelled ones.
+"""Find misspelled keys of a config, which would not be read.
 
-A key that no part reads changes nothing, and the training would go on with the old value.
+A key that is not read has no effect, and the training would silently use the old value.
 """
 
 import difflib
@@ -30,9 +30,9 @@ KNOWN_KEYS = frozenset(inspect.signature(Runner.__init__).parameters) - {'self',
 
 
 def check_file_keys(config: Mapping[str, Any], text: str, source: str) -> None:
-    """Raise an error where a top-level key of a config file is a misspelled one.
+    """Raise an error if a top-level key of a config file is misspelled.
 
-    Variables of one's own are fine: they are used somewhere in the files, or like no known key.
+    User-defined variables are accepted: they are used in the files, or resemble no known key.
 
     Args:
         config: The config.
@@ -40,23 +40,23 @@ def check_file_keys(config: Mapping[str, Any], text: str, source: str) -> None:
         source: Name of the file, for the message.
 
     Raises:
-        ValueError: A key is nearly a known one, and nothing in the files uses it.
+        ValueError: A key resembles a known one and is not used in the files.
     """
     for key in config:
         if key not in KNOWN_KEYS and not key.startswith('_') and not _is_used(key, text):
             near = _nearest(key, KNOWN_KEYS)
             if near:
                 raise ValueError(
-                    f'{source}: nobody reads the key {key!r}; did you mean {near!r}? Rename or '
+                    f'{source}: the key {key!r} is not read; did you mean {near!r}? Rename or '
                     'remove it'
                 )
 
 
 def check_options(config: Mapping[str, Any], options: Iterable[str], text: str) -> None:
-    """Raise an error where an option of ``--cfg-options`` has a misspelled key.
+    """Raise an error if an option of ``--cfg-options`` has a misspelled key.
 
-    New keys below a known one are fine (``model.backbone.with_cp=True``), unless they are nearly
-    one that is there.
+    New keys below a known one are accepted (``model.backbone.with_cp=True``), unless they resemble
+    an existing one.
 
     Args:
         config: The config that the options will be merged into.
@@ -64,7 +64,7 @@ def check_options(config: Mapping[str, Any], options: Iterable[str], text: str) 
         text: Text of the config's files.
 
     Raises:
-        ValueError: A key is not known at the top level, or is nearly one that is there.
+        ValueError: A key is not known at the top level, or resembles an existing one.
     """
     for option in options:
         first, *rest = option.split('.')
@@ -98,18 +98,18 @@ def _unknown(option: str, part: str, near: str | None) -> str:
 
 
 def _is_used(key: str, text: str) -> bool:
-    """Say whether a text does more with a name than to assign it or to write an entry of it."""
+    """Return whether a text uses a name, other than by assigning it or writing an entry of it."""
     text = re.sub('#.*', '', text)
     return bool(re.search(rf'\b{re.escape(key)}\b(?!["\']?\s*(?:=(?!=)|:))', text))
 
 
 def _is_named(key: str, text: str) -> bool:
-    """Say whether a text holds a name in quotes, as hooks name their loaders."""
+    """Return whether a text holds a name in quotes, as hooks name their loaders."""
     return bool(re.search(rf'["\']{re.escape(key)}["\']', text))
 
 
 def _nearest(key: str, others: Iterable[str]) -> str | None:
-    """Return one of other keys that differs by a letter or two, and not by a word; or None."""
+    """Return a key that differs by a letter or two but not by a whole word, or None."""
     for other in difflib.get_close_matches(key, [str(other) for other in others], cutoff=0.85):
         match = difflib.SequenceMatcher(a=key, b=other, autojunk=False)
         spans = [(b - a, d - c) for tag, a, b, c, d in match.get_opcodes() if tag != 'equal']

@@ -1,9 +1,9 @@
-"""The preprocessing contract: what a network expects its images to have gone through.
+"""The preprocessing contract: how images must be preprocessed for a network.
 
-A contract is a flat dict of plain values. It is made by ``FaceDataPreprocessor.contract``, travels
-in a checkpoint under ``meta.preprocessing``, and two contracts are compatible only if they are
-equal (:func:`check_contract` tells the one exception): a network fed with another color order or
-another scaling still gives numbers, just worse ones, and nobody sees why.
+A contract is a flat dict of plain values. It is made by ``FaceDataPreprocessor.contract`` and
+stored in a checkpoint under ``meta.preprocessing``. Two contracts are compatible only if they are
+equal (with one exception, see :func:`check_contract`): with another color order or scaling a
+network still gives numbers, but worse ones, without any visible reason.
 """
 
 import json
@@ -22,7 +22,7 @@ _Text = Annotated[str, Field(max_length=200)]
 
 
 class Contract(FileModel):
-    """The preprocessing contract as a file holds it; see :class:`FaceDataPreprocessor`."""
+    """The preprocessing contract in a file; see :class:`FaceDataPreprocessor`."""
 
     size: Annotated[list[_Side], Field(min_length=2, max_length=2)]
     interpolation: Literal['nearest', 'bilinear', 'bicubic', 'area']
@@ -36,14 +36,14 @@ class Contract(FileModel):
 
 
 class Embedding(FileModel):
-    """How an embedding is made, as a file says it."""
+    """How an embedding is made, in a file."""
 
     model_config = ConfigDict(extra='allow')
     dims: Annotated[int, Field(ge=1, le=2**16)]
 
 
 class Fingerprint(FileModel):
-    """Which model made something: what :func:`mmvlr.apis.network.fingerprint_model` returned."""
+    """Fingerprint of a model in a file, from :func:`mmvlr.apis.network.fingerprint_model`."""
 
     model_config = ConfigDict(extra='allow')
     weights: _Text
@@ -65,11 +65,11 @@ def contract_of_checkpoint(
     """Return the contract a checkpoint carries, or None if it carries none.
 
     Args:
-        checkpoint: What was loaded.
+        checkpoint: The loaded checkpoint.
         source: File name, for the message.
 
     Raises:
-        FileFormatError: The contract is not what a contract must be.
+        FileFormatError: The contract is malformed.
     """
     meta = checkpoint.get('meta')
     found = meta.get(CONTRACT_KEY) if isinstance(meta, Mapping) else None
@@ -87,12 +87,12 @@ def check_contract(
 ) -> None:
     """Raise :class:`ContractMismatchError` unless two contracts are equal.
 
-    A checkpoint whose alignment is ``'none'`` does not say how its faces were aligned, as public
-    ones; it fits data of any alignment. One that names a recipe wants faces of that recipe.
+    A checkpoint with alignment ``'none'``, such as a public one, does not state how its faces were
+    aligned, and fits data of any alignment. One that names a recipe requires faces of that recipe.
 
     Args:
-        expected: What the config's ``data_preprocessor`` states.
-        found: What the checkpoint carries.
+        expected: The contract of the config's ``data_preprocessor``.
+        found: The contract of the checkpoint.
         source: File name, for the message.
 
     Example:
@@ -122,10 +122,10 @@ def check_fingerprint(
 
     Args:
         expected: Fingerprint of the model in use, see :func:`mmvlr.apis.network.fingerprint_model`.
-        found: Fingerprint of the model that something on disk was made with.
-        source: What is on disk, for the message.
+        found: Fingerprint of the model that the file was made with.
+        source: File name, for the error message.
     """
-    # Through JSON, as the one on disk went: lists and tuples are the same there.
+    # Converted by JSON like the one on disk, where lists and tuples are the same.
     expected, found = (json.loads(json.dumps(fingerprint)) for fingerprint in (expected, found))
     preprocessing = found.get(CONTRACT_KEY)
     if isinstance(preprocessing, dict) and 'colour_order' in preprocessing:

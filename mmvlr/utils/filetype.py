@@ -1,4 +1,4 @@
-"""What a file is that was taken for another: told from how it starts."""
+"""Identify the kind of a file from its first bytes, for error messages."""
 
 _STARTS = (
     (b'version https://git-lfs', 'a Git LFS pointer: git lfs pull gets the file itself'),
@@ -16,10 +16,10 @@ _STARTS = (
 
 
 def describe_content(head: bytes) -> str | None:
-    """Say what a file is, with the remedy where there is one; None if nothing is known.
+    """Return a description of a file's kind, with the remedy if there is one; None if unknown.
 
     Args:
-        head: Its first bytes, a few hundred.
+        head: The first few hundred bytes.
 
     Example:
         >>> describe_content(b'<!DOCTYPE html><html>')

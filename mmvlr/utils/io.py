@@ -1,4 +1,4 @@
-"""Writing without half-written files."""
+"""Write files atomically."""
 
 import contextlib
 import csv
@@ -33,22 +33,22 @@ def write_atomic(
 ) -> Path:
     """Call ``write`` with a temporary file beside ``path``, then rename it to ``path``.
 
-    Whatever happens, ``path`` is either the old file or the whole new one. A symbolic link stays,
-    and what it points to changes. A device, a pipe or a socket is never replaced: the bytes are
-    copied into it.
+    At any time ``path`` is either the old file or the complete new one. A symbolic link is kept and
+    its target is replaced. A device, a pipe or a socket is never replaced: the bytes are written to
+    it.
 
-    The temporary file is held locked, and its name is in ``.mmvlr-journal`` beside it from before
-    it is made until it is gone; the last one takes the journal along. So the next writer in that
-    folder removes what killed ones have left: files that the journal names and nobody holds, and
-    nothing by the look of its name. Where there can be no journal (no locks, another user's), what
-    a killed writer leaves stays.
+    The temporary file is locked, and its name is listed in ``.mmvlr-journal`` in the same folder
+    from before it is created until it is removed; the last writer removes the journal. The next
+    writer in that folder removes leftovers of killed ones: files that the journal lists and no
+    process holds, never files with a similar name only. If there can be no journal (no locks, or
+    another user's), leftovers of a killed writer stay.
 
     Args:
-        path: The file to write; its folder is made if need be.
-        write: Gets the temporary path, whose suffix is that of ``path``, and writes it.
-        private: Only the user may read it: 0600, and 0700 for a folder that is made. Else a new
-            file is as readable as any other, and a new content is not more readable than the old.
-        keep_mode: Keep the permissions of the old file as they are, also wider ones.
+        path: The file to write; its folder is created if needed.
+        write: Function that writes the temporary path, which has the suffix of ``path``.
+        private: Only the user may read it: 0600, and 0700 for a folder that is created. Otherwise a
+            new file has default permissions, and an existing one does not become more readable.
+        keep_mode: Keep the permissions of the old file, even if they are wider.
 
     Raises:
         IsADirectoryError: ``path`` is a folder.
@@ -87,21 +87,21 @@ def write_atomic(
 
 
 def is_written_through(path: Path) -> bool:
-    """Say whether a path is a device or pipe, that bytes go into and nothing is renamed over."""
-    # A redirected output is a regular file that others have open.
+    """Return whether a path is a device or pipe, which is written to instead of replaced."""
+    # A redirected output is a regular file that other processes have open.
     if str(path.absolute()).startswith(('/dev/std', '/dev/fd/', '/proc/')):
         return True
     return path.exists() and not path.is_file()
 
 
 def _call(write: Callable[[Path], object], temporary: Path) -> None:
-    """Call ``write``; where the disk was the reason that it failed, raise what the disk says."""
+    """Call ``write``; if it fails because of the disk, raise the error of the disk."""
     try:
         write(temporary)
     except OSError:
         raise
     except Exception as error:
-        # Libraries have errors of their own for a full disk. It has no room for this either.
+        # Libraries raise their own errors for a full disk; writing more shows whether it is full.
         try:
             with open(temporary, 'ab') as file:
                 file.write(bytes(1 << 16))
@@ -122,7 +122,7 @@ def _temporary_file(target: Path, mode: int) -> Iterator[Path]:
         yield path
     finally:
         path.unlink(missing_ok=True)
-        # A child that was forked meanwhile keeps the file open, and with it the lock.
+        # A child that was forked meanwhile keeps the file open and so would keep the lock.
         with contextlib.suppress(OSError):
             fcntl.flock(handle, fcntl.LOCK_UN)
         os.close(handle)
@@ -131,7 +131,7 @@ def _temporary_file(target: Path, mode: int) -> Iterator[Path]:
 
 
 def remove_leftovers(folder: str | Path) -> None:
-    """Remove the temporary files that killed writers have left in a folder, as its journal says."""
+    """Remove the temporary files of killed writers that a folder's journal lists."""
     if (Path(folder) / JOURNAL_FILE).exists():
         with _journal(Path(folder)):
             pass
@@ -139,9 +139,10 @@ def remove_leftovers(folder: str | Path) -> None:
 
 @contextlib.contextmanager
 def _journal(folder: Path) -> Iterator[tuple[list[str], Callable[[list[str]], None]]]:
-    """Hold a folder's journal; yield the names in it and what replaces them.
+    """Lock a folder's journal; yield its names and a function that replaces them.
 
-    What dead writers have left is removed first. Without a journal nothing is known or stored.
+    Leftovers of dead writers are removed first. Without a journal there are no names, and none are
+    stored.
     """
     with contextlib.ExitStack() as stack:
         try:
@@ -155,7 +156,7 @@ def _journal(folder: Path) -> Iterator[tuple[list[str], Callable[[list[str]], No
         def store(names: list[str]) -> None:
             content = _MARK + b''.join(json.dumps(name).encode() + b'\n' for name in names)
             with contextlib.suppress(OSError):
-                # In this order a kill in between leaves names too many, which are no files.
+                # In this order, a kill in between only leaves names of files that do not exist.
                 os.pwrite(handle, content, 0)
                 os.ftruncate(handle, len(content))
 
@@ -170,7 +171,7 @@ def _journal(folder: Path) -> Iterator[tuple[list[str], Callable[[list[str]], No
 
 
 def _remove_dead(path: Path) -> bool:
-    """Remove a temporary file that nobody writes any more; return whether it is gone."""
+    """Remove a temporary file that no process writes any more; return whether it is removed."""
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except FileNotFoundError:

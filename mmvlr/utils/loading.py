@@ -1,9 +1,9 @@
-"""How the workers of a data loader hand over what they have loaded, and how they end.
+"""Send tensors from the workers of a data loader by value, and detect dead workers.
 
-torch passes every tensor between processes as an open file in shared memory. A label a face, kept
-until a data set has been seen, is then an open file a face, and an account may open 1,024; a small
-``/dev/shm`` is full after a few batches; and a worker that runs out of either loses a batch, for
-which the main process waits for ever. Here tensors travel as plain bytes.
+torch passes every tensor between processes as an open file in shared memory. One label per face,
+kept for a whole data set, is then one open file per face, while the usual limit is 1,024; a small
+``/dev/shm`` is full after a few batches; and a worker that exceeds either limit loses a batch, for
+which the main process waits forever. Here tensors are sent as plain bytes.
 """
 
 import multiprocessing.queues
@@ -24,18 +24,18 @@ _is_prepared = False
 
 
 def prepare_worker() -> None:
-    """In a worker of a data loader, send tensors by value and end with the first failure.
+    """Make a worker of a data loader send tensors by value and exit at the first failure.
 
-    Whatever builds faces or batches calls it; it works once in each worker, and not elsewhere.
+    Code that builds faces or batches calls it; it takes effect once in each worker only.
     """
     global _is_prepared
     if _is_prepared or get_worker_info() is None:
         return
     _is_prepared = True
     ForkingPickler.register(torch.Tensor, _reduce_by_value)
-    # torch: a batch that cannot be sent would be missed without end.
+    # torch would wait forever for a batch that cannot be sent.
     multiprocessing.queues.Queue._on_queue_feeder_error = staticmethod(_leave)
-    # torch: a worker that is sending would wait for a parent that was killed.
+    # torch: a sending worker would wait forever for a parent that was killed.
     leave_with_parent()
 
 
@@ -52,9 +52,9 @@ def _leave(error: Exception, batch: Any) -> None:
 
 
 class _WatchedConnection(Connection):
-    """The main process' end of the pipe, which asks from time to time who still writes into it.
+    """The main process' end of the pipe, which regularly checks that its writers are alive.
 
-    A worker that ends in the middle of a batch would leave its reader waiting for the rest.
+    Otherwise the reader would wait forever for the rest of a batch of a worker that has died.
     """
 
     def _recv(self, size: int, read: Any = os.read) -> Any:
@@ -75,7 +75,7 @@ class _WatchedConnection(Connection):
 
 
 def watch_workers() -> None:
-    """Let every data loader of this process notice a worker that ends while it sends a batch."""
+    """Make every data loader of this process detect a worker that dies while sending a batch."""
     if getattr(DataLoader._get_iterator, 'is_watched', False):
         return
     original = DataLoader._get_iterator

@@ -1,4 +1,4 @@
-"""One writer at a time: locks that a dead process cannot keep."""
+"""Lock files and folders for one writer at a time; a lock ends with its process."""
 
 import contextlib
 import errno
@@ -12,7 +12,7 @@ from pathlib import Path
 
 LOCK_FILE = '.mmvlr-lock'
 _MARK = b'mmvlr lock, held by '
-# Lustre, some FUSE and some network file systems have none.
+# Lustre, some FUSE and some network file systems have no locks.
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 _held: set[int] = set()
 
@@ -22,7 +22,7 @@ class LockedError(OSError):
 
 
 def _drop_inherited() -> None:
-    """Close what a forked child inherits: a worker that outlives its parent must not hold it."""
+    """Close inherited locks in a forked child: a worker must not hold them after its parent."""
     for handle in _held:
         os.close(handle)
     _held.clear()
@@ -66,7 +66,7 @@ def _take(path: Path, mark: bytes, wait: float | None) -> int:
             try:
                 handle = os.open(path, flags)
             except PermissionError:
-                # Left by another user: it can be locked all the same.
+                # A file of another user can still be locked.
                 handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
             except FileNotFoundError:
                 continue
@@ -79,7 +79,7 @@ def _take(path: Path, mark: bytes, wait: float | None) -> int:
                     if time.monotonic() >= end:
                         raise
                     time.sleep(0.02)
-            # Whoever had the lock before may have removed the file.
+            # The previous holder of the lock may have removed the file.
             with contextlib.suppress(FileNotFoundError):
                 if os.path.samestat(os.fstat(handle), os.stat(path, follow_symlinks=False)):
                     if made and os.pwrite(handle, mark, 0) < len(mark):
@@ -107,13 +107,13 @@ def held_file(path: Path, mark: bytes, wait: float | None = None) -> Iterator[tu
     Args:
         path: The file.
         mark: Its first bytes.
-        wait: Seconds to wait for another holder; None for ever.
+        wait: Seconds to wait for another holder; None to wait forever.
 
     Yields:
         The open file, and whether it may be changed.
 
     Raises:
-        BlockingIOError: Another one holds it still.
+        BlockingIOError: Another process still holds it.
         OSError: The file cannot be opened, or its file system has no locks.
     """
     handle, own = _take(path, mark, wait), False
@@ -122,7 +122,7 @@ def held_file(path: Path, mark: bytes, wait: float | None = None) -> Iterator[tu
         own = own and fcntl.fcntl(handle, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDWR
         yield handle, own
     finally:
-        # In a forked child it is closed already, and its number may be another file's.
+        # In a forked child it is closed already, and its number may belong to another file.
         if handle in _held:
             if own and os.pread(handle, len(mark) + 1, 0) == mark:
                 path.unlink(missing_ok=True)
@@ -132,19 +132,19 @@ def held_file(path: Path, mark: bytes, wait: float | None = None) -> Iterator[tu
 
 @contextlib.contextmanager
 def locked(folder: str | Path, file: str = '', wait: float = 0.0) -> Iterator[None]:
-    """Be the only writer of a folder, or of one file in it.
+    """Lock a folder, or one file in it, for a single writer.
 
     The lock is the system's (``flock``), on a small file in the folder: it ends with the process
-    that holds it, however that ends, and forked workers do not hold it. Where the file system has
-    no locks there is a warning. Threads of one process keep each other out too.
+    that holds it, even if that is killed, and forked workers do not hold it. On a file system
+    without locks there is a warning. The lock also works between threads of one process.
 
     Args:
-        folder: The folder, made if need be.
+        folder: The folder, created if needed.
         file: Name of the file; empty for the whole folder. The two do not exclude each other.
         wait: Seconds to wait for another writer.
 
     Raises:
-        LockedError: Another one writes there still; its process is named.
+        LockedError: Another process still writes there; the message names it.
         OSError: Nothing can be written to the folder.
     """
     folder = Path(folder)
@@ -168,7 +168,7 @@ def locked(folder: str | Path, file: str = '', wait: float = 0.0) -> Iterator[No
         else:
             if own:
                 stack.callback(os.ftruncate, handle, len(_MARK))
-                # A full disk takes nothing but the name of the holder.
+                # On a full disk the lock works, only without the name of its holder.
                 with contextlib.suppress(OSError):
                     os.ftruncate(handle, len(_MARK))
                     holder = f'process {os.getpid()} on {socket.gethostname()}'

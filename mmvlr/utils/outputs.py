@@ -1,4 +1,4 @@
-"""Folders that tools fill: what mmvlr wrote there is noted, and nothing else is ever touched."""
+"""Manage output folders: files that mmvlr wrote are noted, all other files are never changed."""
 
 import contextlib
 import os
@@ -25,7 +25,7 @@ def _check_inside(name: str) -> str:
 
 
 class _Note(FileModel):
-    # What is noted may be overwritten and removed: it must lie in the folder.
+    # Noted files may be overwritten and removed, so they must be inside the folder.
     file: Annotated[Text, AfterValidator(_check_inside)]
     tool: str
 
@@ -36,15 +36,15 @@ _written: set[str] = set()
 
 
 class OutputFolder:
-    """A folder that a tool fills: one writer at a time, and what others put there stays.
+    """Output folder of a tool, with one writer at a time, which protects other files in it.
 
-    The names of its files are noted in ``.mmvlr-files`` before they are written. Only files that
-    are noted are overwritten or removed, in this and in later runs. What killed runs have left
-    unfinished goes when the next one starts.
+    The names of its files are noted in ``.mmvlr-files`` before they are written. Only noted files
+    are overwritten or removed, in this and in later runs. Unfinished files of killed runs are
+    removed when the next one starts.
 
     Args:
-        folder: The folder; made if need be.
-        tool: Who fills it; what is noted by another tool is not touched either.
+        folder: The folder; created if needed.
+        tool: Name of the tool; files that another tool has noted are not changed either.
         empty: Refuse a folder that holds other files when the tool has noted nothing yet.
         wait: Seconds to wait for another writer.
 
@@ -93,7 +93,7 @@ class OutputFolder:
 
     @property
     def names(self) -> set[str]:
-        """Names below the folder, with slashes, of what the tool wrote or is about to write."""
+        """Names of files that the tool has written or will write, relative to the folder."""
         noted = {} if self._journal is None else self._journal.found
         return {name for name, entry in noted.items() if entry.get('tool') == self.tool}
 
@@ -113,13 +113,13 @@ class OutputFolder:
         self.adopt(new)
 
     def adopt(self, names: Iterable[str]) -> None:
-        """Note files without a look at what is there."""
+        """Note files without checking whether they exist."""
         new = sorted({*names} - self.names)
         if new:
             self._notes().extend(dict(file=name, tool=self.tool) for name in new)
 
     def remove(self, names: Iterable[str] | None = None) -> None:
-        """Remove files that are noted, all by default; folders that this leaves empty stay."""
+        """Remove noted files, all by default; folders are kept, even if empty."""
         gone = self.names if names is None else self.names & {*names}
         for name in gone:
             (self.folder / name).unlink(missing_ok=True)
@@ -128,7 +128,7 @@ class OutputFolder:
 
 
 def note_written(path: str | Path) -> None:
-    """Remember that this process wrote a file, also in the notes of an open folder."""
+    """Record that this process wrote a file, also in the notes of an open folder."""
     path = os.path.abspath(path)
     _written.add(path)
     folder, name = os.path.split(path)
@@ -137,7 +137,7 @@ def note_written(path: str | Path) -> None:
 
 
 def is_own(path: str | Path) -> bool:
-    """Say whether this process wrote a file, or the notes of an open folder name it."""
+    """Return whether this process wrote a file, or the notes of an open folder list it."""
     path = os.path.abspath(path)
     folder, name = os.path.split(path)
     return path in _written or (folder in _active and name in _active[folder].names)

@@ -1,8 +1,8 @@
-"""The people a checkpoint was trained on: which class is whom.
+"""Record the people a checkpoint was trained on, in the order of the classes.
 
 Class j of a head is the j-th of the training set's people. A checkpoint carries, under
-``meta.people``, how many they are, a digest of their names and, unless they are very many, the
-names: weights that belong to one person must not be given to another.
+``meta.people``, their number, a digest of their names and, unless there are very many, the names:
+weights of one person must not be used for another.
 """
 
 import base64
@@ -18,7 +18,7 @@ from typing import Any
 from .checkpoint import CheckpointMismatchError
 
 PEOPLE_KEY = 'people'
-#: Names that take more bytes than this in a checkpoint are left out of it: millions of people.
+#: Limit of the bytes of the names in a checkpoint; those of millions of people are left out.
 MAX_NAMES = 1 << 20
 
 
@@ -31,9 +31,9 @@ class People:
     """The people of a training set, in the order of their classes.
 
     Attributes:
-        count: How many they are.
-        digest: SHA-256 of their names; None where nobody knows them.
-        names: The names; None where they are not kept.
+        count: Number of people.
+        digest: SHA-256 of their names; None if unknown.
+        names: The names; None if they are not stored.
     """
 
     count: int
@@ -42,12 +42,12 @@ class People:
 
     @classmethod
     def from_names(cls, names: Sequence[str]) -> 'People':
-        """Return the people of these names; composed and decomposed accents are the same name."""
+        """Return the people of these names, in Unicode's composed form."""
         names = tuple(unicodedata.normalize('NFC', name) for name in names)
         return cls(len(names), hashlib.sha256(_text(names)).hexdigest(), names)
 
     def is_same(self, other: 'People') -> bool:
-        """Say whether these are the same people, as far as is known: else by their number."""
+        """Return whether these are the same people; if names are unknown, compare the numbers."""
         if self.digest is None or other.digest is None:
             return self.count == other.count
         return self.digest == other.digest
@@ -73,7 +73,7 @@ class People:
             count, digest = facts['count'], facts['digest']
             if 'names' not in facts:
                 return cls(int(count), str(digest))
-            # At most 64 MiB, whatever the file claims.
+            # Unpack at most 64 MiB.
             text = zlib.decompressobj().decompress(base64.b64decode(facts['names']), 1 << 26)
             people = cls.from_names(json.loads(text))
             if (people.count, people.digest) != (count, digest):
@@ -85,7 +85,7 @@ class People:
         return people
 
     def tell_difference(self, here: 'People') -> str:
-        """Return in words how these people of a checkpoint differ from those of a training set."""
+        """Describe how these people of a checkpoint differ from those of a training set."""
         told = f'{self.count:,} people there, {here.count:,} here'
         if self.names is None or here.names is None:
             return told

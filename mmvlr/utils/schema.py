@@ -1,8 +1,8 @@
-"""What a file that is read back must hold: checked in one place, refused with one error.
+"""Validate the content of files that are read back; all failures raise one kind of error.
 
 A reader declares the content as a :class:`FileModel` and calls :func:`read_json`,
-:func:`read_csv`, or :func:`validate` for values that came from elsewhere, such as the metadata of
-a checkpoint.
+:func:`read_csv`, or :func:`validate` for values from elsewhere, such as the metadata of a
+checkpoint.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, 
 
 from .io import write_atomic
 
-#: Objects in objects and lists in lists that a file may nest.
+#: Limit of the depth of nested objects and lists.
 MAX_DEPTH = 64
 _LONGEST = 300
 
@@ -27,7 +27,7 @@ Model = TypeVar('Model', bound=BaseModel)
 
 
 class FileFormatError(ValueError):
-    """A file is damaged, of another kind, or not what this version of mmvlr reads."""
+    """A file is damaged, of another kind, or of a version that this mmvlr does not read."""
 
     def __init__(self, source: str | Path, problem: str, remedy: str):
         problem = problem if len(problem) <= _LONGEST else f'{problem[:_LONGEST]}...'
@@ -35,7 +35,7 @@ class FileFormatError(ValueError):
 
 
 class FileModel(BaseModel):
-    """Base of what files hold: every field is checked, unknown ones and infinity are refused."""
+    """Base of file contents: every field is checked; unknown fields and infinity are refused."""
 
     model_config = ConfigDict(strict=True, extra='forbid', allow_inf_nan=False, frozen=True)
 
@@ -52,11 +52,11 @@ def _check_texts(values: list) -> list:
     return values
 
 
-#: Any text, also one that is no valid Unicode.
+#: Any text, including invalid Unicode.
 Text = Annotated[Any, AfterValidator(_check_text)]
-#: Any texts, also those that are no valid Unicode, such as names of files of old archives.
+#: Any texts, including invalid Unicode, such as file names of old archives.
 Texts = Annotated[list, AfterValidator(_check_texts)]
-#: A number of things; larger ones cannot be counted in float64.
+#: A count; float64 cannot represent all larger integers.
 Count = Annotated[int, Field(ge=0, le=2**53)]
 
 
@@ -64,13 +64,13 @@ def read_json(path: str | Path, model: type[Model], remedy: str) -> Model:
     """Read a JSON file.
 
     Args:
-        path: The file, UTF-8; a byte order mark is no harm.
-        model: What it must hold.
-        remedy: What to do about a file that cannot be read, for the message.
+        path: The file, UTF-8, with or without a byte order mark.
+        model: Model of the content.
+        remedy: Remedy for a file that cannot be read, for the error message.
 
     Raises:
         FileNotFoundError: There is no such file.
-        FileFormatError: It is no JSON, or a field is not what it must be.
+        FileFormatError: It is no JSON, or a field is invalid.
     """
     return parse_json(Path(path).read_bytes(), model, path, remedy)
 
@@ -85,9 +85,9 @@ def parse_json(data: bytes, model: type[Model], source: str | Path, remedy: str)
 
 
 def load_json(data: bytes) -> Any:
-    """Return the plain values of JSON, for readers that check them on their own.
+    """Return the plain values of JSON, for readers that check them themselves.
 
-    A byte order mark is no harm; numbers fit into float64, and nothing is nested without end.
+    A byte order mark is accepted; numbers must fit into float64, and the nesting is limited.
 
     Raises:
         ValueError: It is no such JSON.
@@ -145,12 +145,12 @@ def read_csv(path: str | Path, model: type[Model], remedy: str) -> Iterator[Mode
 
     Args:
         path: The file, UTF-8, with a header.
-        model: What a row must hold; its fields are the columns, in their order.
+        model: Model of a row; its fields are the columns, in their order.
         remedy: See :func:`read_json`.
 
     Raises:
         FileNotFoundError: There is no such file.
-        FileFormatError: It has other columns, or a field is not what it must be.
+        FileFormatError: It has other columns, or a field is invalid.
     """
     columns = list(model.model_fields)
     try:
@@ -202,18 +202,17 @@ class _Sealed(FileModel):
 def read_sealed(
     path: str | Path, kind: str, readers: Mapping[int, type[Model]], remedy: str
 ) -> Model:
-    """Read what :func:`write_sealed` wrote.
+    """Read a file of :func:`write_sealed`.
 
     Args:
         path: The file.
-        kind: Its format.
-        readers: What it must hold, by version.
+        kind: Name of its format.
+        readers: Model of the content, by version.
         remedy: See :func:`read_json`.
 
     Raises:
         FileNotFoundError: There is no such file.
-        FileFormatError: It is of another format or version, was changed, or a field is not what it
-            must be.
+        FileFormatError: It is of another format or version, was changed, or a field is invalid.
     """
     found = read_json(path, _Sealed, remedy)
     check_format(path, kind, found.format, found.version, readers, remedy)
@@ -226,7 +225,7 @@ def read_sealed(
 def check_format(
     source: str | Path, kind: str, found: str, version: int, readers: Any, remedy: str
 ) -> None:
-    """Raise :class:`FileFormatError` unless format and version are among those that are read."""
+    """Raise :class:`FileFormatError` unless format and version are supported."""
     if found != kind:
         raise FileFormatError(source, f'format: {found!r}, not {kind!r}', remedy)
     if version not in readers:
@@ -249,7 +248,7 @@ def write_sealed(
     """
     whole = dict(format=kind, version=version, sha256=_digest(content, True), content=content)
     text = json.dumps(whole, allow_nan=False, indent=1, ensure_ascii=False) + '\n'
-    # What is no valid Unicode, such as names of old files, becomes an escape of JSON.
+    # Invalid Unicode, such as names of old files, is written as JSON escapes.
     data = text.encode(errors='backslashreplace')
     return write_atomic(path, lambda file: file.write_bytes(data), **options)
 

@@ -1,4 +1,4 @@
-"""The configs that come with mmvlr: beside the package in a clone, inside it in a wheel."""
+"""Find the configs that come with mmvlr: beside the package in a clone, inside it in a wheel."""
 
 import difflib
 from pathlib import Path
@@ -32,10 +32,10 @@ def find_config(name: str | Path) -> Path:
 
     Args:
         name: A file, or the name of a config that comes with mmvlr, such as
-            ``riface/r50_tinyface`` (``configs/`` in front and ``.py`` behind may be there).
+            ``riface/r50_tinyface`` (optionally with ``configs/`` and ``.py``).
 
     Raises:
-        FileNotFoundError: There is neither; the message gives the nearest names.
+        FileNotFoundError: There is neither; the message suggests similar names.
     """
     path = Path(name)
     if path.is_file():

@@ -1,20 +1,20 @@
-"""How the threads of this program share the machine with other programs.
+"""Configure threads so that several programs can share the machine.
 
-Imports nothing that computes: OpenMP reads its variables once, when torch is imported.
+This module must not import torch or numpy: OpenMP reads its variables once, at their import.
 """
 
 import os
 from pathlib import Path
 
-#: What says how threads wait: OpenMP's own variable, that of GCC's and that of Intel's runtime.
+#: Variables that control how threads wait: OpenMP's, and those of GCC's and Intel's runtimes.
 _WAITING = ('OMP_WAIT_POLICY', 'GOMP_SPINCOUNT', 'KMP_BLOCKTIME')
 _QUOTA = Path('/sys/fs/cgroup/cpu.max')
-#: Environment variables that :func:`share_cores` has set; all others are the user's.
+#: Environment variables that :func:`share_cores` has set, as opposed to the user's.
 CHOSEN: dict[str, str] = {}
 
 
 def count_cores() -> tuple[int, int]:
-    """Return the number of cores that this process sees, and what its quota leaves of it."""
+    """Return the number of cores that this process sees, and the number its quota allows."""
     affinity = getattr(os, 'sched_getaffinity', None)
     seen = len(affinity(0)) if affinity else os.cpu_count() or 1
     quota, *period = _QUOTA.read_text().split() if _QUOTA.is_file() else ['max']
@@ -24,10 +24,10 @@ def count_cores() -> tuple[int, int]:
 
 
 def share_cores() -> None:
-    """Let threads sleep while they wait for each other, and be no more than the cores there are.
+    """Make waiting threads sleep instead of spin, and limit their number to the cores.
 
-    They would spin: two programs that compute on the same cores then wait for each other's time
-    slices, a hundred times longer than they compute. What the environment states is left alone.
+    With spinning threads, two programs on the same cores wait for each other's time slices, a
+    hundred times longer than they compute. Variables that the user has set are not changed.
     """
     if not any(name in os.environ for name in _WAITING):
         CHOSEN['OMP_WAIT_POLICY'] = 'PASSIVE'

@@ -1,4 +1,4 @@
-"""Vectors of length one: the one place where embeddings are normalized outside of training."""
+"""Normalize embeddings to length one, for all code outside of training."""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import torch
 
-# Between these the square of a float32 neither overflows nor loses its last bits, and a row is
-# computed as it is. Rows beyond are brought to a largest entry of one first.
+# Between these limits the square of a float32 neither overflows nor loses precision. Other rows are
+# first scaled to a largest entry of one.
 _SMALLEST, _LARGEST = 2.0**-50, 2.0**50
 
 
@@ -18,11 +18,11 @@ def unit_rows(
 
     Args:
         embeddings: (N, D), a torch tensor on any device, or numpy or nested lists.
-        label: Function of a row number to what the row is called in a message.
+        label: Function that maps a row number to the row's name in messages.
         double: Compute and return float64 instead of float32.
 
     Returns:
-        (N, D), a tensor for a tensor, else an array; not the memory that was given.
+        (N, D), a new tensor for a tensor, else a new array.
 
     Raises:
         ValueError: It is no real matrix, or a row holds NaN or infinity or is zero.
@@ -44,7 +44,7 @@ def unit_rows(
 def moderate_rows(
     embeddings: Any, label: Callable[[int], Any] = 'embedding {}'.format, *, double: bool = False
 ) -> Any:
-    """Refuse rows without direction; rescale the rows whose squares leave the range of float32.
+    """Refuse rows without direction; rescale rows whose squares exceed the range of float32.
 
     Args:
         embeddings: See :func:`unit_rows`.
@@ -52,8 +52,8 @@ def moderate_rows(
         double: Return float64 instead of float32.
 
     Returns:
-        float64 if it was given so or asked for, else float32, (N, D). Rows of ordinary size are as
-        they were, bit by bit, and the memory may be that which was given.
+        (N, D), float64 if the input is or ``double`` is set, else float32. Rows of ordinary size
+        are unchanged, bit for bit, and the memory may be shared with the input.
 
     Raises:
         ValueError: See :func:`unit_rows`.

@@ -1,4 +1,4 @@
-"""Long work on many files: on several processes, with progress, and it survives a kill."""
+"""Process many files: in several processes, with progress, and resumable after a kill."""
 
 import contextlib
 import errno
@@ -32,22 +32,22 @@ class Entry(FileModel, extra='allow'):
 
 
 class Journal:
-    """Results on disk, one JSON line each: what a killed run had finished is not done again.
+    """Results on disk, one JSON line each, so that a resumed run skips finished items.
 
     The first line states what the results depend on; the file appears with it. A last line that was
     cut short by a kill or a full disk is dropped.
 
     Args:
         path: The file.
-        header: What the results depend on; plain values.
+        header: Settings that the results depend on; plain values.
         key: Name of the entry that identifies a result.
-        entry: What a result must hold.
+        entry: Model of a result.
 
     Raises:
         FileFormatError: The file is damaged, no journal, or holds results of another header.
 
     Attributes:
-        found: Key -> result, of this and earlier runs.
+        found: Results of this and earlier runs, by key.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class Journal:
     ):
         self.path, self.key = Path(path), key
         self.found: dict[str, dict] = {}
-        # Through JSON, as the one in the file went: lists and tuples are the same there.
+        # Converted by JSON like the one in the file, where lists and tuples are the same.
         self.header = json.loads(json.dumps(header))
         if not os.path.lexists(self.path):
             self._write_all()
@@ -116,7 +116,7 @@ class Journal:
         self.found.update((entry[self.key], entry) for entry in entries)
 
     def discard(self, keys: Iterable[str]) -> None:
-        """Forget results."""
+        """Remove results."""
         for key in keys:
             del self.found[key]
         self._file.close()
@@ -128,12 +128,12 @@ class Journal:
         self._file.close()
 
 
-#: What :func:`read_stamp` returns, in a file.
+#: Result of :func:`read_stamp`, in a file.
 Stamp = Annotated[list[int], Field(min_length=2, max_length=2)]
 
 
 def read_stamp(path: Path) -> list[int]:
-    """Return size and time of a file: what tells that it has changed."""
+    """Return size and time of a file, which show whether it has changed."""
     status = path.stat()
     return [status.st_size, status.st_mtime_ns]
 
@@ -144,7 +144,7 @@ _work: Callable | None = None
 def leave_with_parent() -> None:
     """End this process when its parent has ended.
 
-    A parent that was killed cannot stop its workers, and they would wait for ever.
+    A parent that was killed cannot stop its workers, which would wait forever.
     """
     parent = os.getppid()
 
@@ -169,16 +169,16 @@ def _run_work(item: Any) -> Any:
 
 
 def in_order(make: Callable[[], Callable], items: Sequence, jobs: int = 1) -> Iterator:
-    """Work on items in processes; yield the results in the order of the items.
+    """Process items in several processes; yield the results in the order of the items.
 
-    Every process works on one thread: sums depend on the number of threads, and small images
-    gain nothing from more.
+    Every process uses one thread: sums depend on the number of threads, and small images gain
+    nothing from more.
 
     Args:
-        make: Called once in every process; returns the function that works on an item. It goes to
-            other processes, as do items and results, so it must be picklable.
+        make: Called once in every process; returns the function that processes an item. It must be
+            picklable, as must items and results.
         items: The items.
-        jobs: Number of processes; 1 works in this one.
+        jobs: Number of processes; 1 uses this process.
 
     Raises:
         ValueError: ``jobs`` is below 1.
@@ -209,7 +209,7 @@ def in_order(make: Callable[[], Callable], items: Sequence, jobs: int = 1) -> It
 
 @contextlib.contextmanager
 def progress_bar(what: str, total: int) -> Iterator[Callable[[], None]]:
-    """Show how far a long work is, and how many images it does in a second.
+    """Show the progress of a long task, with images per second.
 
     Yields:
         Call it after each image.

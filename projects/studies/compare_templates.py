@@ -1,6 +1,6 @@
 """Compare template rules: ``python projects/studies/compare_templates.py SCORES.npz ...``.
 
-The files are scored test sets (``tools/analysis/score.py``) with several gallery images a person,
+The files are scored test sets (``mmvlr score``) with several gallery images a person,
 one file a training seed of one method. For every rule: rank-1 of the mated probes and, where there
 are unmated ones, TPIR (own person within rank 20) at FPIR; means over the files with 95 % intervals
 from resampling people, and the paired difference to the mean template. Ranks count people, a tie

@@ -1,7 +1,7 @@
 """Study thresholds and abstention: ``python projects/studies/decision_study.py SCORES.npz ...``.
 
 Each file holds the scored faces of an open-set test (roles ``gallery``, ``probe`` and ``unmated``)
-as ``tools/analysis/score.py`` writes them; several files are the same faces under networks of
+as ``mmvlr score`` writes them; several files are the same faces under networks of
 several seeds. A person's template is the mean of the unit embeddings. Enrolled and other people are
 split at random into calibration and test, many times; the gallery is the same for both. Printed
 are, as Markdown tables,
@@ -357,7 +357,7 @@ def draw(
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Return the command line's values."""
     parser = argparse.ArgumentParser(description=__doc__.split(':')[0])
-    parser.add_argument('scores', nargs='+', help='files of tools/analysis/score.py', type=Path)
+    parser.add_argument('scores', nargs='+', help='files of mmvlr score', type=Path)
     parser.add_argument('--splits', type=int, default=200, help='random splits of the people')
     parser.add_argument('--fpir', type=float, nargs='+', default=[0.1, 0.01], help='targets')
     parser.add_argument('--resamples', type=int, default=500, help='resamples of the people')

@@ -80,11 +80,11 @@ def test_words_say_what_the_figures_say(text, report):
     order = sorted(('ri', 'ers', 'norm'), key=lambda name: figures[f'discard_auc_{name}'])
     for name in order:
         assert f'{MEASURES[name]} {figures[f"discard_auc_{name}"]:.3f}' in reading
-    assert f'{MEASURES[order[0]]} foretells errors best' in reading
+    assert f'{MEASURES[order[0]]} predicts errors best' in reading
     for rival in ('ers', 'norm'):
         low, high = (figures[f'discard_ri_minus_{rival}_{end}'] for end in ('low', 'high'))
         assert f'{figures[f"discard_ri_minus_{rival}"]:+.3f}' in reading
-        assert (low <= 0 <= high) == (f'RI and {MEASURES[rival]} cannot be told apart' in reading)
+        assert (low <= 0 <= high) == (f'RI and {MEASURES[rival]} are not dist' in reading)
     assert f'{100 * figures["rank1"]:.1f}' in reading
     assert f'{100 * figures["pixel_rank1"]:.1f}' in reading
 

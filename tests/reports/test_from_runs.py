@@ -132,7 +132,7 @@ def test_writes_page_and_files(runs, tmp_path, without_networks):
     shown = ['reading', 'recognition', 'quality', 'discard', 'hard_faces', 'activation', 'runs']
     check_page(text, shown)
     reading = cut_section(text, 'reading')
-    assert 'RI-Face is first in rank-1' in reading and 'foretells errors best' in reading
+    assert 'RI-Face is first in rank-1' in reading and 'predicts errors best' in reading
     assert reading.count('meaningless') == len({run.method for run in runs})
     # The lowest come first.
     captions = re.findall(r'caption">\n<span>(-?[\d.]+)<', cut_section(text, 'hard_faces'))

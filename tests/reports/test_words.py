@@ -23,12 +23,12 @@ def describe(metrics, chance=0.252, error=0.265, highest=()):
 @pytest.mark.parametrize(
     'low, high, stands',
     [
-        (-0.099, -0.042, 'RI is the better judge of errors than norm'),
-        (-0.006, 0.035, 'RI and norm cannot be told apart'),
-        (0.0, 0.02, 'RI and norm cannot be told apart'),
-        (-0.02, 0.0, 'RI and norm cannot be told apart'),
-        (0.01, 0.035, 'RI is a worse judge of errors than norm'),
-        (float('nan'), float('nan'), 'RI and norm cannot be told apart'),
+        (-0.099, -0.042, 'RI predicts errors better than norm'),
+        (-0.006, 0.035, 'RI and norm are not distinguishable'),
+        (0.0, 0.02, 'RI and norm are not distinguishable'),
+        (-0.02, 0.0, 'RI and norm are not distinguishable'),
+        (0.01, 0.035, 'RI predicts errors worse than norm'),
+        (float('nan'), float('nan'), 'RI and norm are not distinguishable'),
     ],
 )
 def test_ri_against_a_rival_goes_by_the_interval(low, high, stands):
@@ -47,7 +47,9 @@ def test_who_is_ahead_within_chance_is_named(value, ahead):
     )
 
 
-@pytest.mark.parametrize('area, said', [(0.2, ''), (0.25, 'cannot be told'), (0.3, 'worse than')])
+@pytest.mark.parametrize(
+    'area, said', [(0.2, ''), (0.25, 'not distinguishable'), (0.3, 'worse than')]
+)
 def test_ri_against_chance(area, said):
     sentences = [s for s in describe(make_metrics(dict(ri=area))) if 'guessing' in s]
     assert len(sentences) == bool(said) and said in ''.join(sentences)
@@ -75,7 +77,7 @@ def test_best_judge_chance_and_ui_are_named():
     text = ' '.join(
         describe(make_metrics(ui_auc_ri=Metric('', 0.949), ui_auc_norm=Metric('', 0.5)))
     )
-    assert 'norm foretells errors best' in text
+    assert 'norm predicts errors best' in text
     assert 'norm 0.141, RI 0.154, ERS 0.224; chance 0.252' in text
     assert 'RI 94.9' in text and 'norm 50.0' in text
 
@@ -117,6 +119,6 @@ def test_methods_and_judges():
         norm=Score(0.4, best=True, **lower),
     )
     text = describe_judges('TinyFace', areas)
-    assert 'norm foretells errors best (area 0.400)' in text
+    assert 'norm predicts errors best (area 0.400)' in text
     assert 'from it: RI. RI is number 2 of 3 (0.500).' in text
     assert 'number' not in describe_judges('TinyFace', dict(RI=Score(0.5, best=True, **lower)))

@@ -1,4 +1,4 @@
-# The public 192-d MobileFaceNet (tools/model_converters/tfjs_mobilefacenet.py), RGB.
+# The public 192-d MobileFaceNet (mmvlr convert-mobilefacenet), RGB.
 network = dict(
     backbone=dict(type='MobileFaceNet', variant='tfjs', frozen_bn=True),
     data_preprocessor=dict(

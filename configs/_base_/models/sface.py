@@ -1,4 +1,4 @@
-# SFace's network of OpenCV's model zoo, 128-d, RGB (tools/model_converters/sface_onnx.py). Its stem
+# SFace's network of OpenCV's model zoo, 128-d, RGB (mmvlr convert-sface). Its stem
 # and first five pairs, 11 of 27 convolutions, keep their weights: a step takes a sixth of the time.
 network = dict(
     backbone=dict(type='SFaceNet', frozen_bn=True, frozen_stages=6),

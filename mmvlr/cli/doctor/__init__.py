@@ -1,4 +1,4 @@
-"""What this installation has, what is wrong with it, and what it is ready for.
+"""Examine an installation: its parts, its problems, and the tasks it is ready for.
 
 Every check is a function of what it looks at, so that it can be shown a broken installation. None
 of them goes to the network. Heavy packages are imported inside: they may be what is broken.
@@ -43,7 +43,7 @@ def examine(model: str | None = None) -> list[Finding]:
     for topic, check in checks:
         try:
             findings += check()
-        except Exception as error:  # a doctor who faints helps nobody
+        except Exception as error:  # one failed check must not hide the others
             told = f'could not be examined: {type(error).__name__}: {error}'
             findings.append(Finding(topic, 'error', told))
     return findings

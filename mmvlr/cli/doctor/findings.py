@@ -1,4 +1,4 @@
-"""What the doctor found, as text, and what the installation is ready for."""
+"""Render the findings of the doctor, and the tasks that the installation is ready for."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -84,7 +84,7 @@ def render_readiness(findings: Sequence[Finding]) -> str:
     """Return what is possible, and for the rest what is missing and how to get it."""
     ready, others = judge_readiness(findings)
     lines = [f'ready for: {", ".join(ready) or "nothing"}']
-    # Several purposes may lack the same: the remedy is told once.
+    # Several purposes may lack the same package: its remedy is printed once.
     told: dict[str, str] = {}
     for purpose, missing in others.items():
         names = [finding.part or finding.topic for finding in missing]

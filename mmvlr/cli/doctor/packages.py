@@ -1,4 +1,4 @@
-"""The packages that mmvlr stands on."""
+"""Check the packages that mmvlr depends on."""
 
 import importlib.metadata
 from collections.abc import Callable, Iterable, Sequence
@@ -105,7 +105,7 @@ def _check_extra(
 
 
 def check_conflicts(version_of: Callable[[str], str | None]) -> list[Finding]:
-    """Look for packages that write over the files of others."""
+    """Find packages that overwrite files of other packages."""
     findings = []
     if version_of('mmcv') and version_of('mmcv-lite'):
         told = 'mmcv and mmcv-lite are both installed; each writes over the files of the other'
@@ -129,7 +129,7 @@ def check_conflicts(version_of: Callable[[str], str | None]) -> list[Finding]:
 
 
 def check_imports(names: Sequence[str], load: Callable[[str], Any]) -> list[Finding]:
-    """Import what mmvlr stands on; an installed package may still be broken."""
+    """Import the packages that mmvlr depends on, as an installed package may be broken."""
     findings = []
     for name in names:
         try:

@@ -1,4 +1,4 @@
-"""The hook that keeps checkpoint and training together: preprocessing, architecture, people."""
+"""The hook that checks that a checkpoint fits: preprocessing, architecture, people."""
 
 import logging
 
@@ -20,11 +20,11 @@ from ..extraction import unwrap
 class CheckpointGuardHook(Hook):
     """Write preprocessing contract and people into every checkpoint; refuse one that does not fit.
 
-    What belongs to one person, the head, is taken from a checkpoint only if the training set has
-    the same people. With other people ``load_from`` takes the rest, and resuming is refused.
+    The weights of the head, which belong to people, are loaded only if the training set has the
+    same people. With other people ``load_from`` loads the rest, and resuming is refused.
 
-    Runs in ``before_save_checkpoint`` and in ``after_load_checkpoint``, that is before the weights
-    are copied into the model.
+    Runs in ``before_save_checkpoint`` and in ``after_load_checkpoint``, before the weights are
+    copied into the model.
 
     Raises:
         ContractMismatchError: The checkpoint was made with another preprocessing.
@@ -49,7 +49,7 @@ class CheckpointGuardHook(Hook):
         """Compare with the model of the config and the people of the training set."""
         source = runner._load_from
         if source is None and runner._resume:
-            # ``resume`` without a name: mmengine looks the file up and tells nobody.
+            # ``resume`` without a name: mmengine searches for the file, but does not report it.
             source = find_latest_checkpoint(runner.work_dir)
         source = str(source or 'the checkpoint')
         model = unwrap(runner.model)
@@ -72,7 +72,7 @@ class CheckpointGuardHook(Hook):
         check_architecture(model, checkpoint, source)
 
     def _check_people(self, runner: Runner, checkpoint: dict, source: str) -> None:
-        """Refuse to resume with other people; else leave out what is theirs."""
+        """Refuse to resume with other people; otherwise drop the weights that belong to them."""
         state = checkpoint.get('state_dict', checkpoint)
         keys = [key for key in state if key.removeprefix('module.').startswith('head.')]
         weight = next((state[key] for key in keys if key.endswith('head.weight')), None)

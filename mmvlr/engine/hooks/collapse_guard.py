@@ -17,17 +17,17 @@ class TrainingCollapsedError(RuntimeError):
 class CollapseGuardHook(Hook):
     """Stop training when the loss is not finite or the effective rank stays too low.
 
-    A collapsed run goes on with a falling loss and ends with a useless model. Losses are looked at
-    at the end of an epoch too, so that no epoch's checkpoint follows one that is not finite. A low
-    rank is told ``patience * interval`` iterations late: raise ``max_keep_ckpts`` where epochs are
-    short.
+    A collapsed run continues with a decreasing loss and ends with a useless model. Losses are also
+    checked at the end of an epoch, so that no checkpoint is saved after a loss that is not finite.
+    A low rank is detected ``patience * interval`` iterations late: raise ``max_keep_ckpts`` if
+    epochs are short.
 
-    Runs in ``after_train_iter``; reads the model's log values, every ``interval`` iterations only,
-    because reading makes a GPU wait.
+    Runs in ``after_train_iter``; reads the model's log values every ``interval`` iterations only,
+    because reading synchronizes the GPU.
 
     Args:
-        min_effective_rank: Collapsed below this.
-        patience: So many checks in a row must be below it.
+        min_effective_rank: Effective rank below which the embedding counts as collapsed.
+        patience: Number of consecutive checks that must be below it.
         interval: Iterations between two checks.
     """
 
@@ -50,11 +50,11 @@ class CollapseGuardHook(Hook):
     ) -> None:
         """Check the log values of the iteration."""
         due = self.every_n_train_iters(runner, self.interval)
-        # A checkpoint may follow the end of an epoch; one of nan would be resumed for ever.
+        # A checkpoint may be saved after an epoch; one with nan would make every resume fail.
         if outputs is None or not (due or self.end_of_epoch(runner.train_dataloader, batch_idx)):
             return
         read = [name for name in outputs if 'loss' in name or name == 'effective_rank']
-        # All in one copy: each number asked for makes a GPU wait.
+        # Copied at once, as every single value would synchronize the GPU.
         values = [torch.as_tensor(outputs[name]).double().reshape(()) for name in read]
         numbers = dict(zip(read, torch.stack(values).tolist(), strict=True)) if read else {}
         rank = numbers.pop('effective_rank', None)

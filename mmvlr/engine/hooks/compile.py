@@ -10,19 +10,19 @@ from ..extraction import unwrap
 
 @HOOKS.register_module()
 class CompileHook(Hook):
-    """Compile the backbone with ``torch.compile`` for the time of a training.
+    """Compile the backbone with ``torch.compile`` for the duration of a training.
 
-    The backbone is what takes the time, and tensors are all it sees: data samples and losses stay
-    outside. It is compiled in place, so parameters keep their names in checkpoints. A config writes
-    ``compile=dict(...)`` and ``tools/train.py`` makes this hook of it.
+    The backbone takes most of the time and handles tensors only; data samples and losses are not
+    compiled. It is compiled in place, so parameters keep their names in checkpoints.
+    ``tools/train.py`` replaces ``compile=dict(...)`` in a config by this hook.
 
     Args:
-        **kwargs: Those of :func:`torch.compile`, such as ``backend`` or ``mode``.
+        **kwargs: Arguments of :func:`torch.compile`, such as ``backend`` or ``mode``.
     """
 
     def __init__(self, **kwargs):
         self.kwargs = kwargs
 
     def before_train(self, runner: Runner) -> None:
-        """Compile; the graph is made at the first batch."""
+        """Compile the backbone; the graph is built at the first batch."""
         unwrap(runner.model).backbone.compile(**self.kwargs)

@@ -11,23 +11,22 @@ from .resume import is_finished
 
 @HOOKS.register_module()
 class FaceEMAHook(EMAHook):
-    """mmengine's ``EMAHook``, in step with what other hooks measure.
+    """mmengine's ``EMAHook``, which also handles values that other hooks measure.
 
-    Validated, saved and tested are the averaged weights. Averaging is for weights that were
-    trained. What was measured is taken over as it is: buffers (the UI center, mu_UI and sigma_UI,
-    statistics of BN), and parameters that a hook sets between two epochs (prototypes, the
-    read-out).
+    The averaged weights are validated, saved and tested. Only trained weights are averaged.
+    Measured values are copied: buffers (the UI center, mu_UI and sigma_UI, statistics of BN), and
+    parameters that a hook sets between two epochs (prototypes, the read-out).
 
-    After the last iteration the averaged weights *become* the model's, in front of
+    After the last iteration the averaged weights *become* the model's, before
     :class:`RegressionFitHook`, so that the read-out is fitted to the network that will use it. The
-    weights that were not averaged end there: of a finished run nothing but the average is left.
+    weights that were not averaged are discarded: a finished run has only the average.
 
     Args:
-        **kwargs: Those of :class:`mmengine.hooks.EMAHook`: ``ema_type``, ``momentum`` (weight of
-            the newest iteration), ``begin_epoch``, ``begin_iter``, ``interval``.
+        **kwargs: Arguments of :class:`mmengine.hooks.EMAHook`: ``ema_type``, ``momentum`` (weight
+            of the newest iteration), ``begin_epoch``, ``begin_iter``, ``interval``.
 
     Raises:
-        ValueError: ``update_buffers`` is asked for.
+        ValueError: ``update_buffers`` is True.
     """
 
     def __init__(self, **kwargs):
@@ -43,16 +42,16 @@ class FaceEMAHook(EMAHook):
     def before_train(self, runner: Runner) -> None:
         """Remember the weights as they were loaded."""
         super().before_train(runner)
-        # Of a training that is resumed behind its last iteration the average is the model already.
+        # After the last iteration the average is the model, also in a resumed training.
         self.is_finished = is_finished(runner)
         self._remember()
 
     def before_train_epoch(self, runner: Runner) -> None:
-        """From here to the first iteration hooks may set parameters."""
+        """Note that hooks may set parameters until the first iteration."""
         self.between_epochs = True
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch=None) -> None:
-        """Take over the parameters that hooks have set since the last iteration."""
+        """Copy the parameters that hooks have set since the last iteration."""
         if not self.between_epochs:
             return
         self.between_epochs = False
@@ -79,7 +78,7 @@ class FaceEMAHook(EMAHook):
         super().before_val_epoch(runner)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Save the averaged weights as the model's, and the others beside them."""
+        """Save the averaged weights as the model's, and the others in addition."""
         self._follow_when_finished()
         # Hooks may have set buffers since the last iteration: SyncBuffersHook does.
         buffers = zip(self.ema_model.module.buffers(), self.src_model.buffers(), strict=True)
@@ -92,6 +91,6 @@ class FaceEMAHook(EMAHook):
         self.versions = [parameter._version for parameter in self.src_model.parameters()]
 
     def _follow_when_finished(self) -> None:
-        """Take over what was fitted after the last iteration."""
+        """Copy the values fitted after the last iteration."""
         if self.is_finished:
             self.ema_model.module.load_state_dict(self.src_model.state_dict())

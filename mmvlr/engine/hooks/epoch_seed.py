@@ -14,14 +14,14 @@ from mmvlr.registry import HOOKS
 
 @HOOKS.register_module()
 class EpochSeedHook(Hook):
-    """Seed all generators at the start of each epoch, and tell the data set which epoch it is.
+    """Seed all generators at the start of each epoch, and set the epoch of the data set.
 
     Dropout, shuffling and augmentation of epoch e then depend on (seed, e) only, not on what ran
-    before, and a run resumed at an epoch's start is bit for bit the unbroken one (on CPU; on GPU
-    as far as its kernels are deterministic).
+    before, and a run resumed at the start of an epoch equals the uninterrupted one bit for bit (on
+    CPU; on GPU as far as its kernels are deterministic).
 
     Runs in ``before_train_epoch`` after all other hooks: extraction by :class:`UICenterHook` must
-    not shift the generators.
+    not advance the generators.
     """
 
     priority = 'LOWEST'

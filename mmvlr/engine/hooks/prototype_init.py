@@ -16,8 +16,8 @@ from ..extraction import build_loader, extract_predictions, unwrap
 class PrototypeInitHook(Hook):
     """Set every prototype to the mean direction of its class under the pretrained backbone.
 
-    For fine-tuning on a small VLR set nothing measured matters more than where the prototypes
-    start: random ones pull the pretrained embedding apart before they have found their places.
+    In fine-tuning on a small VLR set the initial prototypes have the largest measured effect:
+    random ones distort the pretrained embedding before they converge.
 
     Runs once, in ``before_train_epoch`` of epoch 0 at iteration 0, so never in a resumed run.
 

@@ -25,15 +25,15 @@ from .resume import is_finished, save_again
 class RegressionFitHook(Hook):
     """Fit PRM's linear read-out by ridge regression at chosen epochs.
 
-    Behind a dropout of 0.9 and at a rate of 1e-4 the read-out hardly moves in a short fine-tuning,
-    and what it learns is how well the network *remembers* a training face: its own image is part
-    of its prototype. Here the target of a face is the index measured against class means **without
-    that face**, and every face is also seen in degraded copies, which nobody trained on. The
-    strength of the ridge is chosen by cross-validation over people.
+    With a dropout of 0.9 and a learning rate of 1e-4 the read-out hardly changes in a short
+    fine-tuning, and it learns how well the network *memorizes* a training face, as the face itself
+    is part of its prototype. Here the target of a face is the index measured against class means
+    **without that face**, and degraded copies of every face, which are not used in training, are
+    included. The strength of the ridge is chosen by cross-validation over people.
 
-    Runs in ``before_train_epoch`` of chosen epochs, and once when the training has ended: behind
-    the last checkpoint, which is then written again, and in front of the last validation. Its place
-    in the config is behind :class:`UICenterHook`, whose center the targets need.
+    Runs in ``before_train_epoch`` of chosen epochs, and once when the training has ended: after
+    the last checkpoint, which is then written again, and before the last validation. In the config
+    it comes after :class:`UICenterHook`, whose center the targets need.
 
     Args:
         dataloader: Config of a loader over the training set without augmentation, or the name of
@@ -41,13 +41,13 @@ class RegressionFitHook(Hook):
         degraded_dataloader: Config of a loader over the same images with ``DegradeFace``, or
             its name.
         copies: Degraded copies of every image.
-        before_epochs: Epochs in front of which the read-out is fitted.
-        after_last: Fit when the training has ended.
+        before_epochs: Epochs before which the read-out is fitted.
+        after_last: Whether to fit when the training has ended.
         alphas: Strengths of the ridge to choose from.
 
     Raises:
         ValueError: PRM is not linear, fewer than two people have two images, or the two loaders are
-            not of the same images. Told before the first step.
+            not of the same images. Raised before the first step.
     """
 
     priority = 'BELOW_NORMAL'
@@ -70,7 +70,7 @@ class RegressionFitHook(Hook):
         self.is_due = False
 
     def before_train(self, runner: Runner) -> None:
-        """Make sure that the fit will be possible, before anything is trained."""
+        """Check before the training that the fit will be possible."""
         if not self.after_last and not self.before_epochs:
             return
         self.is_due = self.after_last
@@ -89,17 +89,17 @@ class RegressionFitHook(Hook):
         require_two_people(sum(count > 1 for count in images.values()))
 
     def before_train_epoch(self, runner: Runner) -> None:
-        """Fit in front of a chosen epoch."""
+        """Fit before a chosen epoch."""
         if runner.epoch in self.before_epochs:
             self.fit(runner)
 
     def before_val(self, runner: Runner) -> None:
-        """Fit in front of the last validation."""
+        """Fit before the last validation."""
         if self.is_due and is_finished(runner):
             self._finish(runner)
 
     def after_train(self, runner: Runner) -> None:
-        """Fit where the training ended without a validation, or early."""
+        """Fit if the training ended without a validation, or early."""
         if self.is_due:
             self._finish(runner)
 
@@ -156,7 +156,7 @@ class RegressionFitHook(Hook):
 
 
 def require_two_people(count: int) -> None:
-    """Raise an error unless ``count``, people with two or more images, allows for a fit."""
+    """Raise an error if ``count``, the people with two or more images, is too small for a fit."""
     if count < 2:
         raise ValueError(
             f'RegressionFitHook: {count} people have two or more images; a face can only be '
@@ -172,7 +172,7 @@ def leave_one_out_proximities(
 
     Args:
         unit: (N, D) unit embeddings of the faces, or of degraded copies of them.
-        clean: (N, D) unit embeddings of the same images as they are; they make the means.
+        clean: (N, D) unit embeddings of the undegraded images, from which the means are computed.
         labels: (N,) int64.
         ui_center: (D,) unit vector.
 

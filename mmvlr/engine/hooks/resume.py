@@ -1,4 +1,4 @@
-"""The hook that finishes what a killed run left undone."""
+"""The hook that completes the interrupted validation of a killed run."""
 
 import os
 
@@ -9,7 +9,7 @@ from mmvlr.registry import HOOKS
 
 
 def is_finished(runner: Runner) -> bool:
-    """Say whether every epoch, or every iteration, of a training is done."""
+    """Return whether every epoch, or every iteration, of a training is done."""
     loop = runner.train_loop
     if isinstance(loop, IterBasedTrainLoop):
         return loop.iter >= loop.max_iters
@@ -17,7 +17,7 @@ def is_finished(runner: Runner) -> bool:
 
 
 def save_again(runner: Runner) -> None:
-    """Write the last checkpoint of a training again, with the weights as they are now."""
+    """Write the last checkpoint of a training again, with the current weights."""
     for hook in runner.hooks:
         if isinstance(hook, CheckpointHook) and hook.last_ckpt is not None:
             step = runner.epoch if hook.by_epoch else runner.iter
@@ -28,13 +28,13 @@ def save_again(runner: Runner) -> None:
 
 @HOOKS.register_module()
 class ResumeHook(Hook):
-    """Make a resumed run equal to the unbroken one, from any moment at which it was killed.
+    """Make a resumed run equal to the uninterrupted one, whenever it was killed.
 
-    A checkpoint is saved before its validation. It says whether the validation was done, and where
-    it was not, a resumed run does it before it trains on: that epoch may be the best one.
+    A checkpoint is saved before its validation. It records whether the validation was done; if not,
+    a resumed run validates before it continues, as that epoch may be the best one.
 
-    Runs in ``before_train`` after all other hooks. A checkpoint that is resumed in another work dir
-    than its own leaves the files of its own as they are.
+    Runs in ``before_train`` after all other hooks. If a checkpoint is resumed in another work dir,
+    the files of its original work dir are not changed.
 
     Raises:
         ValueError: The checkpoint is of a later epoch than the last one of the config.
@@ -47,11 +47,11 @@ class ResumeHook(Hook):
         self.is_pending = False
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Look up whether the checkpoint was validated."""
+        """Read whether the checkpoint was validated."""
         self.is_pending = bool(runner._resume) and not checkpoint['meta'].get('validated', False)
 
     def before_train(self, runner: Runner) -> None:
-        """Validate what was saved but not validated; say where nothing is left to train."""
+        """Validate a checkpoint that was not validated; log if nothing is left to train."""
         if not runner._resume or runner.iter == 0:
             return
         loop = runner.train_loop
@@ -68,7 +68,7 @@ class ResumeHook(Hook):
             if isinstance(hook, CheckpointHook):
                 self._stay_inside(runner, hook)
             elif isinstance(hook, SyncBuffersHook):
-                # What all ranks have loaded is the same; a mean of it could differ by rounding.
+                # All ranks have loaded equal buffers; their mean could differ by rounding.
                 hook.called_in_train = True
         if done == last:
             runner.logger.info(f'all {last} {unit} were trained already: none is left to train')
@@ -80,17 +80,17 @@ class ResumeHook(Hook):
             runner.val_loop.run()
 
     def before_val_epoch(self, runner: Runner) -> None:
-        """Remember what is validated: a checkpoint that follows has its result."""
+        """Record what is validated, for the checkpoints that follow."""
         self.validated_iter = runner.iter
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Say in a checkpoint whether it was validated."""
+        """Record in a checkpoint whether it was validated."""
         meta = checkpoint['meta']
         meta['validated'] = self.validated_iter is not None and self.validated_iter == meta['iter']
 
     @staticmethod
     def _stay_inside(runner: Runner, hook: CheckpointHook) -> None:
-        """Let a checkpoint hook replace files of its own folder only."""
+        """Restrict a checkpoint hook to replacing files of its own folder."""
 
         def inside(path: str | None) -> str | None:
             return path and os.path.join(hook.out_dir, os.path.basename(path))

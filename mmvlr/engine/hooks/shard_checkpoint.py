@@ -17,18 +17,18 @@ from ..extraction import unwrap
 class ShardCheckpointHook(Hook):
     """Gather the prototypes of a :class:`PartialRecognitionModule` for every checkpoint.
 
-    mmengine's checkpoint hook calls ``runner.save_checkpoint`` on every rank, and only rank 0 goes
-    on to write. ``before_train`` therefore puts in front of it what all ranks must do together,
+    mmengine's checkpoint hook calls ``runner.save_checkpoint`` on every rank, and only rank 0
+    writes. ``before_train`` therefore wraps it with the operations that all ranks must do together,
     whatever the reason for the checkpoint: an epoch, an iteration, a best result. A
-    ``runner.save_checkpoint`` that one rank alone calls would wait for ever. The optimizer's state
-    is put in and taken apart in ``before_save_checkpoint`` and ``after_load_checkpoint``; the head
-    does the same for its weight itself.
+    ``runner.save_checkpoint`` on a single rank would wait forever. The optimizer's state is
+    gathered in ``before_save_checkpoint`` and split in ``after_load_checkpoint``; the head does
+    the same for its weight.
 
     Nothing happens with another head or on a single rank. ``tools/train.py`` adds the hook.
 
     Raises:
-        ValueError: The optimizer wrapper clips gradients, every rank by another norm; or weights
-            are averaged (``EMAHook``), of whose prototypes nobody would gather the shards.
+        ValueError: The optimizer wrapper clips gradients, which would use a different norm on every
+            rank; or weights are averaged (``EMAHook``), whose shards would not be gathered.
     """
 
     priority = 'NORMAL'
@@ -37,7 +37,7 @@ class ShardCheckpointHook(Hook):
         self.states: dict[str, torch.Tensor | None] = {}
 
     def before_train(self, runner: Runner) -> None:
-        """Let all ranks take part in saving."""
+        """Wrap saving so that all ranks take part in it."""
         head = sharded_head(unwrap(runner.model))
         if head is None:
             return
@@ -66,13 +66,13 @@ class ShardCheckpointHook(Hook):
         runner.save_checkpoint = save_whole
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Put the whole state of the prototypes into the optimizer's, on rank 0."""
+        """Store the whole optimizer state of the prototypes in the checkpoint, on rank 0."""
         if self.states:
             place = _place(runner, unwrap(runner.model).head.weight)
             checkpoint['optimizer']['state'][place].update(self.states)
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Leave this rank's rows of the optimizer's state."""
+        """Reduce the optimizer's state to the rows of this rank."""
         head = sharded_head(unwrap(runner.model))
         # A test has no optimizer: its wrapper is None, or still a config.
         if head is None or not hasattr(runner.optim_wrapper, 'optimizer'):
@@ -97,7 +97,7 @@ def _place(runner: Runner, parameter: nn.Parameter) -> int:
 
 
 def _rows(runner: Runner, head: nn.Module) -> dict[str, torch.Tensor]:
-    """Return what the optimizer keeps of each prototype: momentum, moments."""
+    """Return the optimizer's state of each prototype, such as momentum."""
     state = runner.optim_wrapper.optimizer.state.get(head.weight, {})
     return {
         name: value

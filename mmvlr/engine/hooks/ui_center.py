@@ -20,22 +20,22 @@ class UICenterHook(Hook):
 
     Everything is computed in eval mode with the current weights, sharded over the ranks, merged in
     index order in float64 and broadcast from rank 0, so it is identical on every rank. The values
-    are buffers of the model: a checkpoint carries them, a resumed run goes on with them.
+    are buffers of the model: a checkpoint carries them, and a resumed run continues with them.
 
     Runs in ``before_train_epoch``, after hooks of normal priority (``PrototypeInitHook``) and
-    before ``EpochSeedHook``. With a model that has no center yet it also runs before a test, for
-    models trained without it: their ERS needs one. A model that is not trained with the center does
-    without it, and without ERS, where there is no UI set.
+    before ``EpochSeedHook``. It also runs before the test of a model that has no center, as ERS
+    needs one. If there is no UI set, a model that is not trained with the center is tested without
+    center and ERS.
 
     Args:
         dataloader: Config of the loader of :class:`UIFaces`, or the name of that entry of the
             config.
-        interval: Refresh the center every so many epochs.
+        interval: Number of epochs between updates of the center.
         diversion_begin: Epoch at which mu_UI and sigma_UI are first measured, which switches the
             index diversion loss on. Before it, xi_hat is only regressed.
-        freeze_statistics: Measure mu_UI and sigma_UI once and keep them. Statistics that follow the
-            model chase their own tail: the loss raises xi_hat, that of the UI set too, and with it
-            the mark it has to reach. False is the paper's literal reading.
+        freeze_statistics: Measure mu_UI and sigma_UI once and keep them. With updated statistics
+            the target moves: the loss raises xi_hat, also that of the UI set, and thereby the value
+            it has to reach. False is the paper's literal reading.
         freeze_center: Measure the center once and keep it.
     """
 
@@ -58,7 +58,7 @@ class UICenterHook(Hook):
         self.is_missing = False
 
     def before_train_epoch(self, runner: Runner) -> None:
-        """Refresh what is due at this epoch."""
+        """Measure the values that are due at this epoch."""
         model = unwrap(runner.model)
         due = runner.epoch % self.interval == 0
         center = not model.has_ui_center or (due and not self.freeze_center)
@@ -72,7 +72,7 @@ class UICenterHook(Hook):
             self.measure(runner, center, statistics, needed)
 
     def before_test(self, runner: Runner) -> None:
-        """Set the center of a model that carries none."""
+        """Set the center of a model that has none."""
         if not unwrap(runner.model).has_ui_center:
             self.measure(runner, center=True, statistics=False, needed=False)
 

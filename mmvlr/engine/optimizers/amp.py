@@ -1,4 +1,4 @@
-"""Mixed precision on any machine."""
+"""Train in mixed precision on any machine."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,20 +12,20 @@ from mmvlr.registry import OPTIM_WRAPPERS
 
 @OPTIM_WRAPPERS.register_module()
 class FaceAmpOptimWrapper(OptimWrapper):
-    """Forward pass under autocast; float16 gradients are scaled.
+    """Run the forward pass under autocast, and scale float16 gradients.
 
-    mmengine's ``AmpOptimWrapper`` asserts a GPU and scales whatever the type. This one goes by
-    where the parameters lie, so a config names it on any machine, and bfloat16, which has the range
-    of float32, is not scaled. Weights, optimizer and the margin losses stay float32.
+    mmengine's ``AmpOptimWrapper`` requires a GPU and scales any type. This wrapper follows the
+    device of the parameters, so a config works on any machine, and does not scale bfloat16, which
+    has the range of float32. Weights, optimizer and the margin losses stay float32.
 
     Args:
         dtype: ``'bfloat16'``, or ``'float16'`` on a GPU.
-        init_scale: Factor of the loss at the start for float16. It is halved where a gradient
-            overflows, and that step is left out; it doubles after 2,000 steps without.
-        **kwargs: Those of :class:`mmengine.optim.OptimWrapper`.
+        init_scale: Initial factor of the loss for float16. It is halved when a gradient overflows,
+            and that step is skipped; it doubles after 2,000 steps without overflow.
+        **kwargs: Arguments of :class:`mmengine.optim.OptimWrapper`.
 
     Raises:
-        ValueError: Another type, or one that the machine does not have.
+        ValueError: Another type, or one that the machine does not support.
     """
 
     def __init__(self, dtype: str = 'bfloat16', init_scale: float = 2.0**16, **kwargs):
@@ -67,7 +67,7 @@ class FaceAmpOptimWrapper(OptimWrapper):
         return {**super().state_dict(), 'loss_scaler': self.scaler.state_dict()}
 
     def load_state_dict(self, state_dict: dict) -> None:
-        """Go on from a state, also from one of a run in another precision."""
+        """Load a state, also of a run in another precision."""
         state_dict = dict(state_dict)
         scaler = state_dict.pop('loss_scaler', None)
         if scaler:
@@ -76,5 +76,5 @@ class FaceAmpOptimWrapper(OptimWrapper):
 
 
 def is_bf16_supported() -> bool:
-    """Say whether the GPU computes in bfloat16 (and does not only emulate it)."""
+    """Return whether the GPU supports bfloat16 natively."""
     return torch.cuda.is_bf16_supported(including_emulation=False)

@@ -146,7 +146,7 @@ class PartialRecognitionModule(RecognitionModule):
         if self.training and self.num_ranks > 1 and not self.is_gathered:
             self.is_gathered = True
             print_log(
-                'prototypes are sharded and nobody gathers them: checkpoints will be without them; '
+                'prototypes are sharded and not gathered: checkpoints will lack them; '
                 'add ShardCheckpointHook to custom_hooks, or save within head.gathered()',
                 logger='current',
                 level=logging.WARNING,

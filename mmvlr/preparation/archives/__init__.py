@@ -1,8 +1,8 @@
 """Checks of an unpacked archive against the layout that its data set reads.
 
 :func:`check_archive` looks at every name and decodes every image of TinyFace, SCface or
-QMUL-SurvFace. Problems are collected, never the first only: what is missing, unexpected,
-unreadable or contradicts something else. Notes are what is odd and does no harm.
+QMUL-SurvFace. All problems are collected, not only the first: what is missing, unexpected,
+unreadable or contradicts something else. Notes are suspicious but harmless.
 """
 
 import os

@@ -225,7 +225,7 @@ class Archive:
         return found
 
     def people(self, folder: Path | None) -> None:
-        """Take the training images, one folder a person."""
+        """Take the training images, one folder per person."""
         entries = self.entries(folder) if folder else {}
         folders = sorted((n for n in entries if entries[n].is_dir()), key=person_key)
         for names in alike_people(folders):
