@@ -46,8 +46,7 @@ class Gallery:
         search: ``'exact'``, ``'faiss'``, or a config such as ``dict(type='faiss', kind='ivf')``.
 
     Raises:
-        ValueError: ``fingerprint`` lacks the size of the embedding, or there is no such rule or
-            search.
+        ValueError: ``fingerprint`` lacks the embedding's size, or there is no such rule or search.
 
     Example:
         >>> fingerprint = dict(embedding=dict(dims=2))
