@@ -38,9 +38,8 @@ class Gallery:
     are serialized. Processes may share a folder, see :meth:`update`.
 
     Args:
-        fingerprint: Fingerprint of the network of the embeddings, from
-            ``mmvlr.apis.network.fingerprint_model``. It is stored with the gallery, as embeddings
-            of different networks cannot be compared.
+        fingerprint: Fingerprint of the network, from ``mmvlr.apis.network.fingerprint_model``,
+            stored with the gallery: embeddings of different networks cannot be compared.
         template: Rule that makes templates of images: a short name (``'mean'``, ``'norm'``,
             ``'ri'``, ``'best'``, ``'images'``), or a config of one of ``TEMPLATES``.
         search: ``'exact'``, ``'faiss'``, or a config such as ``dict(type='faiss', kind='ivf')``.
