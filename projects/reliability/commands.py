@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import mmvlr  # noqa: F401  # isort: skip
+
 import numpy as np
 import torch
 from PIL import Image

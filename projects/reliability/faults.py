@@ -29,6 +29,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import mmvlr  # noqa: F401  # isort: skip
+
 import cv2
 import matplotlib  # noqa: F401 - imported once for all forks, as are some below
 import mmengine.runner

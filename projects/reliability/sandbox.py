@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import mmvlr  # noqa: F401  # isort: skip
+
 import torch
 
 from mmvlr.utils.io import JOURNAL_FILE

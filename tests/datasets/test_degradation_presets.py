@@ -459,8 +459,8 @@ def test_preset_of_a_file(tmp_path):
     [
         (dict(native=dict(), sharpen=dict()), r"unknown steps \['sharpen'\]"),
         (dict(blur=dict()), "the step 'native' is missing"),
-        (dict(native=dict(), blur=dict(sigma=(2, 1))), "step 'blur': sigma must be two rising"),
-        (dict(native=dict(), blur=dict(sigma=1.0)), "step 'blur': sigma must be two rising"),
+        (dict(native=dict(), blur=dict(sigma=(2, 1))), "step 'blur': sigma must be two ascending"),
+        (dict(native=dict(), blur=dict(sigma=1.0)), "step 'blur': sigma must be two ascending"),
         (dict(native=dict(), blur=dict(radius=1.0)), "step 'blur': .*radius"),
         (dict(native=dict(), blur=dict(defocus=2)), "step 'blur': defocus must be"),
         (dict(native=dict(), motion=dict(length=(-1, 1))), "step 'motion': length must be"),

@@ -9,10 +9,10 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from mmengine.runner import ValLoop
 
 from mmvlr.apis import build_trainer, load_config
 from mmvlr.cli.programs import train
+from mmvlr.engine import FaceValLoop
 from mmvlr.utils.compat import load_checkpoint_file
 from mmvlr.utils.people import PeopleMismatchError
 
@@ -121,7 +121,7 @@ def test_killed_between_checkpoint_and_validation(
     best, epoch = named
     epoch = epoch if which == 'best' else 3
     folder = project / f'unvalidated_{which}'
-    run = ValLoop.run
+    run = FaceValLoop.run
 
     def killed(loop):
         if loop.runner.epoch == epoch:
@@ -129,10 +129,10 @@ def test_killed_between_checkpoint_and_validation(
         return run(loop)
 
     arguments = [config_file, '--work-dir', str(folder)]
-    monkeypatch.setattr(ValLoop, 'run', killed)
+    monkeypatch.setattr(FaceValLoop, 'run', killed)
     assert tool('train.py').main(arguments) == 130
     assert (folder / 'last_checkpoint').read_text().endswith(f'epoch_{epoch}.pth')
-    monkeypatch.setattr(ValLoop, 'run', run)
+    monkeypatch.setattr(FaceValLoop, 'run', run)
     assert tool('train.py').main([*arguments, '--resume']) == 0
     for name in ('epoch_2.pth', 'epoch_3.pth', best):
         found, expected = (load_checkpoint_file(str(p / name)) for p in (folder, trained))
