@@ -166,9 +166,25 @@ def load_model(path: str | Path, config: Mapping[str, Any] | None = None) -> Fac
         expected = _build(own_preprocessor, path, len(state)).contract
         check_contract(expected, contract, str(path))
     _load(model, state, path)
+    _require_embedding(model.eval(), path)
     #: What the model was built from, for publishing it.
     model.source_config = stated
-    return model.eval()
+    return model
+
+
+def _require_embedding(model: FaceRecognizer, path: Path) -> None:
+    """Raise ValueError unless a face of the size of the preprocessing goes through the model."""
+    height, width = model.data_preprocessor.size
+    try:
+        with torch.inference_mode():
+            model.predictions(torch.zeros(1, 3, height, width))
+    except Exception as error:  # layers raise what they like for maps that they do not fit
+        reason = ' '.join(str(error).split())[:_SHOWN]
+        raise ValueError(
+            f'{path}: the model cannot embed faces of {height} x {width} pixels, the size that '
+            f'its preprocessing states ({reason}); the file is damaged, or its config is of '
+            'another model'
+        ) from error
 
 
 class _Allowance(TorchFunctionMode):

@@ -368,7 +368,8 @@ def read_fields(path: str | Path) -> dict[str, np.ndarray]:
     except Exception as error:  # numpy and zipfile raise half a dozen types for damaged files
         with open(path, 'rb') as file:
             kind = describe_content(file.read(512))
-        told = error if kind is None or 'zip' in kind else f'it is {kind}'
+        # The library quotes what it finds instead of a name, up to 64 KiB of it.
+        told = str(error)[:300] if kind is None or 'zip' in kind else f'it is {kind}'
         raise ValueError(f'{path} is not a readable .npz file ({told})') from error
 
 

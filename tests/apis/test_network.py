@@ -461,6 +461,17 @@ def test_weights_that_are_no_real_numbers(tmp_path, config, change, told):
         load_model(path)
 
 
+@pytest.mark.parametrize('side', [16, 352])
+def test_preprocessing_that_the_network_does_not_fit(tmp_path, config, side):
+    path = restated(tmp_path, config)
+    content = torch.load(path)
+    content['meta']['preprocessing']['size'] = [side, side]
+    torch.save(content, path)
+    with pytest.raises(ValueError, match=rf'a\.pth: .*{side} x {side}') as error:
+        load_model(path)
+    assert len(str(error.value)) < 1000
+
+
 def test_long_names_are_cut(tmp_path, config):
     path = restated(tmp_path, config)
     content = torch.load(path)

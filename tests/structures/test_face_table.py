@@ -264,3 +264,15 @@ def test_qualities(table):
     table.columns['ri'] = np.ones(8)
     assert list(table.qualities) == ['ri', 'norm']
     np.testing.assert_array_equal(table.qualities['norm'], np.arange(8.0))
+
+
+def test_what_a_damaged_file_quotes_is_cut(tmp_path):
+    """A name of 64 KiB: the library quotes all that stands there."""
+    path = FaceTable(np.ones((900, 8)), ['probe'] * 900, range(900)).save(tmp_path / 'a.npz')
+    content = bytearray(path.read_bytes())
+    # The length of the first name, in front of the array.
+    content[26:28] = b'\xff\xff'
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r'a\.npz') as error:
+        FaceTable.load(path)
+    assert len(str(error.value)) < 1000
