@@ -22,6 +22,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -248,10 +249,12 @@ def main() -> int:
     cv2.setNumThreads(1)
     # It takes most of the time of a tiny run, and writes nothing.
     mmengine.runner.runner.collect_env = dict
-    record, work = args.out.resolve() / 'faults.json', args.out.resolve() / 'work'
+    record = args.out.resolve() / 'faults.json'
     rows = json.loads(record.read_text()) if record.is_file() else {}
-    shutil.rmtree(work, ignore_errors=True)
-    (work / 'tmp').mkdir(parents=True)
+    # A folder of its own each time, which stays: nothing that was there before is touched.
+    record.parent.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(prefix='work-', dir=record.parent))
+    (work / 'tmp').mkdir()
     os.environ['TMPDIR'] = str(work / 'tmp')
     faults, bad = Faults(work, args.kills, args.seed), False
     with stage('inputs'):

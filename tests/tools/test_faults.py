@@ -31,6 +31,8 @@ runpy.run_path(tool, run_name='__main__')
 @pytest.mark.parametrize('broken', [False, True])
 def test_one_kill(root, tmp_path, broken):
     code = ['-c', BROKEN] if broken else []
+    (tmp_path / 'work').mkdir()
+    (tmp_path / 'work' / 'thesis.tex').write_text('mine')
     tool = root / 'projects' / 'reliability' / 'faults.py'
     line = [sys.executable, *code, tool, tmp_path, '--kills', '1', '--commands', 'pack']
     done = subprocess.run(
@@ -41,5 +43,6 @@ def test_one_kill(root, tmp_path, broken):
     assert done.returncode == broken, done.stderr
     (row,) = json.loads((tmp_path / 'faults.json').read_text()).values()
     assert row['tries'] == 1
+    assert (tmp_path / 'work' / 'thesis.tex').read_text() == 'mine'
     expected = {'pack: .mmvlr-0123456789abcdef is left', 'pack: thesis.tex changed'}
     assert {*row['wrong']} == (expected if broken else set())
