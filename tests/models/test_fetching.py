@@ -74,6 +74,17 @@ def test_from_what_is_there_already(toy, tmp_path, home, kind):
     assert find_model('toy').read_bytes() == b'graphweights'
 
 
+def test_only_what_was_fetched_is_replaced(toy, tmp_path):
+    source = write_folder(tmp_path / 'folder')
+    zoo_folder().mkdir(parents=True)
+    (zoo_folder() / 'toy.pth').write_text('mine')
+    with pytest.raises(FileExistsError, match=r'toy\.pth'):
+        fetch_model(toy, source)
+    assert find_model('toy').read_text() == 'mine'
+    find_model('toy').unlink()
+    assert fetch_model(toy, source) == fetch_model(toy, source) == find_model('toy')
+
+
 def test_another_content_is_refused(toy, tmp_path):
     changed = {**FILES, 'inner/net.bin': b'others'}
     for source in (

