@@ -144,7 +144,7 @@ def _glob(pattern: Path) -> list[Path]:
     return [Path(name) for name in glob.glob(str(pattern))]
 
 
-def images_of(faces: Any) -> Iterator[NamedImage]:
+def read_images(faces: Any) -> Iterator[NamedImage]:
     """Read images one by one, in order; errors of single images are returned, not raised.
 
     Args:

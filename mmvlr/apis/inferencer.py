@@ -19,7 +19,7 @@ from mmvlr.utils.contract import CONTRACT_KEY
 from mmvlr.utils.vectors import unit_rows
 from mmvlr.utils.work import progress_bar
 
-from .images import NamedImage, NoFaceError, count_images, images_of
+from .images import NamedImage, NoFaceError, count_images, read_images
 from .network import Network, TorchNetwork, load_network
 
 #: Number of images from which on a progress bar is shown.
@@ -131,7 +131,7 @@ class FaceInferencer:
         """Yield results batch by batch, in order; memory does not grow with the input.
 
         Args:
-            faces: See :func:`mmvlr.apis.images.images_of`.
+            faces: See :func:`mmvlr.apis.images.read_images`.
             on_error: ``'collect'``: images that cannot be used are listed in ``failures``.
                 ``'raise'``: the first of them raises its error.
 
@@ -141,7 +141,7 @@ class FaceInferencer:
         if on_error not in ('collect', 'raise'):
             raise ValueError(f"on_error must be 'collect' or 'raise', not {on_error!r}")
         # Cropped when read, as a batch of whole images may exceed the memory.
-        images = images_of(faces)
+        images = read_images(faces)
         if self.aligner is None:
             images = watch_images(images, self.network.size)
         crops = map(self._crop, images)
@@ -168,7 +168,7 @@ class FaceInferencer:
         listed in ``failures``.
 
         Args:
-            faces: See :func:`mmvlr.apis.images.images_of`.
+            faces: See :func:`mmvlr.apis.images.read_images`.
             on_error: See :meth:`stream`.
             progress: Show a bar; None for inputs of 200 images or more, or of unknown number.
 
@@ -236,7 +236,7 @@ class FaceInferencer:
         """Return maps of the parts of each face that contribute to its similarity to a reference.
 
         Args:
-            faces: See :func:`mmvlr.apis.images.images_of`.
+            faces: See :func:`mmvlr.apis.images.read_images`.
             references: (N, D) embeddings to compare with, see
                 :func:`mmvlr.models.activation.activation_maps`.
             method: ``'gradcam'``, ``'gradcam++'`` or ``'eigencam'``.
@@ -254,7 +254,7 @@ class FaceInferencer:
         if not isinstance(self.network, TorchNetwork):
             raise ValueError('attention needs the PyTorch model: an export has no gradients')
         maps, done = [], 0
-        crops = map(self._crop, images_of(faces))
+        crops = map(self._crop, read_images(faces))
         for batch in _batches(crops, min(self.batch_size, 16)):
             for crop in batch:
                 if crop.error is not None:
@@ -275,7 +275,7 @@ class FaceInferencer:
         Raises:
             ValueError: An image cannot be used.
         """
-        crops = [self._crop(image) for image in images_of(faces)]
+        crops = [self._crop(image) for image in read_images(faces)]
         for crop in crops:
             if crop.error is not None:
                 raise crop.error

@@ -15,7 +15,7 @@ from torch.overrides import TorchFunctionMode
 from mmvlr.models.recognizers import FaceRecognizer
 from mmvlr.registry import MODELS, check_registered
 from mmvlr.structures.face_table import PREDICTED
-from mmvlr.utils.checkpoint import CheckpointMismatchError, check_values, state_dict_of
+from mmvlr.utils.checkpoint import CheckpointMismatchError, check_values, unwrap_state_dict
 from mmvlr.utils.compat import load_checkpoint_file
 from mmvlr.utils.contract import CONTRACT_KEY, check_contract, contract_of_checkpoint
 from mmvlr.utils.zoo import find_model
@@ -134,7 +134,7 @@ def load_model(path: str | Path, config: Mapping[str, Any] | None = None) -> Fac
         if not isinstance(checkpoint, Mapping):
             raise ValueError(f'{path} holds a {type(checkpoint).__name__}, no checkpoint')
         try:
-            state = state_dict_of(checkpoint)
+            state = unwrap_state_dict(checkpoint)
         except (AttributeError, TypeError) as error:
             raise ValueError(f'{path}: its state_dict holds no named weights') from error
         meta = checkpoint.get('meta')

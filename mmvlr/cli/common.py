@@ -251,7 +251,7 @@ def read_detector(name: str, file: Path | None, **settings: Any) -> dict[str, An
     return config | {key: value for key, value in settings.items() if value is not None}
 
 
-def inferencer_of(args: argparse.Namespace) -> 'FaceInferencer':
+def load_inferencer(args: argparse.Namespace) -> 'FaceInferencer':
     """Return the inferencer that :func:`add_model_options` describe."""
     model, align = model_file(args), args.align
     if align != 'none':

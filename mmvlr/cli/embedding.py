@@ -12,8 +12,8 @@ from .common import (
     UsageError,
     add_model_options,
     count,
-    inferencer_of,
     left_out,
+    load_inferencer,
     paragraphs,
     table,
 )
@@ -77,7 +77,7 @@ def run_embed(args: argparse.Namespace) -> Outcome:
     """Embed images into a file."""
     if args.out.suffix not in ('.npz', '.csv'):
         raise UsageError(f'--out must end in .npz or .csv, not {args.out.name}')
-    results = inferencer_of(args).embed(args.faces)
+    results = load_inferencer(args).embed(args.faces)
     if args.out.suffix == '.npz':
         results.save(args.out)
     else:
@@ -91,7 +91,7 @@ def run_embed(args: argparse.Namespace) -> Outcome:
 
 def run_quality(args: argparse.Namespace) -> Outcome:
     """Show the qualities of images."""
-    results = inferencer_of(args).quality(args.faces)
+    results = load_inferencer(args).quality(args.faces)
     if args.out:
         results.to_csv(args.out)
     rows = results.rows()
@@ -133,7 +133,7 @@ def quantiles(values: Sequence[float]) -> tuple[float, float, float]:
 
 def run_verify(args: argparse.Namespace) -> Outcome:
     """Compare two images."""
-    inferencer = inferencer_of(args)
+    inferencer = load_inferencer(args)
     from mmvlr.identification import Identifier
 
     result = Identifier(inferencer).verify(args.first, args.second)

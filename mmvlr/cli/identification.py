@@ -21,8 +21,8 @@ from .common import (
     UsageError,
     add_model_options,
     count,
-    inferencer_of,
     left_out,
+    load_inferencer,
     paragraphs,
     table,
 )
@@ -137,7 +137,7 @@ def run_enroll(args: argparse.Namespace) -> Outcome:
         raise UsageError('give images to enroll, or --remove PERSON')
     if args.person is None and len(args.faces) > 1:
         raise UsageError('give one folder with a folder for each person, or --person NAME')
-    inferencer = inferencer_of(args) if args.faces else None
+    inferencer = load_inferencer(args) if args.faces else None
     from mmvlr.identification import Identifier
 
     identifier = Identifier(inferencer, args.gallery, keep_mode=args.keep_mode)
@@ -173,7 +173,7 @@ def run_people(args: argparse.Namespace) -> Outcome:
 
 def run_identify(args: argparse.Namespace) -> Outcome:
     """Search faces in a gallery."""
-    inferencer = inferencer_of(args)
+    inferencer = load_inferencer(args)
     from mmvlr.identification import Identifier
 
     identifier = Identifier(inferencer, args.gallery, args.decision)
@@ -222,7 +222,7 @@ def run_calibrate(args: argparse.Namespace) -> Outcome:
     """Calibrate a decision."""
     if args.error is not None and args.mated is None:
         raise UsageError('--error needs --mated: poor faces of known people')
-    inferencer = inferencer_of(args)
+    inferencer = load_inferencer(args)
     from mmvlr.identification import Identifier, UnknownOwnerError
 
     identifier = Identifier(inferencer, args.gallery)

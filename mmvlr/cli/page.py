@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from .common import Outcome, add_model_options, inferencer_of
+from .common import Outcome, add_model_options, load_inferencer
 
 
 def add_commands(commands: argparse._SubParsersAction) -> None:
@@ -35,7 +35,7 @@ def run_page(args: argparse.Namespace) -> Outcome:
     from mmvlr.web import FacePage, check_page, serve
 
     check_page(args.host, args.port)
-    inferencer = inferencer_of(args)
+    inferencer = load_inferencer(args)
     gallery = decision = None
     if args.gallery:
         gallery = Gallery.load(args.gallery, fingerprint=inferencer.fingerprint)

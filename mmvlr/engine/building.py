@@ -22,7 +22,7 @@ from mmvlr.datasets import find_alignment
 from mmvlr.datasets.transforms import FlipFace, PackFace, RescaleFace, ResizeFace, RotateFace
 from mmvlr.registry import DATASETS, MODELS, TRANSFORMS
 from mmvlr.utils import compat
-from mmvlr.utils.checkpoint import state_dict_of
+from mmvlr.utils.checkpoint import unwrap_state_dict
 from mmvlr.utils.config_keys import check_file_keys, check_options
 from mmvlr.utils.outputs import OutputFolder, is_own
 from mmvlr.utils.shipped import find_config
@@ -207,7 +207,7 @@ def build_tester(config: Config, checkpoint: str) -> Runner:
     """
     prepare(config)
     refuse_drop_last(config, 'test_dataloader')
-    state = state_dict_of(CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu'))
+    state = unwrap_state_dict(CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu'))
     check_resizing(config, ('test_dataloader', 'ui_dataloader'))
     state_alignment(config, config.test_dataloader.dataset)
     weight = state.get('head.weight')

@@ -17,7 +17,7 @@ from mmvlr.evaluation.metrics import FaceMetric
 from mmvlr.evaluation.tables import build_metrics, evaluate_faces
 from mmvlr.registry import DATASETS, MODELS
 from mmvlr.structures import FaceTable
-from mmvlr.utils.checkpoint import state_dict_of
+from mmvlr.utils.checkpoint import unwrap_state_dict
 from mmvlr.utils.io import sha256_of
 from mmvlr.version import __version__
 
@@ -84,7 +84,7 @@ def cache_key(config: Config, checkpoint: str) -> tuple[str, dict[str, Any]]:
     Returns:
         64 hexadecimal digits, and plain values for the cache file.
     """
-    state = state_dict_of(CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu'))
+    state = unwrap_state_dict(CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu'))
     with DefaultScope.overwrite_default_scope('mmvlr'):
         dataset = DATASETS.build(config.test_dataloader.dataset)
         state_alignment(config, config.test_dataloader.dataset)

@@ -178,7 +178,7 @@ def quality_edges(quality: ArrayLike, num_bins: int) -> tuple[float, ...]:
     return tuple(edges[edges > quality.min()].tolist())
 
 
-def bin_of(quality: ArrayLike, edges: Sequence[float]) -> np.ndarray:
+def find_bins(quality: ArrayLike, edges: Sequence[float]) -> np.ndarray:
     """Return the bin of each quality, int64 (N,): bin b is edges[b - 1] <= quality < edges[b]."""
     return np.searchsorted(np.asarray(edges, np.float64), np.asarray(quality), side='right')
 
@@ -199,7 +199,7 @@ class BinnedThresholds:
 
     def __call__(self, quality: ArrayLike) -> np.ndarray:
         """Return the threshold for each quality, float64 (N,)."""
-        return np.array([t.threshold for t in self.thresholds])[bin_of(quality, self.edges)]
+        return np.array([t.threshold for t in self.thresholds])[find_bins(quality, self.edges)]
 
 
 def binned_thresholds(
@@ -242,7 +242,7 @@ def binned_thresholds(
         raise ValueError(f'edges must rise, got {edges}')
     given = len(edges)
     while edges:
-        place = bin_of(quality, edges)
+        place = find_bins(quality, edges)
         counts = [len(np.unique(person[place == b])) for b in range(len(edges) + 1)]
         fewest = int(np.argmin(counts))
         if counts[fewest] >= needed:
@@ -250,7 +250,7 @@ def binned_thresholds(
         neighbors = [b for b in (fewest - 1, fewest + 1) if 0 <= b < len(counts)]
         other = min(neighbors, key=lambda b: counts[b])
         del edges[min(fewest, other)]
-    place = bin_of(quality, edges)
+    place = find_bins(quality, edges)
     thresholds = [
         conformal_threshold(similarity[place == b], fpir, person[place == b])
         for b in range(len(edges) + 1)

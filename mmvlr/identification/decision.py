@@ -13,7 +13,7 @@ from mmvlr.structures.face_table import MEASURES
 from mmvlr.utils.contract import check_fingerprint
 
 from .abstention import AbstentionLevel
-from .conformal import BinnedThresholds, ConformalThreshold, bin_of, finite
+from .conformal import BinnedThresholds, ConformalThreshold, find_bins, finite
 from .decision_file import read_decision, write_decision
 from .gallery import Gallery
 
@@ -130,7 +130,7 @@ class Decision:
         used = {name: finite(given[name], name, len(similarity)) for name in self.needs}
         bins = np.zeros(len(similarity), np.int64)
         if self.bin_quality is not None:
-            bins = bin_of(used[self.bin_quality], self.thresholds.edges)
+            bins = find_bins(used[self.bin_quality], self.thresholds.edges)
         threshold = np.array([t.threshold for t in self.thresholds.thresholds])[bins]
         used[DISTANCE] = np.abs(similarity - threshold)
         told = self.abstain_by or self.bin_quality

@@ -226,7 +226,7 @@ class Gallery:
         Raises:
             KeyError: The person is not in the gallery.
         """
-        images = self._state.images_of(person)
+        images = self._state.select_images(person)
         return images.names, images.unit, images.qualities
 
     def templates(self) -> tuple[np.ndarray, np.ndarray]:

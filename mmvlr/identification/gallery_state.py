@@ -194,7 +194,7 @@ class GalleryState:
         """Return the person of a row of ``images``."""
         return self.people[np.searchsorted(self.starts, row, side='right') - 1]
 
-    def images_of(self, person: str) -> Images:
+    def select_images(self, person: str) -> Images:
         """Return a copy of the images of a person."""
         number = self.number[self.find(person)]
         return self.images.take(np.flatnonzero(self.images.person == number))

@@ -99,7 +99,7 @@ class Identifier:
         kept.
 
         Args:
-            faces: Images of ``person``, see :func:`mmvlr.apis.images.images_of`; without a
+            faces: Images of ``person``, see :func:`mmvlr.apis.images.read_images`; without a
                 person, a folder with a folder for each person. Images that are enrolled already
                 are left out.
             person: The person in all images.
@@ -258,7 +258,7 @@ class Identifier:
         """Identify the person in each image.
 
         Args:
-            faces: Images; see :func:`mmvlr.apis.images.images_of`.
+            faces: Images; see :func:`mmvlr.apis.images.read_images`.
             top: People to list for each.
             on_error: See :meth:`mmvlr.apis.FaceInferencer.stream`.
 

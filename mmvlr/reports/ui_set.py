@@ -13,7 +13,7 @@ from mmvlr.engine import extract_predictions
 from mmvlr.engine.building import load_config
 from mmvlr.preparation.ui_building import FACES_FOLDER, SHEET_FILE, UISet
 from mmvlr.registry import MODELS
-from mmvlr.utils.checkpoint import check_architecture, state_dict_of
+from mmvlr.utils.checkpoint import check_architecture, unwrap_state_dict
 from mmvlr.utils.compat import load_checkpoint_file
 from mmvlr.utils.contract import check_contract, contract_of_checkpoint
 from mmvlr.utils.io import write_atomic
@@ -53,7 +53,7 @@ def build_embedder(
     if contract is not None:
         check_contract(model.data_preprocessor.contract, contract, checkpoint)
     # The head of a trained checkpoint is not needed here.
-    model.load_state_dict(state_dict_of(state), strict=False)
+    model.load_state_dict(unwrap_state_dict(state), strict=False)
 
     def embed(crops: list[np.ndarray]) -> np.ndarray:
         with DefaultScope.overwrite_default_scope('mmvlr'):

@@ -40,7 +40,7 @@ def save_pretrained(
     return sha256_of(path)
 
 
-def state_dict_of(checkpoint: Mapping[str, Any]) -> Mapping[str, torch.Tensor]:
+def unwrap_state_dict(checkpoint: Mapping[str, Any]) -> Mapping[str, torch.Tensor]:
     """Return the weights of a checkpoint, whether wrapped in ``state_dict`` or bare."""
     state = checkpoint.get('state_dict', checkpoint)
     return {key.removeprefix('module.'): value for key, value in state.items()}
@@ -94,7 +94,7 @@ def check_architecture(
         source: File name, for the error message.
         prefix: Prefix of the part that must be complete.
     """
-    found = state_dict_of(checkpoint)
+    found = unwrap_state_dict(checkpoint)
     wanted = model.state_dict()
     check_values(found, wanted, source)
     missing = [

@@ -32,9 +32,9 @@ from mmvlr.evaluation.templates import MeanTemplate
 from mmvlr.identification.abstention import abstention_level
 from mmvlr.identification.calibrating import SearchedFaces
 from mmvlr.identification.conformal import (
-    bin_of,
     binned_thresholds,
     conformal_threshold,
+    find_bins,
     quality_edges,
 )
 from mmvlr.structures.face_table import MEASURES
@@ -111,7 +111,7 @@ def realized(
             chosen = calibration_half(faces, split)
             calibration, test = faces.take(chosen), faces.take(~chosen)
             edges = quality_edges(calibration.quality('ri')[calibration.mated], NUM_BINS)
-            place = bin_of(test.quality('ri'), edges)
+            place = find_bins(test.quality('ri'), edges)
             for rule in RULES:
                 accepted = test.similarity > thresholds_of(rule, calibration, fpir)(test)
                 positive = accepted[~test.mated].astype(float)

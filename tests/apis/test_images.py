@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from mmvlr.apis.images import VideoError, count_images, find_paths, images_of
+from mmvlr.apis.images import VideoError, count_images, find_paths, read_images
 from mmvlr.datasets.transforms import ImageError, read_image
 
 
@@ -23,7 +23,7 @@ def save(path, level=90):
 
 def levels(faces):
     """First gray level of each image; of one that cannot be used its error."""
-    return [p.error if p.pixels is None else int(p.pixels[0, 0, 0]) for p in images_of(faces)]
+    return [p.error if p.pixels is None else int(p.pixels[0, 0, 0]) for p in read_images(faces)]
 
 
 def the_error(faces):
@@ -64,14 +64,14 @@ def test_hidden_folder_that_is_named(tmp_path):
 def test_empty_folder(tmp_path):
     (tmp_path / 'movie.mp4').write_bytes(b'')
     with pytest.raises(ValueError, match=r'holds no image \(\.bmp, \.jpeg, \.jpg'):
-        list(images_of(tmp_path))
+        list(read_images(tmp_path))
 
 
 def test_nothing_of_that_name(tmp_path):
     with pytest.raises(FileNotFoundError, match=r'nobody\.png does not exist'):
-        list(images_of(tmp_path / 'nobody.png'))
+        list(read_images(tmp_path / 'nobody.png'))
     with pytest.raises(FileNotFoundError, match=r'no file matches .*\*\.jpeg'):
-        list(images_of(str(tmp_path / '*.jpeg')))
+        list(read_images(str(tmp_path / '*.jpeg')))
 
 
 def test_glob(tree):
@@ -86,7 +86,7 @@ def test_name_that_looks_like_a_glob(tmp_path):
 
 def test_spaces_and_other_alphabets(tmp_path):
     path = save(tmp_path / 'Zoë Müller' / 'лицо 顔 01.png', 9)
-    (image,) = images_of(str(path.parent))
+    (image,) = read_images(str(path.parent))
     assert image.name == str(path)
     assert image.pixels[0, 0, 0] == 9
 
@@ -153,7 +153,7 @@ def test_no_image(tmp_path, content):
 @pytest.mark.parametrize(('size', 'good'), [((1, 1), 0), ((100, 3), 0), ((4, 4), 1)])
 def test_smallest_image(tmp_path, size, good):
     Image.fromarray(face(50, *size)).save(tmp_path / 'tiny.png')
-    (image,) = images_of(tmp_path / 'tiny.png')
+    (image,) = read_images(tmp_path / 'tiny.png')
     assert (image.pixels is not None) == good
     if not good:
         assert f'tiny.png has {size[0]} x {size[1]} pixels' in str(image.error)
@@ -173,7 +173,7 @@ def test_file_that_may_not_be_read(tmp_path, monkeypatch):
 
 
 def pixels_of(array):
-    (image,) = images_of(array)
+    (image,) = read_images(array)
     assert image.error is None, image.error
     return image.pixels
 
@@ -200,7 +200,7 @@ def test_batch():
     batch = np.stack([face(level) for level in (1, 2, 3)])
     assert levels(batch) == [1, 2, 3]
     assert count_images(batch) == 3
-    assert [p.name for p in images_of([batch, face(4)])] == [f'array {i}' for i in range(4)]
+    assert [p.name for p in read_images([batch, face(4)])] == [f'array {i}' for i in range(4)]
 
 
 def test_tensors():
@@ -237,7 +237,7 @@ def test_arrays_that_are_no_images(array, told):
 @pytest.mark.parametrize('nothing', [None, 3, 2.5, object(), b'bytes', {}])
 def test_what_is_nothing_of_this_kind(nothing):
     with pytest.raises(TypeError, match=f'not {type(nothing).__name__}'):
-        list(images_of(nothing))
+        list(read_images(nothing))
     first, wrong, last = levels([face(1), nothing, face(2)])
     assert (first, last) == (1, 2)
     assert isinstance(wrong, ImageError) and type(nothing).__name__ in str(wrong)
@@ -258,7 +258,7 @@ def test_images_of_pillow():
 def test_addresses_point_to_stream(address, kind):
     """pathlib makes one slash of two; the message has both, and the remedy."""
     with pytest.raises(VideoError, match='stream') as error:
-        list(images_of(kind(address)))
+        list(read_images(kind(address)))
     assert address in str(error.value)
     assert isinstance(levels([kind(address), face(1)])[0], VideoError)
 
@@ -288,7 +288,7 @@ def test_nothing_is_taken_before_it_is_asked_for():
             taken.append(level)
             yield face(level)
 
-    images = images_of(camera())
+    images = read_images(camera())
     assert taken == []
     next(images)
     next(images)
@@ -312,7 +312,7 @@ def test_errors_of_the_callers_own_generator_are_raised():
         raise FileNotFoundError('the cable')
 
     for faces in (camera(), [camera()]):
-        images = images_of(faces)
+        images = read_images(faces)
         next(images)
         with pytest.raises(FileNotFoundError, match='the cable'):
             next(images)
@@ -323,6 +323,6 @@ def test_images_of_a_camera_stand_upright(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.fromarray(face(height=8, width=20)).save(tmp_path / 'a.jpg', exif=exif)
-    (image,) = images_of(tmp_path / 'a.jpg')
+    (image,) = read_images(tmp_path / 'a.jpg')
     assert image.pixels.shape == (20, 8, 3)
     assert read_image(str(tmp_path / 'a.jpg')).shape == (8, 20, 3)

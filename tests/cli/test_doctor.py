@@ -292,7 +292,7 @@ def make(root, *folders):
 
 
 def first_of(kind):
-    return [names[0] for names in data.layout_of(kind)[1]]
+    return [names[0] for names in data.find_layout(kind)[1]]
 
 
 @pytest.mark.parametrize('kind', ['tinyface', 'scface', 'survface'])

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from mmvlr.apis.images import count_images, find_paths, images_of
+from mmvlr.apis.images import count_images, find_paths, read_images
 from mmvlr.datasets import FaceFolder, UIFaces
 from mmvlr.datasets.finding import find_images
 from mmvlr.preparation.align_tree import files_below
@@ -102,7 +102,7 @@ def test_every_walk_is_this_one(tree, monkeypatch):
 def test_what_cannot_be_read_is_a_failure_with_its_name(tree, monkeypatch):
     """Linked folders are entered; folders and links that cannot be read come as errors."""
     deny(monkeypatch, tree / '2' / 'deep')
-    images = list(images_of(tree))
+    images = list(read_images(tree))
     assert count_images(tree) == len(images)
     good = [image.name.removeprefix(f'{tree}/') for image in images if not image.error]
     assert good == [
@@ -118,13 +118,13 @@ def test_what_cannot_be_read_is_a_failure_with_its_name(tree, monkeypatch):
     assert 'leads nowhere (nowhere.jpg)' in errors['1/gone.jpg']
     assert 'Permission denied' in errors['2/deep']
     # One by one, as enrollment asks for them, they are the same.
-    again = list(images_of([str(path) for path in find_paths(tree)]))
+    again = list(read_images([str(path) for path in find_paths(tree)]))
     assert [(p.name, str(p.error)) for p in again] == [(p.name, str(p.error)) for p in images]
 
 
 def test_pipes_are_not_opened(tree):
     """Reading one would wait for ever."""
-    (image,) = images_of([tree / '1' / 'pipe.png'])
+    (image,) = read_images([tree / '1' / 'pipe.png'])
     assert image.error is not None
 
 

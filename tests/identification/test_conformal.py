@@ -7,9 +7,9 @@ from scipy.stats import norm
 from mmvlr.identification.conformal import (
     BinnedThresholds,
     ConformalThreshold,
-    bin_of,
     binned_thresholds,
     conformal_threshold,
+    find_bins,
     people_needed,
     quality_edges,
 )
@@ -159,7 +159,7 @@ def test_rate_holds_in_each_bin():
     rng = np.random.default_rng(4)
     scores, quality = faces_of_qualities(rng, 10_000)
     edges = quality_edges(rng.random(100), 4)
-    place = bin_of(quality, edges)
+    place = find_bins(quality, edges)
     inside = {'binned': [], 'plain': []}
     for _ in range(DRAWS):
         own, own_quality = faces_of_qualities(rng, 160)
@@ -200,11 +200,11 @@ def test_people_count_in_bins_and_not_faces():
 def test_edges():
     quality = np.random.default_rng(0).normal(size=1000)
     edges = quality_edges(quality, 5)
-    assert (np.bincount(bin_of(quality, edges)) == 200).all()
+    assert (np.bincount(find_bins(quality, edges)) == 200).all()
     assert quality_edges(quality, 1) == ()
     assert quality_edges([20] * 50 + [24], 4) == ()
     assert quality_edges([20] * 50 + [24] * 50, 4) == (22, 24)
-    assert bin_of([1.0, 2.0, 3.0], (2.0,)).tolist() == [0, 1, 1]
+    assert find_bins([1.0, 2.0, 3.0], (2.0,)).tolist() == [0, 1, 1]
     levels = BinnedThresholds((2.0,), tuple(ConformalThreshold(t, 0.1, 9, 9) for t in (0.5, 0.7)))
     assert levels([1.9, 2.0]).tolist() == [0.5, 0.7]
 

@@ -628,7 +628,7 @@ def test_names_of_the_deep_networks(family, depth):
             source = ir_source(depth, inner_bn, last_affine=not inner_bn, device='meta')
         architecture = dict(families.FAMILIES[family].architecture, depth=depth)
         backbone = families.BACKBONES[architecture.pop('type')](**architecture)
-    assert public.depth_of('x.pth', source.state, None) == depth
+    assert public.derive_depth('x.pth', source.state, None) == depth
     public.load('x.pth', source.state, backbone, families.FAMILIES[family].names(backbone))
 
 

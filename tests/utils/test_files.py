@@ -13,7 +13,7 @@ from mmvlr.utils.checkpoint import (
     CheckpointMismatchError,
     check_architecture,
     save_pretrained,
-    state_dict_of,
+    unwrap_state_dict,
 )
 from mmvlr.utils.compat import load_checkpoint_file
 from mmvlr.utils.contract import (
@@ -98,7 +98,7 @@ def test_state_dict_of():
         {'module.w': weight},
         dict(state_dict={'module.w': weight}),
     ):
-        assert state_dict_of(checkpoint) == dict(w=weight)
+        assert unwrap_state_dict(checkpoint) == dict(w=weight)
 
 
 class Model(torch.nn.Module):

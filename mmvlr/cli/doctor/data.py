@@ -87,14 +87,14 @@ def _missing(root: Path, kind: str) -> list[str]:
     path = data_path(root)
     if kind == 'ui':
         return [] if any(folder.images for folder in walk(path)) else ['images']
-    wrapper, folders = layout_of(kind)
+    wrapper, folders = find_layout(kind)
     path = unwrap(path, wrapper)
     return [
         ' or '.join(names) for names in folders if not any((path / name).is_dir() for name in names)
     ]
 
 
-def layout_of(kind: str) -> tuple[str, tuple[tuple[str, ...], ...]]:
+def find_layout(kind: str) -> tuple[str, tuple[tuple[str, ...], ...]]:
     """Return the folder of an archive, and the folders in it: of several in a line, one is enough.
 
     Args:
@@ -153,12 +153,12 @@ def check_model(path: str | Path, topic: str, status: str, part: str = '') -> Fi
         f'{network.fingerprint["embedding"]["dims"]} dimensions',
         f'faces of {network.size[0]} x {network.size[1]} {contract["color_order"]}',
         f'alignment {contract["alignment"]}',
-        f'license {_license_of(path, network) or "not stated"}',
+        f'license {_find_license(path, network) or "not stated"}',
     ]
     return Finding(topic, 'ok', f'{path}: {", ".join(facts)}', part=part)
 
 
-def _license_of(path: str | Path, network: Any) -> str | None:
+def _find_license(path: str | Path, network: Any) -> str | None:
     path = Path(path).expanduser()
     if path.suffix == '.onnx':
         return network.license

@@ -42,25 +42,27 @@ def examine_packages() -> list[Finding]:
     return check_packages(stated, installed_version)
 
 
-def check_packages(stated: Iterable[str], version_of: Callable[[str], str | None]) -> list[Finding]:
+def check_packages(
+    stated: Iterable[str], find_version: Callable[[str], str | None]
+) -> list[Finding]:
     """Compare what is installed with what setup.py states.
 
     Args:
         stated: Requirements, as :func:`importlib.metadata.requires` gives them.
-        version_of: Version of an installed package; None if it is not there.
+        find_version: Version of an installed package; None if it is not there.
     """
     from packaging.requirements import Requirement
 
     needed: dict[str, list[Requirement]] = {}
     for text in stated:
         requirement = Requirement(text)
-        extra = _extra_of(requirement)
+        extra = _find_extra(requirement)
         if extra != 'all':
             needed.setdefault(extra, []).append(requirement)
     findings = []
     found = []
     for requirement in needed.pop('', []):
-        version = version_of(requirement.name)
+        version = find_version(requirement.name)
         wanted = f'{requirement.name}{requirement.specifier}'
         if version is None:
             told = f'{requirement.name} is not installed'
@@ -72,11 +74,11 @@ def check_packages(stated: Iterable[str], version_of: Callable[[str], str | None
         findings.append(Finding('packages', 'error', told, f"pip install '{wanted}'"))
     findings.insert(0, Finding('packages', 'ok', ', '.join(found) or 'none'))
     for extra, requirements in needed.items():
-        findings.append(_check_extra(extra, requirements, version_of))
+        findings.append(_check_extra(extra, requirements, find_version))
     return findings
 
 
-def _extra_of(requirement: Any) -> str:
+def _find_extra(requirement: Any) -> str:
     for part in str(requirement.marker or '').split(' and '):
         name, _, value = part.strip().partition('==')
         if name.strip() == 'extra':
@@ -85,9 +87,9 @@ def _extra_of(requirement: Any) -> str:
 
 
 def _check_extra(
-    extra: str, requirements: Sequence[Any], version_of: Callable[[str], str | None]
+    extra: str, requirements: Sequence[Any], find_version: Callable[[str], str | None]
 ) -> Finding:
-    versions = {r.name: version_of(r.name) for r in requirements}
+    versions = {r.name: find_version(r.name) for r in requirements}
     missing = [name for name, version in versions.items() if version is None]
     other = [
         f'{r.name} is {versions[r.name]}, {r.specifier} is needed'
@@ -104,25 +106,25 @@ def _check_extra(
     return Finding('extras', 'ok', f'{extra}: {", ".join(versions)}', part=extra)
 
 
-def check_conflicts(version_of: Callable[[str], str | None]) -> list[Finding]:
+def check_conflicts(find_version: Callable[[str], str | None]) -> list[Finding]:
     """Find packages that overwrite files of other packages."""
     findings = []
-    if version_of('mmcv') and version_of('mmcv-lite'):
+    if find_version('mmcv') and find_version('mmcv-lite'):
         told = 'mmcv and mmcv-lite are both installed; each writes over the files of the other'
         remedy = "pip uninstall -y mmcv mmcv-lite && pip install 'mmcv-lite>=2.2'"
         findings.append(Finding('mmcv', 'error', told, remedy))
-    elif version_of('mmcv'):
+    elif find_version('mmcv'):
         told = 'mmcv is installed in place of mmcv-lite, which mmvlr asks for; pip will add it'
         remedy = "pip uninstall -y mmcv && pip install 'mmcv-lite>=2.2'"
         findings.append(Finding('mmcv', 'warning', told, remedy))
-    opencv = {name: version_of(name) for name in _OPENCV if version_of(name)}
+    opencv = {name: find_version(name) for name in _OPENCV if find_version(name)}
     if len(opencv) > 1:
         told = f'{" and ".join(f"{n} {v}" for n, v in opencv.items())} share their files'
         same = len(set(opencv.values())) == 1
         others = ' '.join(name for name in opencv if name != 'opencv-python')
         remedy = f'pip uninstall -y {others} && pip install --force-reinstall opencv-python'
         findings.append(Finding('opencv', 'warning' if same else 'error', told, remedy))
-    if version_of('openmim'):
+    if find_version('openmim'):
         told = "openmim is installed: mim needs pkg_resources, and would install mmcv's full build"
         findings.append(Finding('mim', 'warning', told, 'use pip instead of mim'))
     return findings

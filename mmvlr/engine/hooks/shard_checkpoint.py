@@ -84,7 +84,7 @@ class ShardCheckpointHook(Hook):
                 head.num_classes,
                 head.embed_dims,
             ):
-                state[name] = head.rows_of(value).clone()
+                state[name] = head.take_rows(value).clone()
 
 
 def _place(runner: Runner, parameter: nn.Parameter) -> int:

@@ -136,7 +136,7 @@ def split(
     return backbone, left_out, note
 
 
-def depth_of(path: Path, state: Mapping[str, Any], wanted: int | None) -> int:
+def derive_depth(path: Path, state: Mapping[str, Any], wanted: int | None) -> int:
     """Return the depth of an IResNet, derived from its number of residual blocks.
 
     Raises:
@@ -226,7 +226,7 @@ def convert_checkpoint(source: Path, out: Path, name: str, depth: int | None = N
     state, left_out, note = split(source, read_weights(source), name)
     architecture = dict(family.architecture)
     if architecture['type'] == 'IResNet':
-        architecture['depth'] = depth_of(source, state, depth)
+        architecture['depth'] = derive_depth(source, state, depth)
     elif depth is not None:
         raise ValueError(f'{source}: {name} comes in one depth; leave --depth out')
     arguments = {key: value for key, value in architecture.items() if key != 'type'}

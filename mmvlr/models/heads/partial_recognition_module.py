@@ -74,7 +74,7 @@ class PartialRecognitionModule(RecognitionModule):
                 '(target_cosine, negative_cosines, modified, ...), or use RecognitionModule'
             )
 
-    def classes_of(self, rank: int) -> range:
+    def assign_classes(self, rank: int) -> range:
         """Return the class indices whose prototypes a rank holds."""
         begin, end = (r * self.num_classes // self.num_ranks for r in (rank, rank + 1))
         return range(begin, end)
@@ -82,7 +82,7 @@ class PartialRecognitionModule(RecognitionModule):
     @property
     def classes(self) -> range:
         """Class indices of this rank's prototypes."""
-        return self.classes_of(self.rank)
+        return self.assign_classes(self.rank)
 
     def first_prototypes(self) -> torch.Tensor:
         """Return random unit vectors for this rank, the same however many ranks there are."""
@@ -217,7 +217,7 @@ class PartialRecognitionModule(RecognitionModule):
 
     # Checkpoints --------------------------------------------------------------------------------
 
-    def rows_of(self, whole: torch.Tensor) -> torch.Tensor:
+    def take_rows(self, whole: torch.Tensor) -> torch.Tensor:
         """Return this rank's rows of a tensor (C, ...)."""
         return whole[self.classes.start : self.classes.stop]
 
@@ -236,7 +236,7 @@ class PartialRecognitionModule(RecognitionModule):
         whole = torch.empty(self.num_classes, *rows.shape[1:], dtype=rows.dtype)
         whole[: len(rows)] = rows
         for rank in range(1, self.num_ranks):
-            classes = self.classes_of(rank)
+            classes = self.assign_classes(rank)
             arrived = rows.new_empty(len(classes), *rows.shape[1:])
             dist.recv(arrived, rank)
             whole[classes.start : classes.stop] = arrived
@@ -272,7 +272,7 @@ class PartialRecognitionModule(RecognitionModule):
                     f'{key} of the checkpoint has shape {tuple(state_dict[key].shape)}, the model '
                     f'needs {shape}: it was trained on other people'
                 )
-            state_dict = {**state_dict, key: self.rows_of(state_dict[key])}
+            state_dict = {**state_dict, key: self.take_rows(state_dict[key])}
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 

@@ -101,7 +101,7 @@ class CRFIQA(FaceRecognizer):
             raise ValueError('the model has no head: give model.head to train it')
         features = self.extract_feat(inputs)
         embeddings = features[1]
-        labels = self.labels_of(data_samples, embeddings.device)
+        labels = self.stack_labels(data_samples, embeddings.device)
         losses = self.head.loss(embeddings, labels)
         cr = relative_classifiability(embeddings, labels, self.head.weight, self.eps)
         if not self.regression_moves_backbone:

@@ -178,12 +178,12 @@ class FaceRecognizer(BaseModel):
         if self.head is None:
             raise ValueError('the model has no head: give model.head to train it')
         _, embeddings = self.extract_feat(inputs)
-        losses = self.head.loss(embeddings, self.labels_of(data_samples, embeddings.device))
+        losses = self.head.loss(embeddings, self.stack_labels(data_samples, embeddings.device))
         losses['effective_rank'] = effective_rank(embeddings)
         return losses
 
     @staticmethod
-    def labels_of(data_samples: Sequence[FaceDataSample], device: torch.device) -> torch.Tensor:
+    def stack_labels(data_samples: Sequence[FaceDataSample], device: torch.device) -> torch.Tensor:
         """Return the class labels (B,) of a batch."""
         labels = torch.stack([sample.gt_label for sample in data_samples])
         return labels.to(device, non_blocking=True).view(-1)

@@ -121,7 +121,7 @@ class RIFace(FaceRecognizer):
         if self.head is None:
             raise ValueError('the model has no head: give model.head to train it')
         feature_map, embeddings = self.extract_feat(inputs)
-        labels = self.labels_of(data_samples, embeddings.device)
+        labels = self.stack_labels(data_samples, embeddings.device)
         losses = self.head.loss(embeddings, labels)
 
         distances = proximities(embeddings, labels, self.head.weight, self.ui_center)

@@ -166,7 +166,7 @@ class SCfaceArchive(Archive):
         part: str,
         pattern: re.Pattern,
         form: str,
-        key_of: Callable[[re.Match], tuple[int, ...]],
+        find_key: Callable[[re.Match], tuple[int, ...]],
         place: tuple[int, int] | None = None,
     ) -> None:
         """Take the images of a folder whose names have a form.
@@ -176,7 +176,7 @@ class SCfaceArchive(Archive):
             part: Name of the part.
             pattern: The form.
             form: The form as text.
-            key_of: Gives what is to be there once: (subject,) or (subject, distance, camera).
+            find_key: Gives what is to be there once: (subject,) or (subject, distance, camera).
             place: (distance, camera) of the folder.
         """
 
@@ -189,7 +189,7 @@ class SCfaceArchive(Archive):
             if found is None:
                 self.problem(f'images whose name is not {form}', path)
                 continue
-            key = key_of(found)
+            key = find_key(found)
             if place is not None and key[1:] != place:
                 self.problem('images whose name contradicts their folder', path)
             elif self._seen.setdefault(key, path) != path:
