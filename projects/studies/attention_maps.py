@@ -26,6 +26,8 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import mmvlr  # noqa: F401  # isort: skip
+
 import cv2
 import numpy as np
 import torch
