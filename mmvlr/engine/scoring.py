@@ -111,7 +111,7 @@ def score_loader(
 
 
 def score_faces(
-    config: Config, checkpoint: str, measures: Sequence[Mapping[str, Any]] = MEASURES
+    config: Config, checkpoint: str, measures: Sequence[Mapping[str, Any]] | None = None
 ) -> FaceTable:
     """Score the config's test set and its UI faces.
 
@@ -121,7 +121,9 @@ def score_faces(
     Args:
         config: Config with model and test set; changed. Its ``quality_measures`` are measured too.
         checkpoint: The checkpoint.
-        measures: Configs of quality measures in addition to those that the model predicts.
+        measures: Configs of quality measures in addition to those that the model predicts; by
+            default the config's ``common_measures``, and without these SER-FIQ, native size and
+            sharpness.
 
     Returns:
         Embeddings of all faces with role, identity, name and a column for each quality.
@@ -137,6 +139,8 @@ def score_faces(
                 f'no table knows the quality measure {measure.name!r}; beside its class write '
                 f'mmvlr.structures.face_table.MEASURES[{measure.name!r}] = NAME_FOR_READERS'
             )
+    if measures is None:
+        measures = config.get('common_measures', MEASURES)
     measures = [*measures, *own]
     runner = build_tester(config, checkpoint)
     model = load_tested_model(runner)

@@ -16,6 +16,7 @@ from mmengine.runner import Runner
 #: Top-level keys that mmengine and mmvlr read: arguments of the Runner, and more.
 KNOWN_KEYS = frozenset(inspect.signature(Runner.__init__).parameters) - {'self', 'cfg'} | {
     'activation_checkpointing',
+    'common_measures',
     'compile',
     'custom_imports',
     'degraded_dataloader',

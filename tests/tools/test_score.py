@@ -97,7 +97,8 @@ def test_a_measure_of_the_config_is_measured_and_evaluated(
     with pytest.raises(ValueError, match="'my_norm'"):
         score_faces(config, checkpoint)
     monkeypatch.setitem(MEASURES, 'my_norm', 'my norm')
-    found = score_faces(config, checkpoint, [])
+    config.common_measures = []
+    found = score_faces(config, checkpoint)
     assert set(found.qualities) == {'ri', 'ers', 'norm', 'my_norm'}
     assert np.array_equal(found.qualities['my_norm'], found.qualities['norm'])
     result = TinyFaceMetric().report(FaceTable.load(found.save(tmp_path / 'faces.npz')))

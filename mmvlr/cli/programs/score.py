@@ -4,7 +4,7 @@
 
 Writes an .npz file with the embedding of every face of the test set and of the UI set, its role and
 identity, and what every quality measure says of it: RI, ERS, norm and CR-FIQA as far as the model
-gives them, SER-FIQ, native size, sharpness and the config's quality_measures.
+gives them, the config's common_measures (SER-FIQ, native size, sharpness) and quality_measures.
 mmvlr.evaluation.FaceTable.load reads it.
 """
 
