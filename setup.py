@@ -19,11 +19,12 @@ CAM = ['grad-cam>=1.5']
 EXPORT = ['onnx>=1.17', 'onnxscript>=0.5', 'onnxruntime>=1.18']
 GALLERY = ['faiss-cpu>=1.9']
 MMCV = ['mmcv-lite>=2.2']
+CLUSTER = ['submitit>=1.5']
 WEB = ['gradio>=6', *CAM]
 USE = [*EXPORT, *GALLERY, *WEB]
 TESTS = [
     *('pytest>=8', 'pytest-timeout', 'pytest-xdist', 'hypothesis', 'ruff'),
-    *(*DEMO, *ALIGN, *CAM, *USE),
+    *(*DEMO, *ALIGN, *CAM, *USE, *CLUSTER),
 ]
 DOCS = ['sphinx>=7', 'myst-parser', 'furo']
 
@@ -85,6 +86,7 @@ setup(
         'export': EXPORT,
         'gallery': GALLERY,
         'web': WEB,
+        'cluster': CLUSTER,
         'mmcv': MMCV,
         'tests': TESTS,
         'docs': DOCS,

@@ -192,15 +192,12 @@ class Executor:
     def _call(self, command: Sequence[Any], log: Path, lock: int) -> None:
         name, *arguments = map(str, command)
         command = [*self.program, name, *arguments]
-        threads = max(count_cores()[1] // self.jobs, 1)
-        stated = {name: value for name, value in os.environ.items() if name not in CHOSEN}
-        environment = {'OMP_NUM_THREADS': str(threads), **stated}
         with open(log, 'a', encoding='utf-8') as file:
             child = subprocess.Popen(
                 command,
                 stdout=file,
                 stderr=subprocess.STDOUT,
-                env=environment,
+                env=self._choose_threads(),
                 pass_fds=(lock,),
             )
             self._children.add(child)
@@ -208,6 +205,16 @@ class Executor:
                 code = child.wait()
             finally:
                 self._children.discard(child)
+        self._check(code, name, log)
+
+    def _choose_threads(self) -> dict[str, str]:
+        """Return the environment of a process, in which runs at once share the cores."""
+        threads = max(count_cores()[1] // self.jobs, 1)
+        stated = {name: value for name, value in os.environ.items() if name not in CHOSEN}
+        return {'OMP_NUM_THREADS': str(threads), **stated}
+
+    @staticmethod
+    def _check(code: int, name: str, log: Path) -> None:
         if code:
             lines = log.read_text(encoding='utf-8', errors='replace').splitlines()
             raise RuntimeError(

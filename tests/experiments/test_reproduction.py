@@ -36,9 +36,11 @@ TYPES = dict(tinyface='TinyFace', scface='SCface')
 # A training writes how often and how it was called; one of a work dir with 'slow' in its name waits
 # for a file beside it, and one with 'broken' fails.
 TRAIN = """
-import sys, time
+import os, sys, time
 from pathlib import Path
 folder = Path(sys.argv[sys.argv.index('--work-dir') + 1])
+with open(folder / 'pids', 'a') as file:
+    print(os.getpid(), file=file)
 with open(folder / 'calls', 'a') as file:
     print(*sys.argv[1:], file=file)
 (folder / 'epoch_1.pth').write_text('half')

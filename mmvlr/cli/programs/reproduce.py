@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from mmvlr.utils.shipped import find_configs
 
-from ..arguments import natural, output_folder, positive
+from ..arguments import key_value, natural, output_folder, positive
 from ..common import add_cfg_options, read_options
 
 if TYPE_CHECKING:
@@ -75,6 +75,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--jobs', type=positive, default=1, help='trainings at once, which share the cores'
     )
+    parser.add_argument(
+        '--cluster',
+        choices=('slurm', 'local'),
+        help='submit each training and test as a job of SLURM, or of this machine',
+    )
+    parser.add_argument(
+        '--cluster-options',
+        type=key_value,
+        nargs='+',
+        default=[],
+        metavar='KEY=VALUE',
+        help='of submitit: slurm_partition=gpu gpus_per_node=1 cpus_per_task=6 timeout_min=600',
+    )
     parser.add_argument('--dry-run', action='store_true', help='print the plan and stop')
     parser.add_argument(
         '--report-only', action='store_true', help='of what is finished; no training'
@@ -111,7 +124,7 @@ def run(args: argparse.Namespace) -> int:
     print_plan(runs, args.jobs, console)
     if args.dry_run:
         return 0
-    failures = [] if args.report_only else execute(runs, args.jobs, console)
+    failures = [] if args.report_only else execute(runs, args, console)
     for failure in failures:
         run = failure.run
         console.print(
@@ -172,7 +185,7 @@ def print_plan(runs: list['Run'], jobs: int, console: 'Console') -> None:
     console.print(text)
 
 
-def execute(runs: list['Run'], jobs: int, console: 'Console') -> list['Failure']:
+def execute(runs: list['Run'], args: argparse.Namespace, console: 'Console') -> list['Failure']:
     """Carry out the runs with a bar of progress; return what failed."""
     from rich.progress import (
         BarColumn,
@@ -182,7 +195,7 @@ def execute(runs: list['Run'], jobs: int, console: 'Console') -> list['Failure']
         TimeElapsedColumn,
     )
 
-    from mmvlr.experiments import Executor, estimate_seconds
+    from mmvlr.experiments import ClusterExecutor, Executor, estimate_seconds
 
     todo = [run for run in runs if not run.finished]
     # All methods from the first seed before any from the second: an early report compares.
@@ -201,13 +214,23 @@ def execute(runs: list['Run'], jobs: int, console: 'Console') -> list['Failure']
             name = f'{run.method} on {run.data}, seed {run.seed}'
             if run.test != run.data and state not in ('trains', 'waits'):
                 name += f', test on {run.test}'
-            seconds, unknown = estimate_seconds(runs, jobs)
+            seconds, unknown = estimate_seconds(runs, args.jobs)
             left = f'{duration(seconds)} left' if seconds and not unknown else ''
             done = int(state in ('finished', 'failed'))
             progress.update(task, advance=done, left=left)
             progress.console.print(f'{time.strftime("%H:%M:%S")}  {name}: {state}  {left}')
 
-        return Executor(jobs, report).execute([*todo, *(run for run in runs if run.finished)])
+        if args.cluster is None:
+            executor = Executor(args.jobs, report)
+        else:
+            executor = ClusterExecutor(
+                args.out / 'jobs',
+                args.cluster,
+                read_options(args.cluster_options),
+                jobs=args.jobs,
+                report=report,
+            )
+        return executor.execute([*todo, *(run for run in runs if run.finished)])
 
 
 def duration(seconds: float) -> str:
