@@ -2,6 +2,7 @@
 
 import atexit
 import contextlib
+import copy
 import errno
 import logging
 import os
@@ -15,18 +16,20 @@ from typing import Any
 import torch
 from mmengine.config import Config
 from mmengine.dataset import InfiniteSampler
-from mmengine.logging import print_log
+from mmengine.logging import MMLogger, print_log
 from mmengine.runner import CheckpointLoader, Runner
 
 from mmvlr.datasets import find_alignment
 from mmvlr.datasets.transforms import FlipFace, PackFace, RescaleFace, ResizeFace, RotateFace
-from mmvlr.registry import DATASETS, MODELS, TRANSFORMS
+from mmvlr.registry import DATASETS, MODELS, RUNNERS, TRANSFORMS
 from mmvlr.utils import compat
 from mmvlr.utils.checkpoint import state_dict_of
 from mmvlr.utils.config_keys import check_file_keys, check_options
-from mmvlr.utils.outputs import OutputFolder, is_own
+from mmvlr.utils.outputs import OutputFolder
 from mmvlr.utils.shipped import find_config
 from mmvlr.utils.zoo import ZOO, find_model
+
+from .runner import QuietRunner, quiet_console
 
 
 def load_config(path: str | Path, options: dict[str, Any] | None = None) -> Config:
@@ -87,18 +90,6 @@ def resolve_num_classes(
 _CHECKPOINT = re.compile(r'(best_.+_)?(epoch|iter)_\d+\.pth')
 
 
-class _Runner(Runner):
-    """A Runner that does not overwrite a config in the work dir unless a training wrote it."""
-
-    def dump_config(self) -> None:
-        """Write the config into the work dir."""
-        path = Path(self.work_dir, Path(self.cfg.filename or f'{self.timestamp}.py').name)
-        if not os.path.lexists(path) or is_own(path):
-            super().dump_config()
-        else:
-            self.logger.info(f'{path} is there already and stays as it is')
-
-
 @contextlib.contextmanager
 def hold_work_dir(
     config: Config,
@@ -151,6 +142,29 @@ def hold_work_dir(
             raise
 
 
+@RUNNERS.register_module()
+class FaceRunner(QuietRunner):
+    """The Runner of mmvlr's configs (``runner_type``): tools of the family build it by itself.
+
+    ``RUNNERS.build(config)`` and ``FaceRunner.from_cfg(config)`` are :func:`build_trainer`, or
+    :func:`build_tester` of ``load_from`` where the config has no training set. The config is not
+    changed.
+    """
+
+    @classmethod
+    def from_cfg(cls, cfg: Config) -> 'FaceRunner':
+        """Build the Runner from a config."""
+        config = copy.deepcopy(cfg)
+        if config.get('train_dataloader') is None and config.get('load_from'):
+            return build_tester(config, config.load_from)
+        return build_trainer(config)
+
+    @classmethod
+    def from_prepared(cls, config: Config) -> 'FaceRunner':
+        """Build the Runner from a config in which everything is settled."""
+        return super().from_cfg(config)
+
+
 def build_trainer(config: Config) -> Runner:
     """Return a Runner for training.
 
@@ -167,7 +181,7 @@ def build_trainer(config: Config) -> Runner:
     resolve_num_classes(config, getattr(dataset, 'num_classes', None))
     name_compile_hook(config)
     name_shard_hook(config)
-    runner = _Runner.from_cfg(config)
+    runner = FaceRunner.from_prepared(config)
     require_steps(runner)
     return runner
 
@@ -229,7 +243,7 @@ def build_tester(config: Config, checkpoint: str) -> Runner:
         for hook in config.get('custom_hooks') or []
         if hook['type'].split('.')[-1] not in training_only
     ]
-    return _Runner.from_cfg(config)
+    return FaceRunner.from_prepared(config)
 
 
 def keep_work_dir_writable(config: Config) -> None:
@@ -355,6 +369,7 @@ def _get_transform(step: Any) -> Any:
 def prepare(config: Config) -> None:
     """Name the loops of faces, and apply the workarounds a Runner needs on this machine."""
     compat.apply()
+    quiet_console(MMLogger.get_current_instance(), fresh=True)
     for key, loop in (('val_cfg', 'FaceValLoop'), ('test_cfg', 'FaceTestLoop')):
         if config.get(key) is not None:
             config[key].setdefault('type', loop)

@@ -24,6 +24,7 @@ KNOWN_KEYS = frozenset(inspect.signature(Runner.__init__).parameters) - {'self',
     'model_wrapper_cfg',
     'prototype_dataloader',
     'quality_measures',
+    'runner_type',
     'sync_bn',
     'ui_dataloader',
 }
