@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmvlr.utils.shipped import find_config, find_configs
+from mmvlr.utils.shipped import find_config, find_configs, find_run_config
 from mmvlr.utils.text import printable
 
 from .arguments import existing_file, existing_model, key_value, positive
@@ -104,6 +104,22 @@ def _was_interrupted(error: BaseException | None) -> bool:
     return error is not None
 
 
+#: Options of other projects of the family, and how mmvlr says it.
+FOREIGN = {
+    '--show-dir': 'mmvlr report WORK_DIR draws the faces, failures and attention of a run',
+    '--show': 'mmvlr report WORK_DIR draws the faces, failures and attention of a run',
+    '--out-item': 'mmvlr score CONFIG CHECKPOINT --out faces.npz writes what was predicted',
+    '--dump': 'mmvlr score CONFIG CHECKPOINT --out faces.npz writes what was predicted',
+    '--no-validate': '--cfg-options val_cfg=None val_dataloader=None val_evaluator=None',
+    '--resume-from': '--resume FILE',
+    '--load-from': '--cfg-options load_from=FILE',
+    '--options': '--cfg-options KEY=VALUE',
+    '--gpu-id': 'CUDA_VISIBLE_DEVICES=N chooses the GPU',
+    '--gpus': 'bash tools/dist_train.sh CONFIG GPUS',
+    '--deterministic': '--cfg-options randomness.deterministic=True',
+}
+
+
 class Parser(argparse.ArgumentParser):
     """A parser of one verb: its complaints are one line, its help gives the defaults."""
 
@@ -112,6 +128,9 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> None:
         """Say what is wrong; exit code 2."""
+        for word in message.split() if 'unrecognized' in message else ():
+            if (name := word.partition('=')[0]) in FOREIGN:
+                message = f'there is no {name} here; in mmvlr: {FOREIGN[name]}'
         self.exit(2, f'{self.prog}: {message} ({self.prog} --help lists what can be given)\n')
 
 
@@ -127,6 +146,19 @@ class _Help(argparse.RawDescriptionHelpFormatter):
 def add_config(parser: argparse.ArgumentParser) -> None:
     """Add the argument CONFIG, a file or a short name, and ``--cfg-options``."""
     parser.add_argument('config', type=find_config, help=f'a file, or a name such as {EXAMPLE}')
+    add_cfg_options(parser)
+
+
+def add_config_and_checkpoint(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments CONFIG and CHECKPOINT; the first may be left out."""
+    parser.add_argument(
+        'config',
+        nargs='?',
+        type=find_config,
+        help=f'a file, or a name such as {EXAMPLE} (default: the one beside the checkpoint, where '
+        'mmvlr train has written it)',
+    )
+    parser.add_argument('checkpoint', type=existing_model, help='checkpoint file')
     add_cfg_options(parser)
 
 
@@ -162,7 +194,9 @@ def read_options(texts: Sequence[str] | None) -> dict[str, Any] | None:
 
 
 def read_config(args: argparse.Namespace) -> 'Config':
-    """Return the config that :func:`add_config` describes."""
+    """Return the config that :func:`add_config` describes, or that of the checkpoint's run."""
+    if args.config is None:
+        args.config = find_run_config(args.checkpoint.absolute().parent)
     from mmvlr.apis import load_config
 
     try:

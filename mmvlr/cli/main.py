@@ -122,7 +122,8 @@ def run_program(name: str, argv: Sequence[str]) -> int:
     program = importlib.import_module(f'mmvlr.cli.programs.{PROGRAMS[name][0]}')
     parser = Parser(prog=f'mmvlr {name}', description=program.__doc__)
     program.add_arguments(parser)
-    args = parser.parse_args(argv, argparse.Namespace(argv=list(argv)))
+    # Intermixed: of CONFIG and CHECKPOINT one may be left out, with options in between.
+    args = parser.parse_intermixed_args(argv, argparse.Namespace(argv=list(argv)))
     if 'TORCHELASTIC_RUN_ID' in os.environ:
         from torch.distributed.elastic.multiprocessing.errors import record
 
