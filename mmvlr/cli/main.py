@@ -8,7 +8,9 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
+from mmvlr.utils.config_outline import check_early
 from mmvlr.version import __version__
 
 from . import embedding, exporting, health, identification, page
@@ -124,6 +126,8 @@ def run_program(name: str, argv: Sequence[str]) -> int:
     program.add_arguments(parser)
     # Intermixed: of CONFIG and CHECKPOINT one may be left out, with options in between.
     args = parser.parse_intermixed_args(argv, argparse.Namespace(argv=list(argv)))
+    if isinstance(config := getattr(args, 'config', None), Path):
+        check_early(config, getattr(args, 'cfg_options', None) or ())
     if 'TORCHELASTIC_RUN_ID' in os.environ:
         from torch.distributed.elastic.multiprocessing.errors import record
 
