@@ -15,7 +15,8 @@ from mmvlr.version import __version__
 
 from . import embedding, exporting, health, identification, page
 from .arguments import face_source
-from .common import CODES, DONE, Outcome, Parser, tell_errors
+from .common import CODES, DONE, Outcome, tell_errors
+from .parsing import Parser
 
 DESCRIPTION = """\
 Recognition and quality estimation of very-low-resolution faces.

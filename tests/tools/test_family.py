@@ -2,8 +2,10 @@
 
 import re
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from mmvlr.apis import (
     FaceTable,
@@ -14,14 +16,15 @@ from mmvlr.apis import (
     load_config,
 )
 from mmvlr.cli import main
-from mmvlr.cli.common import FOREIGN
+from mmvlr.cli.parsing import FOREIGN
 from mmvlr.engine.building import build_trainer
 from mmvlr.engine.preview import count_flops, list_rates
 from mmvlr.models import MobileFaceNet
 from mmvlr.registry import MODELS
+from mmvlr.utils.compat import load_checkpoint_file
 
 
-def test_models_by_name(trained, config_file, face_images):
+def test_models_by_name(trained, config_file):
     names = list_models()
     assert {'sface', 'mobilefacenet', 'riface/r50_tinyface'} <= set(names)
     assert list_models('demo/*') == ['demo/riface_synthetic']
@@ -32,17 +35,12 @@ def test_models_by_name(trained, config_file, face_images):
         assert type(model).__name__ == 'RIFace' and model.head is None and not model.training
     values = [next(model.backbone.parameters()) for model in (by_file, by_config, bare)]
     assert torch.equal(values[0], values[1]) and not torch.equal(values[0], values[2])
-    table = inference_model(by_file, face_images)
-    assert isinstance(table, FaceTable) and len(table) == len(face_images)
+    table = inference_model(by_file, [np.full((20, 20, 3), 90, np.uint8)] * 2)
+    assert isinstance(table, FaceTable) and len(table) == 2
     with pytest.raises(ValueError, match='load_from'):
         get_model(config_file, pretrained=True)
     with pytest.raises(FileNotFoundError, match='did you mean'):
         get_model('riface/r50_tinyfac')
-
-
-@pytest.fixture
-def face_images():
-    return [torch.randint(256, (20, 20, 3), dtype=torch.uint8).numpy() for _ in range(2)]
 
 
 @pytest.mark.parametrize('option', sorted(FOREIGN))
@@ -155,3 +153,16 @@ def test_flops_and_rates(config_file, capsys):
     for option, line in (('--flops', r'flops: [\d,]+'), ('--rates', r'3 +0\.0001')):
         assert main(['config', config_file, option]) == 0
         assert re.search(line, capsys.readouterr().out)
+
+
+def test_a_model_of_synthetic_faces_says_so_once(trained, config_file, tmp_path, capsys):
+    image = tmp_path / 'a.png'
+    Image.fromarray(np.full((20, 20, 3), 90, np.uint8)).save(image)
+    assert main(['quality', str(image), '--model', str(trained / 'epoch_3.pth')]) == 0
+    assert capsys.readouterr().err.count('synthetic') == 1
+    # One that says nothing of its training set.
+    checkpoint = load_checkpoint_file(str(trained / 'epoch_3.pth'))
+    torch.save(dict(state_dict=checkpoint['state_dict']), tmp_path / 'bare.pth')
+    argv = ['quality', str(image), '--model', str(tmp_path / 'bare.pth'), '--config', config_file]
+    assert main(argv) == 0
+    assert 'synthetic' not in capsys.readouterr().err
