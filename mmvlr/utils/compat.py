@@ -32,6 +32,7 @@ from .io import write_atomic
 from .loading import watch_workers
 from .outputs import is_own, note_written
 from .shipped import find_config, find_configs
+from .zoo import require_checkpoint
 
 #: Folders whose files may be unpickled in full, separated by ``os.pathsep``.
 TRUSTED_VARIABLE = 'MMVLR_TRUSTED'
@@ -130,22 +131,6 @@ def _reason(error: Exception) -> str:
     told = [line for line in lines if 'GLOBAL' in line or line.startswith('Unsupported')]
     line = (told or lines or [type(error).__name__])[0]
     return line.split('. Please ')[0].removeprefix('\tWeightsUnpickler error: ')[:500]
-
-
-def require_checkpoint(path: str) -> str:
-    """Return the path of an existing checkpoint, with ``~`` expanded.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-    """
-    path = os.path.expanduser(path)
-    if not os.path.isfile(path):
-        raise FileNotFoundError(
-            f'checkpoint {path} does not exist. Set PRETRAINED or load_from to a checkpoint, or to '
-            'a name of mmvlr models (PRETRAINED=sface), or start from random weights with '
-            '--cfg-options load_from=None.'
-        )
-    return path
 
 
 def load_checkpoint_file(path: str, map_location: Any = 'cpu') -> Any:

@@ -5,6 +5,8 @@ What cannot be read this way (an import, a function, a variable of another file)
 """
 
 import ast
+import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -31,8 +33,24 @@ def check_early(path: Path, options: Iterable[str] = ()) -> None:
         check_options(config, keys, '\n'.join(texts), warn=False)
 
 
+def find_weights(path: Path, options: Iterable[str] = ()) -> str | None:
+    """Return ``load_from`` of a config; None where it has none, or it is not to be known.
+
+    Args:
+        path: The config.
+        options: What ``--cfg-options`` gives.
+    """
+    stated = dict(option.split('=', 1) for option in options).get('load_from')
+    if stated is not None:
+        return None if stated == 'None' else stated
+    weights = (read_outline(path, []) or {}).get('load_from')
+    return weights if isinstance(weights, str) else None
+
+
 def read_outline(path: Path, texts: list[str]) -> dict[str, Any] | None:
-    """Return the nested keys of a config; None for values, and where they are not to be known.
+    """Return the nested keys of a config, with texts and those of the environment as values.
+
+    None stands for other values, and for what is not to be known.
 
     Args:
         path: The config.
@@ -90,6 +108,12 @@ def _read_bases(path: Path, value: ast.expr, texts: list[str]) -> dict[str, Any]
 
 def _outline(node: ast.expr, own: dict[str, Any], base: dict[str, Any]) -> Any:
     match node:
+        case ast.Constant(str(text)):
+            return _fill_in(text)
+        case ast.BoolOp(ast.Or(), [ast.Call(reader, [ast.Constant(str(name))]), default]) if (
+            ast.unparse(reader) in ("__import__('os').environ.get", 'os.environ.get')
+        ):
+            return os.environ.get(name) or _outline(default, own, base)
         case ast.Dict(keys, values):
             pairs = [
                 (getattr(key, 'value', None), value)
@@ -120,6 +144,13 @@ def _outline(node: ast.expr, own: dict[str, Any], base: dict[str, Any]) -> Any:
         else:
             return None
     return result
+
+
+def _fill_in(text: str) -> str | None:
+    if '{{' not in text:
+        return text
+    found = re.fullmatch(r'\{\{\$(\w+):(\S+?)\}\}', text.replace(' ', ''))
+    return (os.environ.get(found[1]) or found[2]) if found else None
 
 
 def _merge(base: Any, own: Any) -> Any:

@@ -9,7 +9,7 @@ from mmengine.runner import Runner
 
 from mmvlr.apis import load_config
 from mmvlr.utils.config_keys import KNOWN_KEYS
-from mmvlr.utils.config_outline import check_early, read_outline
+from mmvlr.utils.config_outline import check_early, find_weights, read_outline
 from mmvlr.utils.shipped import find_config, list_configs
 
 
@@ -23,7 +23,7 @@ def agrees(outline, config):
         return set(outline) == set(config) and all(agrees(v, config[k]) for k, v in outline.items())
     if isinstance(outline, list):
         return len(outline) == len(config) and all(map(agrees, outline, config))
-    return outline is None
+    return outline in (None, config)
 
 
 @pytest.mark.parametrize('name', [*list_configs()][::15])
@@ -35,6 +35,18 @@ def test_outline_is_that_of_the_config(name):
     outline = {key: value for key, value in outline.items() if key in KNOWN_KEYS}
     assert agrees(outline, {key: config.to_dict()[key] for key in outline})
     check_early(path, ['model.backbone.with_cp=True', 'custom_hooks.1.diversion_begin=0'])
+
+
+def test_weights_are_those_of_the_config(monkeypatch, tmp_path):
+    for name in ('riface/sface_tinyface', 'riface/r50_tinyface'):
+        path = find_config(name)
+        for value in ('', 'my weights.pth'):
+            monkeypatch.setenv('PRETRAINED', value)
+            assert find_weights(path) == load_config(path).load_from
+        assert find_weights(path, ['load_from=None']) is None
+        assert find_weights(path, ['model.type=RIFace', 'load_from=a.pth']) == 'a.pth'
+    (tmp_path / 'a.py').write_text('load_from = 3 * chr(65)\n')
+    assert find_weights(tmp_path / 'a.py') is None
 
 
 @pytest.mark.parametrize(
@@ -60,6 +72,7 @@ def test_what_cannot_be_read_is_left_to_the_config(text, tmp_path):
         ('model = dict(head=dict(margin=1))', 'model.head.margn=2', "'margin'"),
         ("_base_ = 'mmvlr::riface/r50_tinyface.py'", 'train_dataloader.batchsize=2', 'batch_size'),
         ("_base_ = 'mmvlr::riface/r50_tinyface.py'", 'entirely_unknown=2', 'entirely_unknown'),
+        ("_base_ = 'mmvlr::riface/r50_tinyface.py'", 'load_from=nowhere.pth', 'nowhere.pth'),
     ],
 )
 def test_misspelled_before_pytorch_is_imported(text, option, told, tmp_path):

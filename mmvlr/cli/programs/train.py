@@ -10,6 +10,9 @@ import resource
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mmvlr.utils.config_outline import find_weights
+from mmvlr.utils.zoo import find_model, require_checkpoint
+
 from ..arguments import existing_file, natural, output_folder, positive
 from ..common import add_config, read_config
 
@@ -105,9 +108,11 @@ def scale_rates(config: 'Config', own_batch: int) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Train; return the exit code."""
+    weights = None if args.resume else find_weights(args.config, args.cfg_options or ())
+    if weights and '://' not in weights:
+        require_checkpoint(str(find_model(weights)))
     from mmvlr.apis import build_trainer, load_config
     from mmvlr.engine.work_dir import hold_work_dir
-    from mmvlr.utils.compat import require_checkpoint
 
     config = read_config(args)
     config.launcher = args.launcher
