@@ -184,6 +184,8 @@ BUILD = {
         'ImageTemplates': dict(),
         'RIWeightedTemplate': dict(),
     },
+    # Built by tests/tools/test_training_console.py, as it takes a whole config.
+    'RUNNERS': {'FaceRunner': dict()},
     'LOOPS': {
         name: dict(
             runner=SimpleNamespace(visualizer=SimpleNamespace()),

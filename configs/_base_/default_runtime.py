@@ -1,4 +1,5 @@
 default_scope = 'mmvlr'
+runner_type = 'FaceRunner'
 env_cfg = dict(cudnn_benchmark=True, mp_cfg=dict(mp_start_method='fork', opencv_num_threads=1))
 randomness = dict(seed=0)
 log_level = 'INFO'

@@ -15,6 +15,7 @@ from mmvlr.evaluation.tables import (
 from mmvlr.models.activation import activation_maps
 from mmvlr.structures import FaceTable
 
+from .family import get_model, inference_model, init_model, list_models
 from .inferencer import FaceInferencer, VerificationResult
 from .network import fingerprint_model, load_model
 
@@ -31,7 +32,11 @@ __all__ = [
     'evaluate_checkpoint',
     'evaluate_faces',
     'fingerprint_model',
+    'get_model',
+    'inference_model',
+    'init_model',
     'label_by_name',
+    'list_models',
     'load_config',
     'load_faces',
     'load_model',

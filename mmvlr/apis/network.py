@@ -18,6 +18,7 @@ from mmvlr.structures.face_table import PREDICTED
 from mmvlr.utils.checkpoint import CheckpointMismatchError, check_values, unwrap_state_dict
 from mmvlr.utils.compat import load_checkpoint_file
 from mmvlr.utils.contract import CONTRACT_KEY, check_contract, contract_of_checkpoint
+from mmvlr.utils.text import printable
 from mmvlr.utils.zoo import find_model
 
 #: State that only training needs, or that affects neither embeddings nor qualities.
@@ -169,7 +170,15 @@ def load_model(path: str | Path, config: Mapping[str, Any] | None = None) -> Fac
     _require_embedding(model.eval(), path)
     #: What the model was built from, for publishing it.
     model.source_config = stated
+    model.training_note = _read_training_note(meta)
     return model
+
+
+def _read_training_note(meta: Any) -> str | None:
+    """Return what the training set says of its faces, such as that they are synthetic."""
+    data = meta.get('dataset_meta') if isinstance(meta, Mapping) else None
+    note = data.get('note') if isinstance(data, Mapping) else None
+    return printable(note[:_SHOWN]) if isinstance(note, str) else None
 
 
 def _require_embedding(model: FaceRecognizer, path: Path) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmvlr.utils.shipped import find_config, find_configs
+from mmvlr.utils.shipped import find_config, find_configs, find_run_config
 from mmvlr.utils.text import printable
 
 from .arguments import existing_file, existing_model, key_value, positive
@@ -104,29 +104,22 @@ def _was_interrupted(error: BaseException | None) -> bool:
     return error is not None
 
 
-class Parser(argparse.ArgumentParser):
-    """A parser of one verb: its complaints are one line, its help gives the defaults."""
-
-    def __init__(self, **options: Any):
-        super().__init__(**{'formatter_class': _Help, **options})
-
-    def error(self, message: str) -> None:
-        """Say what is wrong; exit code 2."""
-        self.exit(2, f'{self.prog}: {message} ({self.prog} --help lists what can be given)\n')
-
-
-class _Help(argparse.RawDescriptionHelpFormatter):
-    def _get_help_string(self, action: argparse.Action) -> str | None:
-        told, default = action.help or '', action.default
-        named = isinstance(default, (int, float, str)) and not isinstance(default, bool)
-        if not action.option_strings or not named or 'default' in told or default == '==SUPPRESS==':
-            return action.help
-        return f'{told} (default: %(default)s)'.lstrip()
-
-
 def add_config(parser: argparse.ArgumentParser) -> None:
     """Add the argument CONFIG, a file or a short name, and ``--cfg-options``."""
     parser.add_argument('config', type=find_config, help=f'a file, or a name such as {EXAMPLE}')
+    add_cfg_options(parser)
+
+
+def add_config_and_checkpoint(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments CONFIG and CHECKPOINT; the first may be left out."""
+    parser.add_argument(
+        'config',
+        nargs='?',
+        type=find_config,
+        help=f'a file, or a name such as {EXAMPLE} (default: the one beside the checkpoint, where '
+        'mmvlr train has written it)',
+    )
+    parser.add_argument('checkpoint', type=existing_model, help='checkpoint file')
     add_cfg_options(parser)
 
 
@@ -162,7 +155,9 @@ def read_options(texts: Sequence[str] | None) -> dict[str, Any] | None:
 
 
 def read_config(args: argparse.Namespace) -> 'Config':
-    """Return the config that :func:`add_config` describes."""
+    """Return the config that :func:`add_config` describes, or that of the checkpoint's run."""
+    if args.config is None:
+        args.config = find_run_config(args.checkpoint.absolute().parent)
     from mmvlr.apis import load_config
 
     try:
@@ -262,13 +257,20 @@ def load_inferencer(args: argparse.Namespace) -> 'FaceInferencer':
     from mmvlr.utils.compat import keep_freed_memory
 
     keep_freed_memory()
-    return FaceInferencer(
+    inferencer = FaceInferencer(
         model,
         device=args.device,
         batch_size=args.batch_size,
         align=align,
         config=model_config(args),
     )
+    if note := inferencer.training_note:
+        print(
+            f'Warning: the training set of {model} says: "{note}" What the model makes of other '
+            'faces is not to be relied on.',
+            file=sys.stderr,
+        )
+    return inferencer
 
 
 def model_file(args: argparse.Namespace) -> Path:

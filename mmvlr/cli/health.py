@@ -19,12 +19,18 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
 
 
 def run_doctor(args: argparse.Namespace) -> Outcome:
-    """Examine the installation."""
+    """Examine the installation; name what is looked at, as imports take seconds."""
     import os
+    import sys
 
     from .doctor import examine, judge_readiness, render, render_readiness
 
-    findings = examine(args.model or os.environ.get(MODEL_VARIABLE))
+    def tell(topic: str) -> None:
+        print(topic, end=' ', file=sys.stderr, flush=True)
+
+    tell('examining')
+    findings = examine(args.model or os.environ.get(MODEL_VARIABLE), tell)
+    print(file=sys.stderr)
     failed = any(finding.status == 'error' for finding in findings)
     document = dict(findings=[asdict(finding) for finding in findings])
     ready, others = judge_readiness(findings)

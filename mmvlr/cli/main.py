@@ -8,12 +8,15 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
+from mmvlr.utils.config_outline import check_early
 from mmvlr.version import __version__
 
 from . import embedding, exporting, health, identification, page
 from .arguments import face_source
-from .common import CODES, DONE, Outcome, Parser, tell_errors
+from .common import CODES, DONE, Outcome, tell_errors
+from .parsing import Parser
 
 DESCRIPTION = """\
 Recognition and quality estimation of very-low-resolution faces.
@@ -122,7 +125,10 @@ def run_program(name: str, argv: Sequence[str]) -> int:
     program = importlib.import_module(f'mmvlr.cli.programs.{PROGRAMS[name][0]}')
     parser = Parser(prog=f'mmvlr {name}', description=program.__doc__)
     program.add_arguments(parser)
-    args = parser.parse_args(argv, argparse.Namespace(argv=list(argv)))
+    # Intermixed: of CONFIG and CHECKPOINT one may be left out, with options in between.
+    args = parser.parse_intermixed_args(argv, argparse.Namespace(argv=list(argv)))
+    if isinstance(config := getattr(args, 'config', None), Path):
+        check_early(config, getattr(args, 'cfg_options', None) or ())
     if 'TORCHELASTIC_RUN_ID' in os.environ:
         from torch.distributed.elastic.multiprocessing.errors import record
 

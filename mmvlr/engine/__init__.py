@@ -1,5 +1,6 @@
 """Training and scoring: hooks, loops, optimizer construction, extraction."""
 
+from .building import FaceRunner
 from .extraction import build_loader, extract_predictions, unwrap
 from .hooks import (
     BufferedRuntimeInfoHook,
@@ -26,6 +27,7 @@ __all__ = [
     'EpochSeedHook',
     'FaceAmpOptimWrapper',
     'FaceEMAHook',
+    'FaceRunner',
     'FaceTestLoop',
     'FaceValLoop',
     'PartRateConstructor',

@@ -1,13 +1,6 @@
 """Build a Runner for training or testing from a config file."""
 
-import atexit
-import contextlib
-import errno
-import logging
-import os
-import re
-import shutil
-import tempfile
+import copy
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,18 +8,20 @@ from typing import Any
 import torch
 from mmengine.config import Config
 from mmengine.dataset import InfiniteSampler
-from mmengine.logging import print_log
+from mmengine.logging import MMLogger, print_log
 from mmengine.runner import CheckpointLoader, Runner
 
 from mmvlr.datasets import find_alignment
 from mmvlr.datasets.transforms import FlipFace, PackFace, RescaleFace, ResizeFace, RotateFace
-from mmvlr.registry import DATASETS, MODELS, TRANSFORMS
+from mmvlr.registry import DATASETS, METRICS, MODELS, RUNNERS, TRANSFORMS
 from mmvlr.utils import compat
 from mmvlr.utils.checkpoint import unwrap_state_dict
 from mmvlr.utils.config_keys import check_file_keys, check_options
-from mmvlr.utils.outputs import OutputFolder, is_own
 from mmvlr.utils.shipped import find_config
 from mmvlr.utils.zoo import ZOO, find_model
+
+from .runner import QuietRunner, quiet_console
+from .work_dir import keep_work_dir_writable
 
 
 def load_config(path: str | Path, options: dict[str, Any] | None = None) -> Config:
@@ -43,6 +38,9 @@ def load_config(path: str | Path, options: dict[str, Any] | None = None) -> Conf
     path = find_config(path)
     compat.apply()
     config = Config.fromfile(path)
+    if Config._is_lazy_import(str(path)):
+        # Checkpoints carry the config, and names say what classes cannot: what to build.
+        config = Config(_name_types(config.to_dict()), cfg_text=config.text, filename=str(path))
     check_file_keys(config, config.text, str(path))
     if options:
         check_options(config, options, config.text)
@@ -53,6 +51,18 @@ def load_config(path: str | Path, options: dict[str, Any] | None = None) -> Conf
     if config.get('work_dir') is None:
         config.work_dir = str(Path('work_dirs') / Path(path).parent.name / Path(path).stem)
     return config
+
+
+def _name_types(value: Any) -> Any:
+    """Return a lazy config with mmvlr's classes under their registered names."""
+    if isinstance(value, dict):
+        value = {key: _name_types(each) for key, each in value.items()}
+        kind = value.get('type')
+        # With one dot it is a scope and a name, as text configs write it.
+        if isinstance(kind, str) and kind.startswith('mmvlr.') and kind.count('.') > 1:
+            value['type'] = kind.rpartition('.')[2]
+        return value
+    return type(value)(map(_name_types, value)) if isinstance(value, (list, tuple)) else value
 
 
 def resolve_num_classes(
@@ -83,72 +93,27 @@ def resolve_num_classes(
         )
 
 
-#: Names under which mmengine saves checkpoints.
-_CHECKPOINT = re.compile(r'(best_.+_)?(epoch|iter)_\d+\.pth')
+@RUNNERS.register_module()
+class FaceRunner(QuietRunner):
+    """The Runner of mmvlr's configs (``runner_type``): tools of the family build it by itself.
 
-
-class _Runner(Runner):
-    """A Runner that does not overwrite a config in the work dir unless a training wrote it."""
-
-    def dump_config(self) -> None:
-        """Write the config into the work dir."""
-        path = Path(self.work_dir, Path(self.cfg.filename or f'{self.timestamp}.py').name)
-        if not os.path.lexists(path) or is_own(path):
-            super().dump_config()
-        else:
-            self.logger.info(f'{path} is there already and stays as it is')
-
-
-@contextlib.contextmanager
-def hold_work_dir(
-    config: Config,
-    tool: str = 'train',
-    resume: bool = False,
-    fresh: bool = False,
-    more: Iterable[str] = (),
-) -> Iterator[OutputFolder | None]:
-    """Lock ``config.work_dir`` for one training, and protect files of others in it.
-
-    With several ranks only the main one does so.
-
-    Args:
-        config: The config, with its launcher.
-        tool: Name of the tool that trains.
-        resume: Whether checkpoints in the folder may be resumed and replaced, also those of older
-            versions of mmvlr, which are not noted.
-        fresh: Remove the files that the tool has noted before.
-        more: Further files that the tool will write.
-
-    Yields:
-        The folder; None on the other ranks.
-
-    Raises:
-        LockedError: Another training is running there.
-        FileExistsError: It holds a config, a checkpoint or another file that this training would
-            overwrite and that the tool is not noted to have written.
+    ``RUNNERS.build(config)`` and ``FaceRunner.from_cfg(config)`` are :func:`build_trainer`, or
+    :func:`build_tester` of ``load_from`` where the config has no training set. The config is not
+    changed.
     """
-    ranks = ('RANK', 'SLURM_PROCID', 'OMPI_COMM_WORLD_RANK')
-    rank = next((os.environ[name] for name in ranks if name in os.environ), '0')
-    if config.get('launcher', 'none') != 'none' and rank != '0':
-        yield None
-        return
-    with OutputFolder(config.work_dir, tool) as folder:
-        if fresh:
-            folder.remove()
-        there = set(os.listdir(folder.folder))
-        wanted = {'last_checkpoint', *more, *filter(_CHECKPOINT.fullmatch, there)}
-        if resume and not folder.names:
-            folder.adopt(wanted & there)
-        # A resumed run leaves the config that is there.
-        wanted |= {Path(config.filename or '').name} - ({''} | (there if resume else set()))
-        folder.claim(wanted)
-        try:
-            yield folder
-        except OSError as error:
-            # mmengine's logs do not name the full disk.
-            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) and not error.filename:
-                error.filename = str(folder.folder)
-            raise
+
+    @classmethod
+    def from_cfg(cls, cfg: Config) -> 'FaceRunner':
+        """Build the Runner from a config."""
+        config = copy.deepcopy(cfg)
+        if config.get('train_dataloader') is None and config.get('load_from'):
+            return build_tester(config, config.load_from)
+        return build_trainer(config)
+
+    @classmethod
+    def from_prepared(cls, config: Config) -> 'FaceRunner':
+        """Build the Runner from a config in which everything is settled."""
+        return super().from_cfg(config)
 
 
 def build_trainer(config: Config) -> Runner:
@@ -167,7 +132,7 @@ def build_trainer(config: Config) -> Runner:
     resolve_num_classes(config, getattr(dataset, 'num_classes', None))
     name_compile_hook(config)
     name_shard_hook(config)
-    runner = _Runner.from_cfg(config)
+    runner = FaceRunner.from_prepared(config)
     require_steps(runner)
     return runner
 
@@ -190,6 +155,28 @@ def require_steps(runner: Runner) -> None:
             'train_dataloader.drop_last=False'
         )
     refuse_drop_last(config, 'val_dataloader')
+    require_monitored(config)
+
+
+def require_monitored(config: Config) -> None:
+    """Raise :class:`ValueError` if no metric of the validation makes what ``save_best`` names."""
+    best = ((config.get('default_hooks') or {}).get('checkpoint') or {}).get('save_best')
+    metrics = config.get('val_evaluator')
+    if not best or not metrics:
+        return
+    metrics = [metrics] if isinstance(metrics, Mapping) else metrics
+    prefixes = [
+        metric.get('prefix') or METRICS.get(metric['type']).default_prefix for metric in metrics
+    ]
+    for key in [best] if isinstance(best, str) else best:
+        prefix = key.rpartition('/')[0]
+        if key != 'auto' and prefix not in [each or '' for each in prefixes]:
+            there = ', '.join(f'{each or ""}/...' for each in prefixes)
+            raise ValueError(
+                f'default_hooks.checkpoint.save_best is {key!r}, but the metrics of val_evaluator '
+                f'are named {there}: set val_evaluator.prefix={prefix!r}, or name one of them in '
+                'save_best'
+            )
 
 
 def refuse_drop_last(config: Config, name: str) -> None:
@@ -229,30 +216,7 @@ def build_tester(config: Config, checkpoint: str) -> Runner:
         for hook in config.get('custom_hooks') or []
         if hook['type'].split('.')[-1] not in training_only
     ]
-    return _Runner.from_cfg(config)
-
-
-def keep_work_dir_writable(config: Config) -> None:
-    """Replace a work dir that is not writable by a temporary folder.
-
-    A test writes only its log there.
-
-    Args:
-        config: Changed in place.
-    """
-    folder = Path(config.work_dir).absolute()
-    while not folder.exists():
-        folder = folder.parent
-    if folder.is_dir() and os.access(folder, os.W_OK | os.X_OK):
-        return
-    temporary = tempfile.mkdtemp(prefix='mmvlr-test-')
-    atexit.register(shutil.rmtree, temporary, ignore_errors=True)
-    print_log(
-        f'no right to write to {folder}: the log of this test is not kept (set --work-dir)',
-        logger='current',
-        level=logging.WARNING,
-    )
-    config.work_dir = temporary
+    return FaceRunner.from_prepared(config)
 
 
 def name_compile_hook(config: Config) -> None:
@@ -354,7 +318,14 @@ def _get_transform(step: Any) -> Any:
 
 def prepare(config: Config) -> None:
     """Name the loops of faces, and apply the workarounds a Runner needs on this machine."""
+    wrapper = str((config.get('optim_wrapper') or {}).get('type')).split('.')[-1]
+    if wrapper == 'AmpOptimWrapper' and not torch.cuda.is_available():
+        raise ValueError(
+            "optim_wrapper.type='AmpOptimWrapper' is mmengine's and needs a GPU; "
+            "'FaceAmpOptimWrapper' (mmvlr train --amp) runs on CPU and GPU alike"
+        )
     compat.apply()
+    quiet_console(MMLogger.get_current_instance(), fresh=True)
     for key, loop in (('val_cfg', 'FaceValLoop'), ('test_cfg', 'FaceTestLoop')):
         if config.get(key) is not None:
             config[key].setdefault('type', loop)

@@ -1,5 +1,6 @@
 """Run a model over a whole data set and gather its predictions, on any number of ranks."""
 
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import islice
@@ -8,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from mmengine.dist import all_gather_object
+from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch import nn
@@ -150,6 +152,7 @@ def extract_predictions(
     dataloader: Iterable,
     predict: Callable[..., dict[str, torch.Tensor]] | None = None,
     images: bool = False,
+    what: str = 'embedding',
 ) -> dict[str, Any]:
     """Predict every image of a loader, in eval mode and with the current weights.
 
@@ -161,6 +164,7 @@ def extract_predictions(
         dataloader: A loader of packed faces.
         predict: See :class:`Extraction`.
         images: See there.
+        what: What the pass is for, which its log lines begin with.
 
     Returns:
         dict: See :meth:`Extraction.gather`.
@@ -169,9 +173,24 @@ def extract_predictions(
     dataset = getattr(dataloader, 'dataset', None)
     extraction = Extraction(model, predict, images)
     with eval_mode(model):
-        for batch in dataloader:
+        for batch in tell_progress(dataloader, what):
             extraction.add(batch, dataset)
     return extraction.gather(None if dataset is None else len(dataset))
+
+
+def tell_progress(dataloader: Iterable, what: str, every: float = 10) -> Iterator[Any]:
+    """Iterate over a loader; log what runs, and every ``every`` seconds how far it is."""
+    batches = len(dataloader) if hasattr(dataloader, '__len__') else None
+    images = len(dataloader.dataset) if hasattr(dataloader, 'dataset') else None
+    print_log(f'{what}{"" if images is None else f": {images:,} images"} ...', logger='current')
+    begin = told = time.monotonic()
+    for done, batch in enumerate(dataloader, 1):
+        yield batch
+        now = time.monotonic()
+        if batches and done < batches and now - told >= every:
+            told = now
+            left = (now - begin) / done * (batches - done)
+            print_log(f'{what}: {done / batches:.0%}, {left:.0f} s to go', logger='current')
 
 
 def native_image(sample: FaceDataSample, dataset: Any = None) -> np.ndarray:

@@ -19,6 +19,7 @@ from mmvlr.engine.building import load_config
 from mmvlr.engine.sources import digest_images, digest_sources, make_plain
 from mmvlr.utils.config_keys import check_options
 from mmvlr.utils.io import sha256_of
+from mmvlr.utils.schema import FileModel, Text, read_json
 from mmvlr.version import __version__
 
 #: The method that is not trained: the starting weights as they are.
@@ -93,6 +94,16 @@ class Run:
         return path
 
 
+class _Record(FileModel):
+    """What is noted of a finished training."""
+
+    checkpoint: Text
+    seconds: float
+    resumed: bool
+    seed: int | None = None
+    finished: Text = ''
+
+
 @dataclass(frozen=True, eq=False)
 class Training:
     """One training: several runs may share it.
@@ -123,8 +134,13 @@ class Training:
         return (self.folder / 'last_checkpoint').is_file()
 
     def facts(self) -> dict[str, Any]:
-        """Return the content of the record: checkpoint, seconds, date."""
-        return json.loads(self.record.read_text(encoding='utf-8'))
+        """Return the content of the record: checkpoint, seconds, date.
+
+        Raises:
+            FileFormatError: It is damaged.
+        """
+        remedy = 'remove it, and the training goes on from its last checkpoint'
+        return read_json(self.record, _Record, remedy).model_dump()
 
     def checkpoint(self) -> Path:
         """Return the checkpoint of the last epoch.

@@ -19,6 +19,7 @@ from mmvlr.engine.building import load_config
 from mmvlr.evaluation.functional import paired_bootstrap, rank1_error_versus_discard, roc_area
 from mmvlr.evaluation.tables import mark_unmeasurable
 from mmvlr.structures.face_table import MEASURES
+from mmvlr.utils.shipped import find_run_config
 from mmvlr.version import __version__
 
 from .curve_files import collect_curves
@@ -38,21 +39,6 @@ from .words import describe_run, name_metric
 
 RECOGNITION, QUALITY = 'Recognition', 'Quality'
 NUM_FACES, NUM_SPECTRUM, NUM_ATTENTION, NUM_FAILURES = 24, 16, 10, 6
-
-
-def find_config(work_dir: Path) -> Path:
-    """Return the config that a run dumped into its work dir.
-
-    Raises:
-        FileNotFoundError: There is none, or more than one.
-    """
-    configs = sorted(work_dir.glob('*.py'))
-    if len(configs) != 1:
-        raise FileNotFoundError(
-            f'{work_dir} holds {len(configs)} config files instead of the one that mmvlr train '
-            'writes; name it with --config'
-        )
-    return configs[0]
 
 
 def find_checkpoint(work_dir: Path) -> Path:
@@ -128,7 +114,7 @@ def build_report(
         FileNotFoundError: Config or checkpoint is missing.
     """
     work_dir = Path(work_dir)
-    config_path = Path(config) if config else find_config(work_dir)
+    config_path = Path(config) if config else find_run_config(work_dir)
     checkpoint = Path(checkpoint) if checkpoint else find_checkpoint(work_dir)
     cfg = load_config(config_path, dict(options or {}))
     cfg.work_dir = str(work_dir / 'report_log')

@@ -31,6 +31,8 @@ from .filetype import describe_content
 from .io import write_atomic
 from .loading import watch_workers
 from .outputs import is_own, note_written
+from .shipped import find_config, find_configs
+from .zoo import require_checkpoint
 
 #: Folders whose files may be unpickled in full, separated by ``os.pathsep``.
 TRUSTED_VARIABLE = 'MMVLR_TRUSTED'
@@ -129,22 +131,6 @@ def _reason(error: Exception) -> str:
     told = [line for line in lines if 'GLOBAL' in line or line.startswith('Unsupported')]
     line = (told or lines or [type(error).__name__])[0]
     return line.split('. Please ')[0].removeprefix('\tWeightsUnpickler error: ')[:500]
-
-
-def require_checkpoint(path: str) -> str:
-    """Return the path of an existing checkpoint, with ``~`` expanded.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-    """
-    path = os.path.expanduser(path)
-    if not os.path.isfile(path):
-        raise FileNotFoundError(
-            f'checkpoint {path} does not exist. Set PRETRAINED or load_from to a checkpoint '
-            '(mmvlr convert and its like make them), or start from random weights with '
-            '--cfg-options load_from=None.'
-        )
-    return path
 
 
 def load_checkpoint_file(path: str, map_location: Any = 'cpu') -> Any:
@@ -249,6 +235,19 @@ def _substitute_env_variables(filename: str, temp_config_name: str) -> dict[str,
     return _paste_environment(filename, temp_config_name)
 
 
+_get_external_path = Config._get_cfg_path
+
+
+def _get_cfg_path(cfg_path: str, filename: str) -> tuple[str, str | None]:
+    """Find a base ``mmvlr::NAME``; mmengine's table of packages (``MODULE2PACKAGE``) lacks it."""
+    if not cfg_path.startswith('mmvlr::'):
+        return _get_external_path(cfg_path, filename)
+    name = cfg_path.removeprefix('mmvlr::').removesuffix('.py')
+    shipped = find_configs() / f'{name}.py'
+    # Of a misspelled name find_config suggests similar ones.
+    return str(shipped if shipped.is_file() else find_config(f'configs/{name}')), None
+
+
 def use_cpu_process_group(timeout: float | None = None) -> None:
     """Start a gloo process group before mmengine would try to set a GPU.
 
@@ -312,6 +311,7 @@ class AtomicLocalBackend(LocalBackend):
 def apply() -> None:
     """Apply all workarounds that have no function of their own to call; safe to call again."""
     Config._substitute_env_variables = staticmethod(_substitute_env_variables)
+    Config._get_cfg_path = staticmethod(_get_cfg_path)
     watch_workers()
     register_backend('atomic_local', AtomicLocalBackend, force=True)
     CheckpointLoader.register_scheme(prefixes='', force=True, loader=load_checkpoint_file)

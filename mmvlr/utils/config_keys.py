@@ -4,30 +4,55 @@ A key that is not read has no effect, and the training would silently use the ol
 """
 
 import difflib
-import inspect
 import logging
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from mmengine.logging import print_log
-from mmengine.runner import Runner
-
-#: Top-level keys that mmengine and mmvlr read: arguments of the Runner, and more.
-KNOWN_KEYS = frozenset(inspect.signature(Runner.__init__).parameters) - {'self', 'cfg'} | {
-    'activation_checkpointing',
-    'common_measures',
-    'compile',
-    'custom_imports',
-    'degraded_dataloader',
-    'efficient_conv_bn_eval',
-    'find_unused_parameters',
-    'model_wrapper_cfg',
-    'prototype_dataloader',
-    'quality_measures',
-    'sync_bn',
-    'ui_dataloader',
-}
+#: Top-level keys that mmengine (arguments of its Runner, and more) and mmvlr read.
+KNOWN_KEYS = frozenset(
+    [
+        'activation_checkpointing',
+        'auto_scale_lr',
+        'common_measures',
+        'compile',
+        'custom_hooks',
+        'custom_imports',
+        'data_preprocessor',
+        'default_hooks',
+        'default_scope',
+        'degraded_dataloader',
+        'efficient_conv_bn_eval',
+        'env_cfg',
+        'experiment_name',
+        'find_unused_parameters',
+        'launcher',
+        'load_from',
+        'log_level',
+        'log_processor',
+        'model',
+        'model_wrapper_cfg',
+        'optim_wrapper',
+        'param_scheduler',
+        'prototype_dataloader',
+        'quality_measures',
+        'randomness',
+        'resume',
+        'runner_type',
+        'sync_bn',
+        'test_cfg',
+        'test_dataloader',
+        'test_evaluator',
+        'train_cfg',
+        'train_dataloader',
+        'ui_dataloader',
+        'val_cfg',
+        'val_dataloader',
+        'val_evaluator',
+        'visualizer',
+        'work_dir',
+    ]
+)
 
 
 def check_file_keys(config: Mapping[str, Any], text: str, source: str) -> None:
@@ -53,7 +78,9 @@ def check_file_keys(config: Mapping[str, Any], text: str, source: str) -> None:
                 )
 
 
-def check_options(config: Mapping[str, Any], options: Iterable[str], text: str) -> None:
+def check_options(
+    config: Mapping[str, Any], options: Iterable[str], text: str, warn: bool = True
+) -> None:
     """Raise an error if an option of ``--cfg-options`` has a misspelled key.
 
     New keys below a known one are accepted (``model.backbone.with_cp=True``), unless they resemble
@@ -63,6 +90,7 @@ def check_options(config: Mapping[str, Any], options: Iterable[str], text: str) 
         config: The config that the options will be merged into.
         options: Their keys, such as ``'train_dataloader.batch_size'``.
         text: Text of the config's files.
+        warn: Warn of what has no effect.
 
     Raises:
         ValueError: A key is not known at the top level, or resembles an existing one.
@@ -72,7 +100,10 @@ def check_options(config: Mapping[str, Any], options: Iterable[str], text: str) 
         if first not in config and first not in KNOWN_KEYS:
             near = difflib.get_close_matches(first, {*KNOWN_KEYS, *config}, n=1)
             raise ValueError(_unknown(option, first, near[0] if near else None))
-        if first not in KNOWN_KEYS and _is_used(first, text) and not _is_named(first, text):
+        is_variable = first not in KNOWN_KEYS and _is_used(first, text)
+        if warn and is_variable and not _is_named(first, text):
+            from mmengine.logging import print_log
+
             print_log(
                 f'--cfg-options {option}: {first} is a variable of the config file, and what the '
                 'file has made of it keeps its value; override that instead',

@@ -47,3 +47,18 @@ def find_config(name: str | Path) -> Path:
     near = difflib.get_close_matches(short, known, 3)
     told = f'; did you mean {" or ".join(near)}?' if near else '; mmvlr config lists those of mmvlr'
     raise FileNotFoundError(f'config {name} does not exist{told}')
+
+
+def find_run_config(work_dir: Path) -> Path:
+    """Return the config that a training wrote into its work dir.
+
+    Raises:
+        FileNotFoundError: There is none, or more than one.
+    """
+    configs = sorted(work_dir.glob('*.py'))
+    if len(configs) != 1:
+        raise FileNotFoundError(
+            f'{work_dir} holds {len(configs)} config files instead of the one that mmvlr train '
+            'writes; name the config'
+        )
+    return configs[0]

@@ -103,3 +103,19 @@ def find_model(name: str | Path) -> Path:
             f'mmvlr models get {name}'
         )
     return fetched
+
+
+def require_checkpoint(path: str) -> str:
+    """Return the path of an existing checkpoint, with ``~`` expanded.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+    """
+    path = os.path.expanduser(path)
+    if not os.path.isfile(path):
+        raise FileNotFoundError(
+            f'checkpoint {path} does not exist. Set PRETRAINED or load_from to a checkpoint, or to '
+            'a name of mmvlr models (PRETRAINED=sface), or start from random weights with '
+            '--cfg-options load_from=None.'
+        )
+    return path

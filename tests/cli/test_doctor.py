@@ -459,7 +459,9 @@ def test_examine(weights, monkeypatch):
     wanted = ('python', 'packages', 'torchvision', 'numpy', 'gpu', 'cpu', 'disk', 'data', 'weights')
     assert set(wanted) | {'security', 'model'} <= set(topics)
     assert topics.count('data') == len(data.DATA)
-    assert 'model' not in [finding.topic for finding in examine()]
+    told = []
+    assert 'model' not in [finding.topic for finding in examine(tell=told.append)]
+    assert told[:2] == ['python', 'packages'] and len(told) == len(set(told))
 
 
 def test_a_check_that_fails_is_a_finding(monkeypatch):

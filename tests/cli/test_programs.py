@@ -104,7 +104,7 @@ def test_a_config_is_listed_printed_and_copied(tmp_path, capsys):
 
 def test_a_base_that_mmengine_cannot_find_is_told_with_the_remedy(tmp_path, capsys):
     config = tmp_path / 'my.py'
-    config.write_text("_base_ = 'mmvlr::riface/r50_tinyface.py'\n")
+    config.write_text("_base_ = 'other::riface/r50_tinyface.py'\n")
     assert main(['config', str(config)]) == 1
     text = capsys.readouterr().err
     assert text.startswith(f'mmvlr config: {config}') and text.count('\n') == 1

@@ -11,7 +11,7 @@ from mmengine.config import Config
 
 from mmvlr.apis import build_tester, build_trainer, load_config, resolve_num_classes
 from mmvlr.datasets import AlignmentRecipe
-from mmvlr.engine.building import check_resizing, prepare, state_alignment
+from mmvlr.engine.building import check_resizing, prepare, require_monitored, state_alignment
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = sorted(
@@ -62,6 +62,24 @@ def test_missing_config(tmp_path):
 def test_misspelled_option(option, told):
     with pytest.raises(ValueError, match=rf'{re.escape(option)}.*{told}'):
         load_config(ROOT / 'configs/riface/mobilefacenet_tinyface.py', {option: 1})
+
+
+def test_monitored_metric_has_to_be_made():
+    config = Config(
+        dict(
+            val_evaluator=dict(type='ClosedSetMetric', prefix='other'),
+            default_hooks=dict(checkpoint=dict(save_best='val/mAP')),
+        )
+    )
+    with pytest.raises(ValueError, match=r"save_best.*'val/mAP'.*other/.*prefix='val'"):
+        require_monitored(config)
+    for best in ('other/mAP', 'auto', None, ['other/rank1']):
+        config.default_hooks.checkpoint.save_best = best
+        require_monitored(config)
+    config.val_evaluator.pop('prefix')
+    config.default_hooks.checkpoint.save_best = 'val/mAP'
+    with pytest.raises(ValueError, match='val_evaluator'):
+        require_monitored(config)
 
 
 def test_options_that_add_something(messages):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from mmvlr.experiments import (
     plan_runs,
 )
 from mmvlr.utils.locks import LOCK_FILE
+from mmvlr.utils.schema import FileFormatError
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = """
@@ -372,3 +374,12 @@ def test_estimate_seconds(here):
     # Of a resumed one only the last part is known.
     finish(tiny[2], 1, resumed=True)
     assert estimate_seconds(runs, 2) == (3 * 150 / 2, ['scface'])
+
+
+@pytest.mark.parametrize('content', ['{', '[]', '{"checkpoint": 3}', '{"checkpoint": "a.pth"}'])
+def test_damaged_record_is_named(here, content):
+    (run,) = plan_of(here, ['arcface'])
+    run.training.folder.mkdir(parents=True)
+    run.training.record.write_text(content)
+    with pytest.raises(FileFormatError, match=re.escape(str(run.training.record))):
+        run.training.facts()

@@ -8,8 +8,9 @@ import pytest
 from mmvlr.apis import build_trainer, load_config
 from mmvlr.evaluation.functional import identification
 from mmvlr.reports import ReportData
-from mmvlr.reports.from_run import build_report, find_checkpoint, find_config, read_scalars
+from mmvlr.reports.from_run import build_report, find_checkpoint, read_scalars
 from mmvlr.structures.face_table import MEASURES
+from mmvlr.utils.shipped import find_run_config
 
 from .pages import check_page, cut_section, read_rows
 
@@ -96,7 +97,7 @@ def test_model_and_pixel_baseline_are_searched_once(report):
 def test_figures_are_those_of_the_metric(run, report):
     from mmvlr.apis import build_tester
 
-    config = load_config(find_config(run))
+    config = load_config(find_run_config(run))
     config.work_dir = str(run / 'test')
     metrics = build_tester(config, str(find_checkpoint(run))).test()
     _, figures = report

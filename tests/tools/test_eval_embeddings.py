@@ -215,3 +215,15 @@ def test_rates_that_a_file_cannot_measure_are_marked(evaluate, tmp_path, capfd):
     assert found['unmeasurable'] == dict.fromkeys(names, 40)
     assert set(names) <= set(found)
     assert json.loads(capfd.readouterr().out) == found
+
+
+def test_a_measure_that_is_not_known_here_is_told(evaluate, tmp_path, capfd):
+    rng = np.random.default_rng(0)
+    columns = dict(norm=rng.random(8), my_own=rng.random(8), distance=rng.random(8))
+    faces = FaceTable(
+        rng.standard_normal((8, 4)), ['gallery'] * 4 + ['probe'] * 4, [*range(4)] * 2, columns
+    )
+    faces.save(tmp_path / 'faces.npz')
+    assert not any('my_own' in name for name in evaluate(tmp_path / 'faces.npz'))
+    told = capfd.readouterr().err
+    assert 'my_own' in told and '--config' in told and 'norm' not in told

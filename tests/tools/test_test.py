@@ -48,6 +48,24 @@ def test_names(run, trained):
     assert metrics['tinyface/rank1'] <= metrics['tinyface/rank5']
 
 
+@pytest.mark.parametrize('behind', [[], ['--intervals']])
+def test_config_beside_the_checkpoint(run, tool, trained, tmp_path, behind):
+    """As with the config named, wherever options stand; without one, the line says so."""
+    checkpoint, out = trained / 'epoch_3.pth', tmp_path / 'own.json'
+    options = ['--out', str(out), '--work-dir', str(tmp_path / 'w'), *behind]
+    assert tool('test.py').main([*options, str(checkpoint)]) == 0
+    assert json.loads(out.read_text()) == run(checkpoint, *behind)
+    config = str(trained / 'tiny.py')
+    assert tool('test.py').main([config, *options, str(checkpoint)]) == 0
+
+
+def test_no_config_beside_the_checkpoint(tool, trained, tmp_path, capsys):
+    alone = tmp_path / 'alone.pth'
+    alone.write_bytes(b'')
+    assert tool('test.py').main([str(alone)]) == 1
+    assert str(tmp_path) in capsys.readouterr().err
+
+
 def test_intervals_may_stand_in_the_config(run, trained):
     options = ('--cfg-options', 'test_evaluator.intervals=True', 'test_evaluator.num_resamples=10')
     assert 'tinyface/rank1_low' in run(trained / 'epoch_3.pth', *options)

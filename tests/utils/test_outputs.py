@@ -7,7 +7,7 @@ import sys
 import pytest
 from mmengine.config import Config
 
-from mmvlr.engine.building import hold_work_dir
+from mmvlr.engine.work_dir import hold_work_dir
 from mmvlr.utils.compat import AtomicLocalBackend
 from mmvlr.utils.locks import LockedError, locked
 from mmvlr.utils.outputs import NOTES_FILE, OutputFolder
@@ -101,7 +101,7 @@ def test_checkpoints_of_another_run_stay(tmp_path):
     for path in (own / 'epoch_1.pth', own / 'epoch_2.pth'):
         code = (
             'import sys; from mmengine.config import Config\n'
-            'from mmvlr.engine.building import hold_work_dir\n'
+            'from mmvlr.engine.work_dir import hold_work_dir\n'
             'from mmvlr.utils.compat import AtomicLocalBackend\n'
             'backend = AtomicLocalBackend()\n'
             'with hold_work_dir(Config(dict(work_dir=sys.argv[1])), resume=True):\n'

@@ -16,16 +16,19 @@ from .findings import Finding, judge_readiness, render, render_readiness
 __all__ = ['Finding', 'examine', 'judge_readiness', 'render', 'render_readiness']
 
 
-def examine(model: str | None = None) -> list[Finding]:
+def examine(
+    model: str | None = None, tell: Callable[[str], None] = lambda topic: None
+) -> list[Finding]:
     """Examine this installation.
 
     Args:
         model: A model file to examine too.
+        tell: Called with each topic before it is examined.
     """
     checks: list[tuple[str, Callable[[], Iterable[Finding]]]] = [
         ('python', lambda: packages.check_python(sys.version_info[:2])),
         ('packages', packages.examine_packages),
-        ('packages', lambda: packages.check_conflicts(packages.installed_version)),
+        ('conflicts', lambda: packages.check_conflicts(packages.installed_version)),
         ('imports', lambda: packages.check_imports(packages.MODULES, importlib.import_module)),
         ('torchvision', packages.examine_torchvision),
         ('numpy', lambda: packages.check_numpy_bridge(packages.cross_numpy_bridge)),
@@ -41,6 +44,7 @@ def examine(model: str | None = None) -> list[Finding]:
         checks.append(('model', lambda: [data.check_model(model, 'model', 'error')]))
     findings: list[Finding] = []
     for topic, check in checks:
+        tell(topic)
         try:
             findings += check()
         except Exception as error:  # one failed check must not hide the others

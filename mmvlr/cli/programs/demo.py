@@ -29,7 +29,7 @@ def run(args: argparse.Namespace) -> int:
     import torch
 
     from mmvlr.apis import build_trainer, load_config
-    from mmvlr.engine.building import hold_work_dir
+    from mmvlr.engine.work_dir import hold_work_dir
     from mmvlr.reports.from_run import build_report
 
     begin = time.perf_counter()

@@ -14,6 +14,7 @@ metrics are those of the config, or follow from the roles.
 
 import argparse
 import json
+import sys
 from typing import TYPE_CHECKING
 
 from mmvlr.utils.shipped import find_config
@@ -73,6 +74,12 @@ def run(args: argparse.Namespace) -> int:
     evaluators = evaluators or default_evaluators(faces)
     # What is not asked for stays as the config has it.
     options = {name: True for name in ('intervals', 'curves') if getattr(args, name)}
+    if not args.config and (unknown := find_unknown_measures(faces)):
+        print(
+            f'mmvlr evaluate: {", ".join(unknown)} in {args.embeddings}: no quality measure of '
+            'mmvlr, so not evaluated; --config names the config that imports a measure of your own',
+            file=sys.stderr,
+        )
     metrics = build_metrics(evaluators, **options)
     result = evaluate_faces(faces, metrics)
     if args.against:
@@ -88,6 +95,15 @@ def run(args: argparse.Namespace) -> int:
             print(path)
     print(text)
     return 0
+
+
+def find_unknown_measures(faces: 'FaceTable') -> list[str]:
+    """Return the columns that look like quality measures and are none of those known here."""
+    return [
+        name
+        for name, values in faces.columns.items()
+        if values.dtype.kind == 'f' and name not in (*faces.qualities, 'distance')
+    ]
 
 
 def default_evaluators(faces: 'FaceTable') -> list[dict]:

@@ -1,6 +1,6 @@
 """Score the faces of a test set.
 
-  mmvlr score CONFIG CHECKPOINT --out faces.npz
+  mmvlr score [CONFIG] CHECKPOINT --out faces.npz
 
 Writes an .npz file with the embedding of every face of the test set and of the UI set, its role and
 identity, and what every quality measure says of it: RI, ERS, norm and CR-FIQA as far as the model
@@ -10,14 +10,13 @@ mmvlr.evaluation.FaceTable.load reads it.
 
 import argparse
 
-from ..arguments import existing_model, output_file, output_folder
-from ..common import add_config, read_config
+from ..arguments import output_file, output_folder
+from ..common import add_config_and_checkpoint, read_config
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what the command takes."""
-    add_config(parser)
-    parser.add_argument('checkpoint', type=existing_model, help='checkpoint file')
+    add_config_and_checkpoint(parser)
     parser.add_argument('--out', type=output_file, required=True, metavar='faces.npz')
     parser.add_argument('--work-dir', type=output_folder, help='folder of the log')
 

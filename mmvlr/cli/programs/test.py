@@ -1,19 +1,19 @@
 """Test a checkpoint on the test set of a config.
 
+mmvlr test CHECKPOINT                            the config beside it
 mmvlr test CONFIG CHECKPOINT --out result.json
 """
 
 import argparse
 import json
 
-from ..arguments import existing_model, output_file, output_folder
-from ..common import add_config, read_config
+from ..arguments import output_file, output_folder
+from ..common import add_config_and_checkpoint, read_config
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what the command takes."""
-    add_config(parser)
-    parser.add_argument('checkpoint', type=existing_model, help='checkpoint file')
+    add_config_and_checkpoint(parser)
     parser.add_argument(
         '--out', type=output_file, metavar='result.json', help='write all metrics here'
     )
@@ -40,6 +40,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--flip-fusion',
         choices=('none', 'sum'),
         help='embed a face as f(x), or as the unit vector of f(x) + f(flip(x))',
+    )
+    parser.add_argument(
+        '--tta',
+        action='store_const',
+        const='sum',
+        dest='flip_fusion',
+        help='the same as --flip-fusion sum',
     )
     parser.add_argument('--launcher', choices=('none', 'pytorch', 'slurm', 'mpi'), default='none')
 

@@ -10,6 +10,9 @@ import resource
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mmvlr.utils.config_outline import find_weights
+from mmvlr.utils.zoo import find_model, require_checkpoint
+
 from ..arguments import existing_file, natural, output_folder, positive
 from ..common import add_config, read_config
 
@@ -40,6 +43,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--max-iters',
         type=positive,
         help='stop after so many iterations: a quick check of a set-up',
+    )
+    parser.add_argument(
+        '--amp', action='store_true', help='mixed precision, on CPU and GPU alike (bfloat16)'
+    )
+    parser.add_argument(
+        '--auto-scale-lr',
+        action='store_true',
+        help='multiply the learning rates by the whole batch (all ranks) over that of the config',
     )
     parser.add_argument('--launcher', choices=('none', 'pytorch', 'slurm', 'mpi'), default='none')
 
@@ -89,14 +100,27 @@ def prepare_ranks(config: 'Config') -> None:
     hooks.setdefault('sync_buffers', dict(type='SyncBuffersHook'))
 
 
+def scale_rates(config: 'Config', own_batch: int) -> None:
+    """Let mmengine scale the rates, which are those of batches of ``own_batch`` faces."""
+    stated = config.get('auto_scale_lr') or {}
+    config.auto_scale_lr = {'base_batch_size': own_batch, **stated, 'enable': True}
+
+
 def run(args: argparse.Namespace) -> int:
     """Train; return the exit code."""
-    from mmvlr.apis import build_trainer
-    from mmvlr.engine.building import hold_work_dir
-    from mmvlr.utils.compat import require_checkpoint
+    weights = None if args.resume else find_weights(args.config, args.cfg_options or ())
+    if weights and '://' not in weights:
+        require_checkpoint(str(find_model(weights)))
+    from mmvlr.apis import build_trainer, load_config
+    from mmvlr.engine.work_dir import hold_work_dir
 
     config = read_config(args)
     config.launcher = args.launcher
+    if args.amp:
+        config.optim_wrapper.type = 'FaceAmpOptimWrapper'
+    if args.auto_scale_lr:
+        # What --cfg-options changes is what the rates are scaled to.
+        scale_rates(config, load_config(args.config).train_dataloader.batch_size)
     if args.work_dir:
         config.work_dir = str(args.work_dir)
     if args.seed is not None:

@@ -37,7 +37,7 @@ class PrototypeInitHook(Hook):
             return
         model = unwrap(runner.model)
         loader = build_loader(runner.cfg, self.dataloader_cfg, runner.seed)
-        result = extract_predictions(model, loader)
+        result = extract_predictions(model, loader, what='measuring the prototypes')
         labels = torch.stack([sample.gt_label for sample in result['samples']]).view(-1)
         embeddings = F.normalize(result['backbone_embedding'].double(), dim=1)
         sums = torch.zeros(model.head.num_classes, embeddings.shape[1], dtype=torch.float64)

@@ -111,10 +111,12 @@ class RegressionFitHook(Hook):
     def fit(self, runner: Runner) -> None:
         """Measure targets with the current weights and set the read-out."""
         model = unwrap(runner.model)
-        passes = [self._extract(runner, model, self.dataloader_cfg)]
-        passes += [
-            self._extract(runner, model, self.degraded_cfg, copy) for copy in range(self.copies)
-        ]
+        loaders = [self.dataloader_cfg] + [self.degraded_cfg] * self.copies
+        passes = []
+        for number, loader in enumerate(loaders, 1):
+            what = f'fitting the read-out of RI, pass {number} of {len(loaders)}'
+            # Another "epoch" is another draw of the degradation.
+            passes.append(self._extract(runner, model, loader, max(number - 2, 0), what))
         clean = F.normalize(passes[0]['backbone_embedding'].double(), dim=1)
         labels = torch.stack([sample.gt_label for sample in passes[0]['samples']]).view(-1)
         has_others = torch.bincount(labels)[labels] > 1
@@ -148,11 +150,10 @@ class RegressionFitHook(Hook):
         )
 
     @staticmethod
-    def _extract(runner: Runner, model, config: dict | str, copy: int = 0) -> dict:
+    def _extract(runner: Runner, model, config: dict | str, epoch: int, what: str) -> dict:
         loader = build_loader(runner.cfg, config, runner.seed)
-        # Another "epoch" is another draw of the degradation.
-        set_epoch(loader.dataset, copy)
-        return extract_predictions(model, loader, predict=model.regression_predictions)
+        set_epoch(loader.dataset, epoch)
+        return extract_predictions(model, loader, model.regression_predictions, what=what)
 
 
 def require_two_people(count: int) -> None:

@@ -98,7 +98,7 @@ class UICenterHook(Hook):
                 )
                 return
         model = unwrap(runner.model)
-        result = extract_predictions(model, self.dataloader)
+        result = extract_predictions(model, self.dataloader, what='measuring the UI set')
         # Of the backbone's embedding, whatever the model's inference embedding is.
         device = model.ui_center.device
         if center:

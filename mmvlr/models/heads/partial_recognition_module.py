@@ -54,7 +54,13 @@ class PartialRecognitionModule(RecognitionModule):
 
     sharded = ('weight',)
 
-    def __init__(self, num_classes: int, embed_dims: int, rate: float = 1.0, **kwargs: Any):
+    def __init__(
+        self,
+        num_classes: int | None = None,
+        embed_dims: int | None = None,
+        rate: float = 1.0,
+        **kwargs: Any,
+    ):
         if not 0 < rate <= 1:
             raise ValueError(f'rate must be above 0 and at most 1, not {rate!r}')
         # first_prototypes needs them.

@@ -16,7 +16,7 @@ class RecognitionModule(BaseModule):
     (:meth:`MarginSoftmaxLoss.similarities`): cosines, or inner products for :class:`SoftmaxLoss`.
 
     Args:
-        num_classes: Number of identities C; ``tools/train.py`` fills it in from the training set.
+        num_classes: Number of identities C; ``mmvlr train`` fills it in from the training set.
         embed_dims: Size D of the embedding.
         dropout: Dropout on the embedding in front of the comparison.
         loss: Config of the margin loss.
@@ -33,8 +33,8 @@ class RecognitionModule(BaseModule):
 
     def __init__(
         self,
-        num_classes: int,
-        embed_dims: int,
+        num_classes: int | None = None,
+        embed_dims: int | None = None,
         dropout: float = 0.2,
         loss: dict | None = None,
         init_cfg: dict | None = None,
@@ -42,8 +42,9 @@ class RecognitionModule(BaseModule):
         super().__init__(init_cfg=init_cfg)
         if not isinstance(num_classes, int) or num_classes < 2:
             raise ValueError(
-                f'num_classes must be at least 2, not {num_classes!r}; leave it out of the config '
-                'and start with mmvlr train to take it from the training set'
+                f'model.head.num_classes must be at least 2, not {num_classes!r}; leave it out of '
+                'the config and build the Runner by mmvlr.apis.build_trainer(config) (or mmvlr '
+                'train), which takes it from the training set'
             )
         self.num_classes = num_classes
         self.embed_dims = embed_dims

@@ -1,0 +1,105 @@
+"""How long commands take to their first word and to their end, as in a user's terminal.
+
+  python projects/benchmarks/first_words.py docs/get_started.md --section 'The first hour'
+  python projects/benchmarks/first_words.py --mistakes --path /path/to/old --path .
+
+The commands are those of the page's section, run as printed in the current folder, or a list of a
+user's mistakes. Each --path is a checkout to compare, whose mmvlr is run; without one it is the
+installed one.
+"""
+
+import argparse
+import os
+import pty
+import re
+import select
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+#: Mistakes of a first hour; all end with an exit code other than 0.
+MISTAKES = (
+    'mmvlr trian',
+    'mmvlr quality nowhere/ --model sface',
+    'mmvlr quality . --model nowhere.pth',
+    'mmvlr train riface/r50_tinyfac',
+    'mmvlr train riface/sface_tinyface --no-such-option',
+    'mmvlr train riface/sface_tinyface --show-dir out',
+    'mmvlr train riface/sface_tinyface --cfg-options train_dataloader.batchsize=8',
+    'PRETRAINED=nowhere.pth mmvlr train riface/sface_tinyface',
+    'mmvlr test nowhere.pth',
+    'mmvlr report nowhere',
+)
+
+
+def read_commands(page: str, section: str) -> list[str]:
+    """Return the commands of the ``bash`` blocks of a page's section."""
+    _, found, rest = page.partition(f'## {section}\n')
+    if not found:
+        raise SystemExit(f'there is no section {section!r}')
+    rest = re.split(r'^## ', rest, maxsplit=1, flags=re.MULTILINE)[0]
+    blocks = re.findall(r'```bash\n(.*?)```', rest, flags=re.DOTALL)
+    return [c for c in '\n'.join(blocks).replace('\\\n', ' ').splitlines() if c.strip()]
+
+
+def run(command: str, environment: dict[str, str]) -> tuple[float, float, int, str]:
+    """Run a command on a terminal; return seconds to the first word and to the end, code, text."""
+    master, slave = pty.openpty()
+    begin, first, parts = time.perf_counter(), None, []
+    # What a line of shell sets is kept for the next ones.
+    line = f'{command}\ncode=$?; export -p > "$ENV_FILE"; exit $code'
+    process = subprocess.Popen(
+        ['bash', '-c', line], stdin=slave, stdout=slave, stderr=slave, env=environment
+    )
+    os.close(slave)
+    while True:
+        ready, _, _ = select.select([master], [], [], 0.01)
+        try:
+            part = os.read(master, 65536) if ready else b''
+        except OSError:  # the other end is closed
+            break
+        if part and first is None:
+            first = time.perf_counter() - begin
+        parts.append(part)
+        if not ready and process.poll() is not None:
+            break
+    code = process.wait()
+    end = time.perf_counter() - begin
+    os.close(master)
+    return first if first is not None else end, end, code, b''.join(parts).decode(errors='replace')
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the commands; print a table, and what a command that failed has said."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('page', nargs='?', type=Path)
+    parser.add_argument('--section', default='The first hour')
+    parser.add_argument('--mistakes', action='store_true')
+    parser.add_argument('--path', action='append', default=[])
+    args = parser.parse_args(argv)
+    commands = MISTAKES if args.mistakes else read_commands(args.page.read_text(), args.section)
+    failed = 0
+    print('| command | first word, s | end, s | exit code |\n|---|---|---|---|')
+    for path in args.path or [None]:
+        own = dict(os.environ, ENV_FILE=str(Path(f'.env-{os.getpid()}').resolve()))
+        if path:
+            own['PYTHONPATH'] = str(Path(path).resolve())
+            print(f'| in {path} | | | |')
+        for command in commands:
+            line = command.replace('mmvlr ', f'{sys.executable} -m mmvlr ', 1) if path else command
+            kept = Path(own['ENV_FILE'])
+            line = f'[ -f "$ENV_FILE" ] && . "$ENV_FILE"\n{line}' if kept.exists() else line
+            first, end, code, text = run(line, own)
+            print(f'| `{command}` | {first:.1f} | {end:.1f} | {code} |', flush=True)
+            if (code == 0) == args.mistakes:
+                failed += 1
+                print(text)
+        Path(own['ENV_FILE']).unlink(missing_ok=True)
+    return min(failed, 1)
+
+
+if __name__ == '__main__':
+    raise SystemExit(main())
