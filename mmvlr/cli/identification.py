@@ -26,6 +26,7 @@ from .common import (
     paragraphs,
     table,
 )
+from .tracks import add_track_options, add_tracks, read_rule
 
 OUTCOMES = dict(
     accept='accept (it is the person named)',
@@ -86,7 +87,8 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
         '--mated    people of the gallery, other images than those enrolled, one folder a\n'
         '           person, named as in the gallery. Needed for quality bins and abstention.\n\n'
         'Whatever the model, of new faces of people who are not in the gallery at most the share\n'
-        '--fpir is accepted, on average over calibrations (conformal prediction).',
+        '--fpir is accepted, on average over calibrations (conformal prediction). With --tracks,\n'
+        'of new tracks of such people.',
     )
     calibrate.add_argument('gallery', type=existing_folder, help='folder of the gallery')
     calibrate.add_argument('out', type=output_file, help='file to write (.json)')
@@ -107,6 +109,7 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
         help='with --error: a measure such as ri, or the distance of the similarity to its '
         'threshold (default: distance)',
     )
+    add_track_options(calibrate)
     calibrate.add_argument('--name', help='what the faces are, for the record')
     calibrate.add_argument('--keep-mode', action='store_true', help=KEEP_MODE)
     add_model_options(calibrate)
@@ -119,7 +122,8 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
         '  mmvlr identify gallery/ crops/ --decision decision.json --model riface.safetensors\n\n'
         'With --decision every face gets a verdict: accept (it is the person), unknown (nobody of\n'
         'the gallery) or abstain (too poor or too close to tell). Without, the most similar\n'
-        'people are listed.',
+        'people are listed. With --tracks, each track of faces gets one:\n\n'
+        '  mmvlr identify gallery/ tracks/ --tracks folder --decision tracks.json --model ...',
     )
     identify.add_argument('gallery', type=existing_folder, help='folder of the gallery')
     identify.add_argument('faces', nargs='+', type=face_source, help='images, folders and globs')
@@ -127,6 +131,12 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
         '--decision', type=existing_file, metavar='FILE', help='what mmvlr calibrate wrote'
     )
     identify.add_argument('--top', type=positive, default=3, help='people to list')
+    add_track_options(identify)
+    identify.add_argument(
+        '--best-shot',
+        metavar='QUALITY',
+        help='with --tracks: quality of the best shot that is named (default: ri, else the first)',
+    )
     add_model_options(identify)
     identify.set_defaults(run=run_identify)
 
@@ -173,12 +183,14 @@ def run_people(args: argparse.Namespace) -> Outcome:
 
 def run_identify(args: argparse.Namespace) -> Outcome:
     """Search faces in a gallery."""
-    inferencer = inferencer_of(args)
+    if args.best_shot and args.tracks is None:
+        raise UsageError('--best-shot goes with --tracks')
+    rule, inferencer = read_rule(args), inferencer_of(args)
     from mmvlr.identification import Identifier
 
     identifier = Identifier(inferencer, args.gallery, args.decision)
-    done = identifier.identify(args.faces, top=args.top)
-    left, told, code = left_out(done.faces)
+    done = identifier.identify(args.faces, top=args.top, tracks=args.tracks, rule=rule)
+    left, told, code = left_out(done.faces if done.tracks is None else done.tracks.faces)
     rows, shown = done.faces.rows(), []
     columns = ['name', 'candidates'] if done.verdicts is None else ['name', 'verdict', 'candidates']
     for number, row in enumerate(rows):
@@ -197,12 +209,23 @@ def run_identify(args: argparse.Namespace) -> Outcome:
             row['threshold'] = finite(verdict.threshold)
             shown[-1] |= dict(verdict=verdict.outcome, candidates=', '.join(found[:1]))
             shown[-1]['reason'] = verdict.reason
+    thing, outcomes = 'face', Counter(verdict.outcome for verdict in done.verdicts or ())
+    if done.tracks is not None:
+        thing, number = 'track', len(rows)
+        add_tracks(rows, done, args.best_shot)
+        for row in rows[number:]:
+            shown.append(dict(name=row['name'], verdict='abstain', reason=row['reason']))
+            outcomes['abstain'] += 1
+        for row, line in zip(rows, shown, strict=True):
+            line |= dict(faces=f'{row["used"]} of {row["images"]}')
+            line['best shot'] = row['best_shot']
+        columns[1:1] = ['faces']
     document = dict(faces=rows, notes=[done.note] if done.note else []) | left
     note = done.note and f'Warning: {done.note}.'
+    columns += ['best shot'] if done.tracks is not None else []
     columns += [] if done.verdicts is None else ['reason']
-    total = count(len(rows), 'face')
+    total = count(len(rows), thing)
     if done.verdicts is not None:
-        outcomes = Counter(verdict.outcome for verdict in done.verdicts)
         document['counts'] = {name: outcomes[name] for name in ('accept', 'unknown', 'abstain')}
         total += ': ' + ', '.join(f'{outcomes[name]} {told}' for name, told in OUTCOMES.items())
     return Outcome(document, paragraphs(table(columns, shown), total, note, told), code)
@@ -222,7 +245,7 @@ def run_calibrate(args: argparse.Namespace) -> Outcome:
     """Calibrate a decision."""
     if args.error is not None and args.mated is None:
         raise UsageError('--error needs --mated: poor faces of known people')
-    inferencer = inferencer_of(args)
+    rule, inferencer = read_rule(args), inferencer_of(args)
     from mmvlr.identification import Identifier, UnknownOwnerError
 
     identifier = Identifier(inferencer, args.gallery)
@@ -235,6 +258,8 @@ def run_calibrate(args: argparse.Namespace) -> Outcome:
             quality=args.quality,
             abstain_by=args.abstain_by,
             name=args.name or ' '.join(args.unmated),
+            tracks=args.tracks,
+            rule=rule,
         )
     except UnknownOwnerError as error:
         raise UsageError(str(error)) from error
@@ -258,9 +283,11 @@ def run_calibrate(args: argparse.Namespace) -> Outcome:
     document['calibrated_on'] = dict(decision.calibrated_on)
     document['people_without_images'] = done.empty
     worst = max(threshold.realized_fpir(0.9) for threshold in decision.thresholds.thresholds)
+    probes = 'faces' if args.tracks is None else 'tracks'
     text = (
-        f'{args.out}: of faces of people who are not enrolled at most {args.fpir:.1%} is accepted, '
-        f'on average over\ncalibrations; with these, below {worst:.1%} with a probability of 90 %.'
+        f'{args.out}: of {probes} of people who are not enrolled at most {args.fpir:.1%} is '
+        f'accepted, on average over\ncalibrations; with these, below {worst:.1%} with a '
+        'probability of 90 %.'
     )
     abstention = ''
     if decision.level is not None:
@@ -278,9 +305,13 @@ def run_calibrate(args: argparse.Namespace) -> Outcome:
                 '--error, another --abstain-by, better images, or a better model'
             ]
             abstention += f'\nWARNING: {document["warnings"][0]}.'
+    if done.left:
+        document['unused_tracks'] = sorted(done.left)
+        abstention += f'\n{count(len(done.left), "track")} without a used face do not count'
     names = ', '.join(map(printable, done.empty[:5]))
     notes = f'without an image: {count_people(len(done.empty))} ({names})' if done.empty else ''
-    shown = table(['quality', 'threshold', 'people', 'faces'], bins)
+    lines = [line | {probes: line['faces']} for line in bins]
+    shown = table(['quality', 'threshold', 'people', probes], lines)
     return Outcome(document, paragraphs(text, shown, abstention, notes, told), code)
 
 

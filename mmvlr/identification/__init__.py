@@ -4,6 +4,7 @@ from mmvlr.evaluation.templates import (
     BestTemplate,
     ImageTemplates,
     MeanTemplate,
+    MediaTemplate,
     NormWeightedTemplate,
     RIWeightedTemplate,
     TemplateRule,
@@ -14,8 +15,10 @@ from .calibrating import SearchedFaces, TargetNotReachedError, calibrate
 from .decision import Decision, Verdict
 from .gallery import Gallery, GalleryChangedError
 from .gallery_state import Enrolled, Matches
-from .identifier import BrokenModelError, Identifier, UnknownOwnerError
+from .identifier import BrokenModelError, Identifier
+from .people import UnknownOwnerError
 from .search import ExactSearch, FaissSearch
+from .tracks import TrackRule, Tracks
 
 __all__ = [
     'BestTemplate',
@@ -34,11 +37,14 @@ __all__ = [
     'ImageTemplates',
     'Matches',
     'MeanTemplate',
+    'MediaTemplate',
     'NormWeightedTemplate',
     'RIWeightedTemplate',
     'SearchedFaces',
     'TargetNotReachedError',
     'TemplateRule',
+    'TrackRule',
+    'Tracks',
     'UnknownOwnerError',
     'Verdict',
     'calibrate',
