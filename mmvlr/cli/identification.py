@@ -4,7 +4,7 @@ import argparse
 from collections import Counter
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mmvlr.utils.text import printable
 
@@ -17,6 +17,8 @@ from .arguments import (
     positive,
 )
 from .common import (
+    DONE,
+    LEFT_OUT,
     Outcome,
     UsageError,
     add_model_options,
@@ -27,6 +29,10 @@ from .common import (
     table,
 )
 from .tracks import add_track_options, add_tracks, read_rule
+
+if TYPE_CHECKING:
+    from mmvlr.apis import FaceInferencer
+    from mmvlr.identification import Gate
 
 OUTCOMES = dict(
     accept='accept (it is the person named)',
@@ -63,6 +69,25 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
         '(default for a new gallery: mean)',
     )
     enroll.add_argument('--remove', metavar='PERSON', action='append', default=[])
+    enroll.add_argument(
+        '--gate',
+        type=existing_file,
+        metavar='FILE',
+        help='what mmvlr calibrate wrote: refuse images that --strangers match, or that are '
+        'poorer than nearly all of these',
+    )
+    enroll.add_argument(
+        '--strangers',
+        nargs='+',
+        type=face_source,
+        metavar='FACES',
+        help='with --gate: faces of people who are not enrolled, as --unmated of mmvlr calibrate',
+    )
+    enroll.add_argument(
+        '--force',
+        action='store_true',
+        help='with --gate: enroll refused images all the same; the gallery remembers it',
+    )
     enroll.add_argument('--keep-mode', action='store_true', help=KEEP_MODE)
     add_model_options(enroll)
     enroll.set_defaults(run=run_enroll)
@@ -147,19 +172,43 @@ def run_enroll(args: argparse.Namespace) -> Outcome:
         raise UsageError('give images to enroll, or --remove PERSON')
     if args.person is None and len(args.faces) > 1:
         raise UsageError('give one folder with a folder for each person, or --person NAME')
+    if (args.gate is None) != (args.strangers is None) or (args.force and args.gate is None):
+        raise UsageError('--gate and --strangers go together, and --force goes with them')
     inferencer = inferencer_of(args) if args.faces else None
     from mmvlr.identification import Identifier
 
+    gate = None
+    if args.gate is not None and inferencer is not None:
+        gate = read_gate(args, inferencer)
     identifier = Identifier(inferencer, args.gallery, keep_mode=args.keep_mode)
     faces = args.faces if args.person is not None or not args.faces else args.faces[0]
-    done = identifier.enroll(faces or None, args.person, remove=args.remove, template=args.template)
+    done = identifier.enroll(
+        faces or None,
+        args.person,
+        remove=args.remove,
+        template=args.template,
+        gate=gate,
+        force=args.force,
+    )
     document: dict[str, Any] = dict(gallery=str(args.gallery), people=done.people)
     document |= dict(enrolled=done.enrolled, removed=done.removed, notes=done.notes)
     document['shared'] = [
         dict(zip(('image', 'person', 'same_as', 'other_person'), pair, strict=True))
         for pair in done.shared
     ]
+    document['refused'] = [dict(vars(refusal)) for refusal in done.refused]
     left, told, code = left_out(*([] if done.faces is None else [done.faces]))
+    if done.refused:
+        verb = 'enrolled by --force' if args.force else 'refused'
+        told = paragraphs(
+            '\n'.join(
+                [f'{count(len(done.refused), "image")} {verb}:']
+                + [f'  {r.image}: {" ".join(r.reasons)}' for r in done.refused[:10]]
+                + (['  ... (--json lists all)'] if len(done.refused) > 10 else [])
+            ),
+            told,
+        )
+        code = code or (DONE if args.force else LEFT_OUT)
     text = f'{args.gallery}: {count_people(done.people)}'
     if done.enrolled:
         images = count(sum(done.enrolled.values()), 'image')
@@ -167,6 +216,16 @@ def run_enroll(args: argparse.Namespace) -> Outcome:
     if done.removed:
         text += f'; removed: {", ".join(map(printable, done.removed))}'
     return Outcome(document | left, paragraphs(text, *map(printable, done.notes), told), code)
+
+
+def read_gate(args: argparse.Namespace, inferencer: 'FaceInferencer') -> 'Gate':
+    """Return the gate that the options of ``enroll`` describe."""
+    from mmvlr.identification import Decision, Gate
+    from mmvlr.identification.people import find_strangers
+
+    decision = Decision.load(args.gate, inferencer.fingerprint)
+    strangers = inferencer.embed(args.strangers)
+    return Gate(decision, strangers, find_strangers(strangers.names, args.strangers))
 
 
 def run_people(args: argparse.Namespace) -> Outcome:

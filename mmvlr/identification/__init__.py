@@ -15,7 +15,9 @@ from .calibrating import SearchedFaces, TargetNotReachedError, calibrate
 from .decision import Decision, Verdict
 from .gallery import Gallery, GalleryChangedError
 from .gallery_state import Enrolled, Matches
-from .identifier import BrokenModelError, Identifier
+from .gate import Gate, Refusal
+from .identifier import Identifier
+from .model_check import BrokenModelError
 from .people import UnknownOwnerError
 from .search import ExactSearch, FaissSearch
 from .tracks import TrackRule, Tracks
@@ -32,6 +34,7 @@ __all__ = [
     'FaissSearch',
     'Gallery',
     'GalleryChangedError',
+    'Gate',
     'Identification',
     'Identifier',
     'ImageTemplates',
@@ -40,6 +43,7 @@ __all__ = [
     'MediaTemplate',
     'NormWeightedTemplate',
     'RIWeightedTemplate',
+    'Refusal',
     'SearchedFaces',
     'TargetNotReachedError',
     'TemplateRule',

@@ -10,6 +10,7 @@ from mmvlr.structures import FaceTable
 
 from .decision import Decision, Verdict
 from .gallery_state import Matches
+from .gate import Refusal
 from .tracks import TrackRule, Tracks
 
 
@@ -46,6 +47,7 @@ class Enrollment:
         notes: Notes for the user: people without an image, images that are enrolled already or
             under another name too, names that were normalized.
         shared: (image, person, other image, other person) where two people have the same image.
+        refused: Images that did not pass the gate, also those that were enrolled all the same.
     """
 
     people: int
@@ -54,6 +56,7 @@ class Enrollment:
     faces: FaceTable | None = None
     notes: list[str] = field(default_factory=list)
     shared: list[tuple[str, str, str, str]] = field(default_factory=list)
+    refused: list[Refusal] = field(default_factory=list)
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,6 +1,5 @@
 """Identify people in images by a model, a gallery and, optionally, a decision."""
 
-import os
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -19,6 +18,8 @@ from .calibrating import SearchedFaces, calibrate
 from .decision import Decision
 from .gallery import Gallery
 from .gallery_file import has_gallery
+from .gate import Gate
+from .model_check import check_model
 from .names import normalize_name
 from .people import (
     describe_names,
@@ -28,13 +29,6 @@ from .people import (
     is_empty,
 )
 from .tracks import PROBE_KEY, TrackRule, TrackSource, find_rule, group_owners, name_tracks
-
-#: From this similarity on it is displayed as 1.000.
-_ALIKE = 0.9995
-
-
-class BrokenModelError(ValueError):
-    """A model gives every face the same embedding."""
 
 
 class Identifier:
@@ -95,6 +89,8 @@ class Identifier:
         remove: Sequence[str] = (),
         template: Any = None,
         on_error: str = 'collect',
+        gate: Gate | None = None,
+        force: bool = False,
     ) -> Enrollment:
         """Add people to the gallery, or remove them; with an error, nothing is changed.
 
@@ -109,6 +105,9 @@ class Identifier:
             remove: People to remove first.
             template: The new template rule, see :class:`mmvlr.identification.Gallery`.
             on_error: See :meth:`mmvlr.apis.FaceInferencer.stream`.
+            gate: Judges the images; those that it refuses are left out. What it found is kept with
+                the images as the qualities ``attracts`` and ``forced``.
+            force: Enroll refused images all the same; ``forced`` is 1 for them.
 
         Raises:
             FileNotFoundError: There is no such folder, or no gallery to remove people from.
@@ -123,17 +122,18 @@ class Identifier:
         owners, results, notes, empty = [], None, [], []
         if faces is not None:
             owners, results, empty = self._embed_people(faces, person, on_error)
-            self._check_model(results, faces, owners)
+            check_model(self.inferencer, results, faces, owners)
             notes = describe_names(owners, empty)
+        qualities, refused = {} if results is None else results.qualities, []
+        if gate is not None and results is not None:
+            results, owners, qualities, refused = gate.admit(results, owners, force)
         with self._change(template) as gallery:
             missing = [name for name in remove if name not in gallery]
             if missing:
                 raise ValueError(f'{missing[0]!r} is not in the gallery of {len(gallery)} people')
             gallery.remove(*remove)
             if results is not None:
-                found = gallery.enroll_new(
-                    owners, results.embedding, results.qualities, results.names
-                )
+                found = gallery.enroll_new(owners, results.embedding, qualities, results.names)
         self._gallery = gallery
         if remove and self.folder is not None:
             # The names alone do not prove that the files are mmvlr's, so they are not deleted.
@@ -159,7 +159,8 @@ class Identifier:
                 + ('; ...' if len(shared) > 3 else '')
             )
         enrolled = dict(Counter(owners[row] for row in found.rows))
-        return Enrollment(len(gallery), enrolled, list(remove), results, notes, shared)
+        done = len(gallery), enrolled, list(remove), results, notes, shared, refused
+        return Enrollment(*done)
 
     def remove(self, *people: str) -> Enrollment:
         """Remove people and all their data from the gallery and its folder."""
@@ -204,7 +205,7 @@ class Identifier:
         gallery, rule = self.gallery, find_rule({}, tracks, rule)
         strangers = self.inferencer.embed(list(map(str, unmated)))
         owners = find_strangers(strangers.names, unmated)
-        self._check_model(strangers, unmated, owners)
+        check_model(self.inferencer, strangers, unmated, owners)
         both = sorted(owner for owner in {*owners} if owner in gallery)
         both += [strangers.names[row] for row, *_ in gallery.find_same(strangers.embedding)]
         if both:
@@ -326,7 +327,7 @@ class Identifier:
         """
         one, two = self._embed_one(first), self._embed_one(second)
         faces = FaceTable.join([one, two])
-        self._check_model(faces, first)
+        check_model(self.inferencer, faces, first)
         unit = unit_rows(faces.embedding)
         similarity = float(unit[0].astype(np.float64) @ unit[1])
         decision = self.decision
@@ -371,24 +372,3 @@ class Identifier:
         results = replace(results, meta={**results.meta, 'failures': failures})
         owners = [find_owner(name, [Path(faces)]) for name in results.names]
         return owners, results, [Path(name).name for name in sorted(empty)]
-
-    def _check_model(self, faces: FaceTable, given: Any, owners: Sequence[str] = ()) -> None:
-        """Raise ``BrokenModelError`` if the model gives every face the same embedding.
-
-        A few faces may be similar for another reason. Therefore the first one is also embedded
-        upside down and inverted, which a working model maps to another embedding.
-        """
-        unit = unit_rows(faces.embedding)
-        if (unit @ unit[0]).min() < _ALIKE:
-            return
-        if len({*owners}) < 3:
-            image = faces.names[0] if os.path.isfile(faces.names[0]) else given
-            for crop in self.inferencer.crops(image)[:1]:
-                others = self.inferencer.network(np.stack([crop[::-1], 255 - crop]))['embedding']
-                if (unit_rows(others) @ unit[0]).min() < _ALIKE:
-                    return
-        raise BrokenModelError(
-            'the model is broken: it gives every face the same embedding (similarity 1.000 of '
-            f'{len(unit)} faces, also upside down), so it cannot tell people apart; use another '
-            'checkpoint'
-        )

@@ -474,6 +474,28 @@ def test_options_of_tracks_go_together(gallery, faces, capsys, model, options):
     assert left.value.code == 2 and '--' in capsys.readouterr().err
 
 
+def test_enroll_refuses_what_strangers_match(mmvlr, gallery, faces, tmp_path, capsys):
+    out, strangers = tmp_path / 'decision.json', faces / 'strangers'
+    mmvlr('calibrate', gallery, out, '--unmated', strangers, '--fpir', 0.2)
+    # An image of a stranger is matched by that stranger at least.
+    (image,) = (faces / 'strangers').glob('*20/0.png')
+    mine = tmp_path / 'new' / 'Ann'
+    mine.mkdir(parents=True)
+    shutil.copy(image, mine)
+    arguments = 'enroll', gallery, mine.parent, '--gate', out, '--strangers', strangers
+    code, document = mmvlr(*arguments)
+    total = document['people']
+    (refusal,) = document['refused']
+    assert (code, document['enrolled'], refusal['forced']) == (3, {}, False)
+    code, document = mmvlr(*arguments, '--force')
+    assert (code, document['people'], document['enrolled']) == (0, total + 1, dict(Ann=1))
+    assert document['refused'][0]['forced'] and document['refused'][0]['matched'] >= 1
+    for options in (['--gate', str(out)], ['--force'], ['--strangers', str(strangers)]):
+        with pytest.raises(SystemExit) as left:
+            main(['enroll', str(gallery), str(strangers), *options])
+        assert left.value.code == 2
+
+
 @pytest.mark.parametrize('few', [0.0, 1.1])
 def test_few_answers_are_warned_of(mmvlr, gallery, faces, tmp_path, monkeypatch, few):
     monkeypatch.setattr('mmvlr.cli.identification.FEW_ANSWERS', few)
