@@ -180,6 +180,7 @@ BUILD = {
     'TEMPLATES': {
         'BestTemplate': dict(),
         'MeanTemplate': dict(),
+        'MediaTemplate': dict(),
         'NormWeightedTemplate': dict(),
         'ImageTemplates': dict(),
         'RIWeightedTemplate': dict(),
@@ -360,7 +361,7 @@ def test_transform_runs(key, tmp_path):
 @pytest.mark.parametrize('key', cases('TEMPLATES'))
 def test_template_rule_makes_unit_templates(key, tmp_path):
     rule = build('TEMPLATES', key, tmp_path)
-    templates = rule(np.eye(3)[:2] * 4, dict(ri=[0.2, -0.1], norm=[4.0, 4.0]))
+    templates = rule(np.eye(3)[:2] * 4, dict(ri=[0.2, 0.1], norm=[4.0, 4.0], medium=[0, 1]))
     assert templates.shape[1] == 3
     assert np.allclose(np.linalg.norm(templates, axis=1), 1)
 

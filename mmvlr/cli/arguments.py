@@ -7,6 +7,7 @@ usage is ArgumentTypeError: exit code 2.
 import argparse
 import difflib
 import glob
+import math
 import os
 import tempfile
 from pathlib import Path
@@ -128,3 +129,15 @@ def key_value(text: str) -> str:
     if '=' not in text[1:]:
         raise argparse.ArgumentTypeError(f'expected KEY=VALUE, not {text!r}')
     return text
+
+
+def quality_level(text: str) -> tuple[str, float]:
+    """Return name and value of QUALITY=VALUE."""
+    name, _, value = text.partition('=')
+    try:
+        level = float(value)
+    except ValueError:
+        level = math.nan
+    if not name or not math.isfinite(level):
+        raise argparse.ArgumentTypeError(f'expected QUALITY=VALUE such as ri=0.4, not {text!r}')
+    return name, level

@@ -4,7 +4,7 @@ import argparse
 from collections import Counter
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mmvlr.utils.text import printable
 
@@ -17,6 +17,8 @@ from .arguments import (
     positive,
 )
 from .common import (
+    DONE,
+    LEFT_OUT,
     Outcome,
     UsageError,
     add_model_options,
@@ -26,6 +28,11 @@ from .common import (
     paragraphs,
     table,
 )
+from .tracks import add_track_options, add_tracks, read_rule
+
+if TYPE_CHECKING:
+    from mmvlr.apis import FaceInferencer
+    from mmvlr.identification import Gate
 
 OUTCOMES = dict(
     accept='accept (it is the person named)',
@@ -62,6 +69,25 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
         '(default for a new gallery: mean)',
     )
     enroll.add_argument('--remove', metavar='PERSON', action='append', default=[])
+    enroll.add_argument(
+        '--gate',
+        type=existing_file,
+        metavar='FILE',
+        help='what mmvlr calibrate wrote: refuse images that --strangers match, or that are '
+        'poorer than nearly all of these',
+    )
+    enroll.add_argument(
+        '--strangers',
+        nargs='+',
+        type=face_source,
+        metavar='FACES',
+        help='with --gate: faces of people who are not enrolled, as --unmated of mmvlr calibrate',
+    )
+    enroll.add_argument(
+        '--force',
+        action='store_true',
+        help='with --gate: enroll refused images all the same; the gallery remembers it',
+    )
     enroll.add_argument('--keep-mode', action='store_true', help=KEEP_MODE)
     add_model_options(enroll)
     enroll.set_defaults(run=run_enroll)
@@ -86,7 +112,8 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
         '--mated    people of the gallery, other images than those enrolled, one folder a\n'
         '           person, named as in the gallery. Needed for quality bins and abstention.\n\n'
         'Whatever the model, of new faces of people who are not in the gallery at most the share\n'
-        '--fpir is accepted, on average over calibrations (conformal prediction).',
+        '--fpir is accepted, on average over calibrations (conformal prediction). With --tracks,\n'
+        'of new tracks of such people.',
     )
     calibrate.add_argument('gallery', type=existing_folder, help='folder of the gallery')
     calibrate.add_argument('out', type=output_file, help='file to write (.json)')
@@ -107,6 +134,7 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
         help='with --error: a measure such as ri, or the distance of the similarity to its '
         'threshold (default: distance)',
     )
+    add_track_options(calibrate)
     calibrate.add_argument('--name', help='what the faces are, for the record')
     calibrate.add_argument('--keep-mode', action='store_true', help=KEEP_MODE)
     add_model_options(calibrate)
@@ -119,7 +147,8 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
         '  mmvlr identify gallery/ crops/ --decision decision.json --model riface.safetensors\n\n'
         'With --decision every face gets a verdict: accept (it is the person), unknown (nobody of\n'
         'the gallery) or abstain (too poor or too close to tell). Without, the most similar\n'
-        'people are listed.',
+        'people are listed. With --tracks, each track of faces gets one:\n\n'
+        '  mmvlr identify gallery/ tracks/ --tracks folder --decision tracks.json --model ...',
     )
     identify.add_argument('gallery', type=existing_folder, help='folder of the gallery')
     identify.add_argument('faces', nargs='+', type=face_source, help='images, folders and globs')
@@ -127,6 +156,12 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
         '--decision', type=existing_file, metavar='FILE', help='what mmvlr calibrate wrote'
     )
     identify.add_argument('--top', type=positive, default=3, help='people to list')
+    add_track_options(identify)
+    identify.add_argument(
+        '--best-shot',
+        metavar='QUALITY',
+        help='with --tracks: quality of the best shot that is named (default: ri, else the first)',
+    )
     add_model_options(identify)
     identify.set_defaults(run=run_identify)
 
@@ -137,19 +172,43 @@ def run_enroll(args: argparse.Namespace) -> Outcome:
         raise UsageError('give images to enroll, or --remove PERSON')
     if args.person is None and len(args.faces) > 1:
         raise UsageError('give one folder with a folder for each person, or --person NAME')
-    inferencer = load_inferencer(args) if args.faces else None
+    if (args.gate is None) != (args.strangers is None) or (args.force and args.gate is None):
+        raise UsageError('--gate and --strangers go together, and --force goes with them')
+    inferencer = inferencer_of(args) if args.faces else None
     from mmvlr.identification import Identifier
 
+    gate = None
+    if args.gate is not None and inferencer is not None:
+        gate = read_gate(args, inferencer)
     identifier = Identifier(inferencer, args.gallery, keep_mode=args.keep_mode)
     faces = args.faces if args.person is not None or not args.faces else args.faces[0]
-    done = identifier.enroll(faces or None, args.person, remove=args.remove, template=args.template)
+    done = identifier.enroll(
+        faces or None,
+        args.person,
+        remove=args.remove,
+        template=args.template,
+        gate=gate,
+        force=args.force,
+    )
     document: dict[str, Any] = dict(gallery=str(args.gallery), people=done.people)
     document |= dict(enrolled=done.enrolled, removed=done.removed, notes=done.notes)
     document['shared'] = [
         dict(zip(('image', 'person', 'same_as', 'other_person'), pair, strict=True))
         for pair in done.shared
     ]
+    document['refused'] = [dict(vars(refusal)) for refusal in done.refused]
     left, told, code = left_out(*([] if done.faces is None else [done.faces]))
+    if done.refused:
+        verb = 'enrolled by --force' if args.force else 'refused'
+        told = paragraphs(
+            '\n'.join(
+                [f'{count(len(done.refused), "image")} {verb}:']
+                + [f'  {r.image}: {" ".join(r.reasons)}' for r in done.refused[:10]]
+                + (['  ... (--json lists all)'] if len(done.refused) > 10 else [])
+            ),
+            told,
+        )
+        code = code or (DONE if args.force else LEFT_OUT)
     text = f'{args.gallery}: {count_people(done.people)}'
     if done.enrolled:
         images = count(sum(done.enrolled.values()), 'image')
@@ -157,6 +216,16 @@ def run_enroll(args: argparse.Namespace) -> Outcome:
     if done.removed:
         text += f'; removed: {", ".join(map(printable, done.removed))}'
     return Outcome(document | left, paragraphs(text, *map(printable, done.notes), told), code)
+
+
+def read_gate(args: argparse.Namespace, inferencer: 'FaceInferencer') -> 'Gate':
+    """Return the gate that the options of ``enroll`` describe."""
+    from mmvlr.identification import Decision, Gate
+    from mmvlr.identification.people import find_strangers
+
+    decision = Decision.load(args.gate, inferencer.fingerprint)
+    strangers = inferencer.embed(args.strangers)
+    return Gate(decision, strangers, find_strangers(strangers.names, args.strangers))
 
 
 def run_people(args: argparse.Namespace) -> Outcome:
@@ -173,12 +242,14 @@ def run_people(args: argparse.Namespace) -> Outcome:
 
 def run_identify(args: argparse.Namespace) -> Outcome:
     """Search faces in a gallery."""
-    inferencer = load_inferencer(args)
+    if args.best_shot and args.tracks is None:
+        raise UsageError('--best-shot goes with --tracks')
+    rule, inferencer = read_rule(args), inferencer_of(args)
     from mmvlr.identification import Identifier
 
     identifier = Identifier(inferencer, args.gallery, args.decision)
-    done = identifier.identify(args.faces, top=args.top)
-    left, told, code = left_out(done.faces)
+    done = identifier.identify(args.faces, top=args.top, tracks=args.tracks, rule=rule)
+    left, told, code = left_out(done.faces if done.tracks is None else done.tracks.faces)
     rows, shown = done.faces.rows(), []
     columns = ['name', 'candidates'] if done.verdicts is None else ['name', 'verdict', 'candidates']
     for number, row in enumerate(rows):
@@ -197,12 +268,23 @@ def run_identify(args: argparse.Namespace) -> Outcome:
             row['threshold'] = finite(verdict.threshold)
             shown[-1] |= dict(verdict=verdict.outcome, candidates=', '.join(found[:1]))
             shown[-1]['reason'] = verdict.reason
+    thing, outcomes = 'face', Counter(verdict.outcome for verdict in done.verdicts or ())
+    if done.tracks is not None:
+        thing, number = 'track', len(rows)
+        add_tracks(rows, done, args.best_shot)
+        for row in rows[number:]:
+            shown.append(dict(name=row['name'], verdict='abstain', reason=row['reason']))
+            outcomes['abstain'] += 1
+        for row, line in zip(rows, shown, strict=True):
+            line |= dict(faces=f'{row["used"]} of {row["images"]}')
+            line['best shot'] = row['best_shot']
+        columns[1:1] = ['faces']
     document = dict(faces=rows, notes=[done.note] if done.note else []) | left
     note = done.note and f'Warning: {done.note}.'
+    columns += ['best shot'] if done.tracks is not None else []
     columns += [] if done.verdicts is None else ['reason']
-    total = count(len(rows), 'face')
+    total = count(len(rows), thing)
     if done.verdicts is not None:
-        outcomes = Counter(verdict.outcome for verdict in done.verdicts)
         document['counts'] = {name: outcomes[name] for name in ('accept', 'unknown', 'abstain')}
         total += ': ' + ', '.join(f'{outcomes[name]} {told}' for name, told in OUTCOMES.items())
     return Outcome(document, paragraphs(table(columns, shown), total, note, told), code)
@@ -222,7 +304,7 @@ def run_calibrate(args: argparse.Namespace) -> Outcome:
     """Calibrate a decision."""
     if args.error is not None and args.mated is None:
         raise UsageError('--error needs --mated: poor faces of known people')
-    inferencer = load_inferencer(args)
+    rule, inferencer = read_rule(args), inferencer_of(args)
     from mmvlr.identification import Identifier, UnknownOwnerError
 
     identifier = Identifier(inferencer, args.gallery)
@@ -235,6 +317,8 @@ def run_calibrate(args: argparse.Namespace) -> Outcome:
             quality=args.quality,
             abstain_by=args.abstain_by,
             name=args.name or ' '.join(args.unmated),
+            tracks=args.tracks,
+            rule=rule,
         )
     except UnknownOwnerError as error:
         raise UsageError(str(error)) from error
@@ -258,9 +342,11 @@ def run_calibrate(args: argparse.Namespace) -> Outcome:
     document['calibrated_on'] = dict(decision.calibrated_on)
     document['people_without_images'] = done.empty
     worst = max(threshold.realized_fpir(0.9) for threshold in decision.thresholds.thresholds)
+    probes = 'faces' if args.tracks is None else 'tracks'
     text = (
-        f'{args.out}: of faces of people who are not enrolled at most {args.fpir:.1%} is accepted, '
-        f'on average over\ncalibrations; with these, below {worst:.1%} with a probability of 90 %.'
+        f'{args.out}: of {probes} of people who are not enrolled at most {args.fpir:.1%} is '
+        f'accepted, on average over\ncalibrations; with these, below {worst:.1%} with a '
+        'probability of 90 %.'
     )
     abstention = ''
     if decision.level is not None:
@@ -278,9 +364,13 @@ def run_calibrate(args: argparse.Namespace) -> Outcome:
                 '--error, another --abstain-by, better images, or a better model'
             ]
             abstention += f'\nWARNING: {document["warnings"][0]}.'
+    if done.left:
+        document['unused_tracks'] = sorted(done.left)
+        abstention += f'\n{count(len(done.left), "track")} without a used face do not count'
     names = ', '.join(map(printable, done.empty[:5]))
     notes = f'without an image: {count_people(len(done.empty))} ({names})' if done.empty else ''
-    shown = table(['quality', 'threshold', 'people', 'faces'], bins)
+    lines = [line | {probes: line['faces']} for line in bins]
+    shown = table(['quality', 'threshold', 'people', probes], lines)
     return Outcome(document, paragraphs(text, shown, abstention, notes, told), code)
 
 

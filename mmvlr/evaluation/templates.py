@@ -252,6 +252,31 @@ class BestTemplate(TemplateRule):
 
 
 @TEMPLATES.register_module()
+class MediaTemplate(TemplateRule):
+    """Mean of the means of each medium, normalized: the rule of IJB-B and IJB-C.
+
+    The frames of a video are alike, and hundreds of them must not outweigh a photograph: each
+    medium counts once, however many images it has (Maze et al., "IARPA Janus Benchmark - C", ICB
+    2018). The medium is the quality ``medium``, a number of each image.
+
+    Example:
+        >>> frames = [[1.0, 0.0], [1.0, 0.0], [1.0, 0.0], [0.0, 1.0]]
+        >>> MediaTemplate()(frames, dict(medium=[7, 7, 7, 8])).round(3)
+        array([[0.707, 0.707]], dtype=float32)
+    """
+
+    name = 'media'
+    needs = ('medium',)
+
+    def weights(self, qualities: Mapping[str, np.ndarray], starts: np.ndarray) -> np.ndarray:
+        """See :class:`TemplateRule`."""
+        person = np.repeat(np.arange(len(starts) - 1), np.diff(starts))
+        medium = np.stack([person, qualities['medium']], axis=1)
+        _, number, count = np.unique(medium, axis=0, return_inverse=True, return_counts=True)
+        return 1 / count[number.ravel()]
+
+
+@TEMPLATES.register_module()
 class ImageTemplates(TemplateRule):
     """Use every image as a separate template; the best one of a person counts in a search.
 

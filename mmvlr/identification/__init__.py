@@ -4,6 +4,7 @@ from mmvlr.evaluation.templates import (
     BestTemplate,
     ImageTemplates,
     MeanTemplate,
+    MediaTemplate,
     NormWeightedTemplate,
     RIWeightedTemplate,
     TemplateRule,
@@ -14,8 +15,12 @@ from .calibrating import SearchedFaces, TargetNotReachedError, calibrate
 from .decision import Decision, Verdict
 from .gallery import Gallery, GalleryChangedError
 from .gallery_state import Enrolled, Matches
-from .identifier import BrokenModelError, Identifier, UnknownOwnerError
+from .gate import Gate, Refusal
+from .identifier import Identifier
+from .model_check import BrokenModelError
+from .people import UnknownOwnerError
 from .search import ExactSearch, FaissSearch
+from .tracks import TrackRule, Tracks
 
 __all__ = [
     'BestTemplate',
@@ -29,16 +34,21 @@ __all__ = [
     'FaissSearch',
     'Gallery',
     'GalleryChangedError',
+    'Gate',
     'Identification',
     'Identifier',
     'ImageTemplates',
     'Matches',
     'MeanTemplate',
+    'MediaTemplate',
     'NormWeightedTemplate',
     'RIWeightedTemplate',
+    'Refusal',
     'SearchedFaces',
     'TargetNotReachedError',
     'TemplateRule',
+    'TrackRule',
+    'Tracks',
     'UnknownOwnerError',
     'Verdict',
     'calibrate',

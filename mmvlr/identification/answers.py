@@ -10,6 +10,8 @@ from mmvlr.structures import FaceTable
 
 from .decision import Decision, Verdict
 from .gallery_state import Matches
+from .gate import Refusal
+from .tracks import TrackRule, Tracks
 
 
 class Embedder(Protocol):
@@ -45,6 +47,7 @@ class Enrollment:
         notes: Notes for the user: people without an image, images that are enrolled already or
             under another name too, names that were normalized.
         shared: (image, person, other image, other person) where two people have the same image.
+        refused: Images that did not pass the gate, also those that were enrolled all the same.
     """
 
     people: int
@@ -53,23 +56,28 @@ class Enrollment:
     faces: FaceTable | None = None
     notes: list[str] = field(default_factory=list)
     shared: list[tuple[str, str, str, str]] = field(default_factory=list)
+    refused: list[Refusal] = field(default_factory=list)
 
 
 @dataclass(frozen=True, eq=False)
 class Identification:
-    """Result of :meth:`Identifier.identify` for N faces.
+    """Result of :meth:`Identifier.identify` for N faces or tracks.
 
     Attributes:
-        faces: The faces, with those that could not be used.
+        faces: The faces, with those that could not be used; with tracks, the probes made of them.
         matches: The most similar people for each face.
         verdicts: Accept, unknown or abstain for each face; None without a decision.
         note: Warning if the gallery is not the one of the decision, else empty.
+        tracks: The tracks and their faces; None for single faces.
+        rule: The rule that made the probes of them.
     """
 
     faces: FaceTable
     matches: Matches
     verdicts: list[Verdict] | None
     note: str
+    tracks: Tracks | None = None
+    rule: TrackRule | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,8 +105,10 @@ class Calibration:
         decision: The decision.
         faces: The faces it was made from, unmated and mated, with those that could not be used.
         empty: People of the mated faces without an image.
+        left: Tracks without a used face, which do not count, with the number of their faces.
     """
 
     decision: Decision
     faces: list[FaceTable]
     empty: list[str]
+    left: dict[str, int] = field(default_factory=dict)

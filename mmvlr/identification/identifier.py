@@ -1,6 +1,5 @@
 """Identify people in images by a model, a gallery and, optionally, a decision."""
 
-import os
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -19,19 +18,17 @@ from .calibrating import SearchedFaces, calibrate
 from .decision import Decision
 from .gallery import Gallery
 from .gallery_file import has_gallery
+from .gate import Gate
+from .model_check import check_model
 from .names import normalize_name
-from .people import find_owner, find_people, is_empty
-
-#: From this similarity on it is displayed as 1.000.
-_ALIKE = 0.9995
-
-
-class BrokenModelError(ValueError):
-    """A model gives every face the same embedding."""
-
-
-class UnknownOwnerError(ValueError):
-    """The person of an image cannot be determined."""
+from .people import (
+    describe_names,
+    find_owner,
+    find_people,
+    find_strangers,
+    is_empty,
+)
+from .tracks import PROBE_KEY, TrackRule, TrackSource, find_rule, group_owners, name_tracks
 
 
 class Identifier:
@@ -92,6 +89,8 @@ class Identifier:
         remove: Sequence[str] = (),
         template: Any = None,
         on_error: str = 'collect',
+        gate: Gate | None = None,
+        force: bool = False,
     ) -> Enrollment:
         """Add people to the gallery, or remove them; with an error, nothing is changed.
 
@@ -106,6 +105,9 @@ class Identifier:
             remove: People to remove first.
             template: The new template rule, see :class:`mmvlr.identification.Gallery`.
             on_error: See :meth:`mmvlr.apis.FaceInferencer.stream`.
+            gate: Judges the images; those that it refuses are left out. What it found is kept with
+                the images as the qualities ``attracts`` and ``forced``.
+            force: Enroll refused images all the same; ``forced`` is 1 for them.
 
         Raises:
             FileNotFoundError: There is no such folder, or no gallery to remove people from.
@@ -120,17 +122,18 @@ class Identifier:
         owners, results, notes, empty = [], None, [], []
         if faces is not None:
             owners, results, empty = self._embed_people(faces, person, on_error)
-            self._check_model(results, faces, owners)
-            notes = _describe_names(owners, empty)
+            check_model(self.inferencer, results, faces, owners)
+            notes = describe_names(owners, empty)
+        qualities, refused = {} if results is None else results.qualities, []
+        if gate is not None and results is not None:
+            results, owners, qualities, refused = gate.admit(results, owners, force)
         with self._change(template) as gallery:
             missing = [name for name in remove if name not in gallery]
             if missing:
                 raise ValueError(f'{missing[0]!r} is not in the gallery of {len(gallery)} people')
             gallery.remove(*remove)
             if results is not None:
-                found = gallery.enroll_new(
-                    owners, results.embedding, results.qualities, results.names
-                )
+                found = gallery.enroll_new(owners, results.embedding, qualities, results.names)
         self._gallery = gallery
         if remove and self.folder is not None:
             # The names alone do not prove that the files are mmvlr's, so they are not deleted.
@@ -156,7 +159,8 @@ class Identifier:
                 + ('; ...' if len(shared) > 3 else '')
             )
         enrolled = dict(Counter(owners[row] for row in found.rows))
-        return Enrollment(len(gallery), enrolled, list(remove), results, notes, shared)
+        done = len(gallery), enrolled, list(remove), results, notes, shared, refused
+        return Enrollment(*done)
 
     def remove(self, *people: str) -> Enrollment:
         """Remove people and all their data from the gallery and its folder."""
@@ -172,8 +176,12 @@ class Identifier:
         quality: str | None = None,
         abstain_by: str = 'distance',
         name: str = '',
+        tracks: TrackSource | None = None,
+        rule: TrackRule | None = None,
     ) -> Calibration:
         """Make the decision of the gallery from faces whose correct answers are known.
+
+        With ``tracks`` the probes are tracks, and rate and error are those of tracks.
 
         Args:
             unmated: Images of people who are not enrolled. In a folder, each folder is a person;
@@ -185,6 +193,8 @@ class Identifier:
             quality: Quality by which thresholds are binned (default: ``'ri'``, else ``'norm'``).
             abstain_by: Quality that decides on abstention, or ``'distance'``.
             name: Name of the calibration set, for the file.
+            tracks: See :meth:`identify`; of mated and unmated faces.
+            rule: See :meth:`identify`.
 
         Raises:
             UnknownOwnerError: The person of an image cannot be determined.
@@ -192,10 +202,10 @@ class Identifier:
                 itself, or there are too few people.
             BrokenModelError: The embeddings do not differ.
         """
-        gallery = self.gallery
+        gallery, rule = self.gallery, find_rule({}, tracks, rule)
         strangers = self.inferencer.embed(list(map(str, unmated)))
-        owners = _find_strangers(strangers.names, unmated)
-        self._check_model(strangers, unmated, owners)
+        owners = find_strangers(strangers.names, unmated)
+        check_model(self.inferencer, strangers, unmated, owners)
         both = sorted(owner for owner in {*owners} if owner in gallery)
         both += [strangers.names[row] for row, *_ in gallery.find_same(strangers.embedding)]
         if both:
@@ -203,11 +213,12 @@ class Identifier:
                 f'{len(both)} unmated people or images are in the gallery, such as {both[0]}: '
                 'they would make the threshold too high. Take them out of one of the two'
             )
-        parts, empty = [strangers], []
-        people = [f'unmated {owner}' for owner in owners]
-        found = [np.zeros(len(strangers), bool)]
+        given, empty = [strangers], []
+        parts, people = [], [owners]
         if mated is not None:
             owners, known, empty = self._embed_people(mated, None)
+            given.append(known)
+            people.append(owners)
             missing = sorted(owner for owner in {*owners} if owner not in gallery)
             if missing:
                 raise ValueError(
@@ -220,11 +231,16 @@ class Identifier:
                     f'{len(same)} images of {mated} are enrolled themselves, such as {same[0]}: '
                     'calibrate with other images of the people'
                 )
-            parts.append(known)
-            people += [f'mated {owner}' for owner in owners]
+        parts, left = given, {}
+        if rule is not None:
+            grouped = [rule(name_tracks(part, tracks)) for part in given]
+            people = [group_owners(*pair) for pair in zip(grouped, people, strict=True)]
+            parts = [part.probes for part in grouped]
+            left = {name: count for part in grouped for name, count in part.empty.items()}
         matches = [gallery.search(part.embedding, k=1) for part in parts]
+        found = [np.zeros(len(parts[0]), bool)]
         if mated is not None:
-            names = [gallery.find(owner) for owner in owners]
+            names = [gallery.find(owner) for owner in people[1]]
             found.append(matches[1].person[:, 0] == np.array(names, object))
         bins = quality or next(name for name in ('ri', 'norm') if name in strangers.qualities)
         decision = calibrate(
@@ -232,7 +248,9 @@ class Identifier:
                 similarity=np.concatenate([part.similarity[:, 0] for part in matches]),
                 mated=np.repeat([False, True][: len(parts)], [len(part) for part in parts]),
                 correct=np.concatenate(found),
-                people=np.array(people),
+                people=np.array(
+                    [f'{number} {owner}' for number, own in enumerate(people) for owner in own]
+                ),
                 qualities={
                     name: np.concatenate([part.qualities[name] for part in parts])
                     for name in strangers.qualities
@@ -251,22 +269,41 @@ class Identifier:
                 digest=gallery.digest,
             ),
         )
+        if rule is not None:
+            stated = {**decision.calibrated_on, PROBE_KEY: rule.describe()}
+            decision = replace(decision, calibrated_on=stated)
         self.decision = decision
-        return Calibration(decision, parts, empty)
+        return Calibration(decision, given, empty, left)
 
-    def identify(self, faces: Any, top: int = 3, on_error: str = 'collect') -> Identification:
-        """Identify the person in each image.
+    def identify(
+        self,
+        faces: Any,
+        top: int = 3,
+        on_error: str = 'collect',
+        *,
+        tracks: TrackSource | None = None,
+        rule: TrackRule | None = None,
+    ) -> Identification:
+        """Identify the person in each image, or in each track of images.
 
         Args:
             faces: Images; see :func:`mmvlr.apis.images.read_images`.
             top: People to list for each.
             on_error: See :meth:`mmvlr.apis.FaceInferencer.stream`.
+            tracks: Which images are one probe, see
+                :func:`mmvlr.identification.tracks.name_tracks`; None: each image is one.
+            rule: How a track becomes a probe (default: as the decision says, else the mean).
 
         Raises:
-            ValueError: No image can be used, or the gallery is empty.
+            ValueError: No image can be used, the gallery is empty, an image has no track, or the
+                decision was calibrated on other probes.
         """
         gallery, decision = self.gallery, self.decision
-        results = self.inferencer.embed(faces, on_error)
+        rule = find_rule({} if decision is None else decision.calibrated_on, tracks, rule)
+        results, grouped = self.inferencer.embed(faces, on_error), None
+        if rule is not None:
+            grouped = rule(name_tracks(results, tracks))
+            results = grouped.probes
         matches = gallery.search(results.embedding, k=top)
         verdicts, note = None, ''
         if decision is not None:
@@ -274,7 +311,7 @@ class Identifier:
             verdicts = decision.decide(
                 matches.similarity[:, 0], matches.person[:, 0], results.qualities
             )
-        return Identification(results, matches, verdicts, note)
+        return Identification(results, matches, verdicts, note, grouped, rule)
 
     def verify(self, first: Any, second: Any) -> Comparison:
         """Compare two faces.
@@ -290,7 +327,7 @@ class Identifier:
         """
         one, two = self._embed_one(first), self._embed_one(second)
         faces = FaceTable.join([one, two])
-        self._check_model(faces, first)
+        check_model(self.inferencer, faces, first)
         unit = unit_rows(faces.embedding)
         similarity = float(unit[0].astype(np.float64) @ unit[1])
         decision = self.decision
@@ -335,51 +372,3 @@ class Identifier:
         results = replace(results, meta={**results.meta, 'failures': failures})
         owners = [find_owner(name, [Path(faces)]) for name in results.names]
         return owners, results, [Path(name).name for name in sorted(empty)]
-
-    def _check_model(self, faces: FaceTable, given: Any, owners: Sequence[str] = ()) -> None:
-        """Raise ``BrokenModelError`` if the model gives every face the same embedding.
-
-        A few faces may be similar for another reason. Therefore the first one is also embedded
-        upside down and inverted, which a working model maps to another embedding.
-        """
-        unit = unit_rows(faces.embedding)
-        if (unit @ unit[0]).min() < _ALIKE:
-            return
-        if len({*owners}) < 3:
-            image = faces.names[0] if os.path.isfile(faces.names[0]) else given
-            for crop in self.inferencer.crops(image)[:1]:
-                others = self.inferencer.network(np.stack([crop[::-1], 255 - crop]))['embedding']
-                if (unit_rows(others) @ unit[0]).min() < _ALIKE:
-                    return
-        raise BrokenModelError(
-            'the model is broken: it gives every face the same embedding (similarity 1.000 of '
-            f'{len(unit)} faces, also upside down), so it cannot tell people apart; use another '
-            'checkpoint'
-        )
-
-
-def _describe_names(owners: Sequence[str], empty: Sequence[str]) -> list[str]:
-    notes = []
-    lost = sorted({*empty} - {*owners})
-    if lost:
-        notes.append(f'{len(lost)} people have no image: {", ".join(map(repr, lost[:5]))}')
-    changed = sorted(name for name in {*owners} if normalize_name(name) != name)
-    if changed:
-        notes.append(
-            f'{len(changed)} names were written with separate accents (Unicode NFD) and are '
-            f'enrolled in the usual form (NFC), such as {normalize_name(changed[0])!r}'
-        )
-    return notes
-
-
-def _find_strangers(names: Sequence[str], given: Sequence[str | Path]) -> list[str]:
-    """Return the person of each image, or raise an error if it cannot be determined."""
-    owners = [find_owner(name, given) for name in names]
-    loose = [name for name, owner in zip(names, owners, strict=True) if name == owner]
-    folders = [path for path in given if Path(path).expanduser().is_dir()]
-    if loose and (len(folders) > 1 or any('*' in str(path) for path in given)):
-        raise UnknownOwnerError(
-            f'whose image is {loose[0]}? Give the one folder that holds a folder for each person, '
-            'not the folders or images in it'
-        )
-    return owners

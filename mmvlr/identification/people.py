@@ -5,6 +5,12 @@ from pathlib import Path
 
 from mmvlr.datasets.finding import IMAGE_SUFFIXES, find_images
 
+from .names import normalize_name
+
+
+class UnknownOwnerError(ValueError):
+    """The person of an image cannot be determined."""
+
 
 def find_people(folder: str | Path) -> list[Path]:
     """Return the people's folders in a folder.
@@ -50,3 +56,31 @@ def find_owner(name: str, roots: Sequence[str | Path]) -> str:
             inner = path.relative_to(root)
             return inner.parts[0] if len(inner.parts) > 1 else name
     return name
+
+
+def describe_names(owners: Sequence[str], empty: Sequence[str]) -> list[str]:
+    """Return notes on people without an image and on names that are normalized."""
+    notes = []
+    lost = sorted({*empty} - {*owners})
+    if lost:
+        notes.append(f'{len(lost)} people have no image: {", ".join(map(repr, lost[:5]))}')
+    changed = sorted(name for name in {*owners} if normalize_name(name) != name)
+    if changed:
+        notes.append(
+            f'{len(changed)} names were written with separate accents (Unicode NFD) and are '
+            f'enrolled in the usual form (NFC), such as {normalize_name(changed[0])!r}'
+        )
+    return notes
+
+
+def find_strangers(names: Sequence[str], given: Sequence[str | Path]) -> list[str]:
+    """Return the person of each image, or raise an error if it cannot be determined."""
+    owners = [find_owner(name, given) for name in names]
+    loose = [name for name, owner in zip(names, owners, strict=True) if name == owner]
+    folders = [path for path in given if Path(path).expanduser().is_dir()]
+    if loose and (len(folders) > 1 or any('*' in str(path) for path in given)):
+        raise UnknownOwnerError(
+            f'whose image is {loose[0]}? Give the one folder that holds a folder for each person, '
+            'not the folders or images in it'
+        )
+    return owners

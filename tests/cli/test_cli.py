@@ -424,6 +424,78 @@ def test_calibrate_and_identify(mmvlr, gallery, faces, tmp_path):
     assert '8 people then, 7 now' in document['notes'][0]
 
 
+def test_tracks_get_one_answer_each(mmvlr, gallery, faces, tmp_path):
+    out, table = tmp_path / 'decision.json', tmp_path / 'tracks.csv'
+    code, document = mmvlr(
+        'calibrate', gallery, out, '--unmated', faces / 'strangers', '--mated', faces / 'known',
+        '--fpir', 0.2, '--tracks', 'folder', '--least', 'size=1',
+    )  # fmt: skip
+    assert code == 0
+    assert sum(row['faces'] for row in document['bins']) == 12
+    assert document['calibrated_on']['probe']['least'] == dict(size=1.0)
+    arguments = 'identify', gallery, faces / 'strangers', '--decision', out
+    code, document = mmvlr(*arguments, '--tracks', 'folder', '--best-shot', 'norm')
+    assert code == 0 and len(document['faces']) == 12
+    assert sum(row['outcome'] == 'accept' for row in document['faces']) <= 0.2 * 13
+    for row in document['faces']:
+        assert (row['images'], row['used']) == (2, 2)
+        assert row['best_shot'].startswith(row['name'])
+    # One track of all; what is left out is told, and is no error.
+    names = [f'{p.parent.name}/{p.name}' for p in sorted((faces / 'strangers').glob('*/*'))]
+    table.write_text('file,track,medium\n')
+    rows = [f'{faces}/strangers/{name},all,{name[:2]}' for name in names]
+    table.write_text('\n'.join(['file,track,medium', *rows]) + '\n')
+    code, document = mmvlr(
+        'identify', gallery, faces / 'strangers', '--tracks', table, '--track-template', 'media'
+    )
+    assert code == 0 and [row['images'] for row in document['faces']] == [24]
+    code, document = mmvlr(
+        'identify', gallery, faces / 'strangers', '--tracks', table, '--least', 'size=9999'
+    )
+    assert code == 0 and document['faces'][0]['outcome'] == 'abstain'
+    code, document = mmvlr(*arguments)
+    assert code == 1 and 'tracks' in document['error']
+
+
+@pytest.mark.parametrize(
+    'options',
+    [
+        ['--least', 'size=1'],
+        ['--track-template', 'mean'],
+        ['--best-shot', 'norm'],
+        ['--tracks', 'folder', '--least', 'size'],
+        ['--tracks', 'folder', '--least', 'size=nan'],
+    ],
+)
+def test_options_of_tracks_go_together(gallery, faces, capsys, model, options):
+    arguments = ['identify', gallery, faces / 'strangers', '--model', model, *options]
+    with pytest.raises(SystemExit) as left:
+        main([str(word) for word in arguments])
+    assert left.value.code == 2 and '--' in capsys.readouterr().err
+
+
+def test_enroll_refuses_what_strangers_match(mmvlr, gallery, faces, tmp_path, capsys):
+    out, strangers = tmp_path / 'decision.json', faces / 'strangers'
+    mmvlr('calibrate', gallery, out, '--unmated', strangers, '--fpir', 0.2)
+    # An image of a stranger is matched by that stranger at least.
+    (image,) = (faces / 'strangers').glob('*20/0.png')
+    mine = tmp_path / 'new' / 'Ann'
+    mine.mkdir(parents=True)
+    shutil.copy(image, mine)
+    arguments = 'enroll', gallery, mine.parent, '--gate', out, '--strangers', strangers
+    code, document = mmvlr(*arguments)
+    total = document['people']
+    (refusal,) = document['refused']
+    assert (code, document['enrolled'], refusal['forced']) == (3, {}, False)
+    code, document = mmvlr(*arguments, '--force')
+    assert (code, document['people'], document['enrolled']) == (0, total + 1, dict(Ann=1))
+    assert document['refused'][0]['forced'] and document['refused'][0]['matched'] >= 1
+    for options in (['--gate', str(out)], ['--force'], ['--strangers', str(strangers)]):
+        with pytest.raises(SystemExit) as left:
+            main(['enroll', str(gallery), str(strangers), *options])
+        assert left.value.code == 2
+
+
 @pytest.mark.parametrize('few', [0.0, 1.1])
 def test_few_answers_are_warned_of(mmvlr, gallery, faces, tmp_path, monkeypatch, few):
     monkeypatch.setattr('mmvlr.cli.identification.FEW_ANSWERS', few)

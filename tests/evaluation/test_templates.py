@@ -12,6 +12,7 @@ from mmvlr.identification import (
     BestTemplate,
     ImageTemplates,
     MeanTemplate,
+    MediaTemplate,
     NormWeightedTemplate,
     RIWeightedTemplate,
 )
@@ -40,6 +41,9 @@ def slow_weights(rule, qualities, n):
         (name,) = rule.needs
         ranked = sorted(range(n), key=lambda i: (-float(qualities[name][i]), i))
         return [1.0 if i in ranked[: rule.k] else 0.0 for i in range(n)]
+    if isinstance(rule, MediaTemplate):
+        media = [float(medium) for medium in qualities['medium']]
+        return [1 / media.count(medium) for medium in media]
     return [1.0] * n
 
 
@@ -51,6 +55,7 @@ RULES = [
     BestTemplate(k=1),
     BestTemplate(k=2),
     BestTemplate(k=3, quality='size'),
+    MediaTemplate(),
 ]
 
 
@@ -59,6 +64,7 @@ def images(rng, n, dims=7):
     qualities = dict(
         ri=rng.normal(-0.2, 0.6, n), norm=rng.uniform(1, 80, n), size=rng.integers(8, 12, n)
     )
+    qualities['medium'] = rng.integers(0, 3, n)
     return embeddings.astype(np.float32), qualities
 
 
