@@ -17,8 +17,8 @@ from mmvlr.utils.contract import Contract, Fingerprint
 from mmvlr.utils.filetype import describe_content
 from mmvlr.utils.schema import FileFormatError, FileModel, parse_json, validate
 
-#: Version of both formats; a reader refuses higher ones.
-FORMAT = 1
+#: Version of both formats; a reader refuses higher ones. Since 2, ``ri`` is xi itself.
+FORMAT = 2
 #: Operator set of the ONNX files: onnxruntime 1.18 and later run them.
 OPSET = 20
 #: Protobuf's encoding of another ``metadata_props`` entry, up to its value of 64 hex digits. Fields
@@ -120,6 +120,9 @@ class OnnxNetwork:
             kind = list if key == 'outputs' else dict
             texts[key] = _parse(texts[key], f'{self.path}: mmvlr.{key}', kind)
         facts = validate(texts, _OnnxFacts, self.path, _REMEDY)
+        if meta['mmvlr.format'] == '1' and 'ri' in facts.outputs:
+            problem = 'mmvlr.format: 1, when the output ri had another scale'
+            raise FileFormatError(self.path, problem, 'export it again from the checkpoint')
         self.fingerprint: dict[str, Any] = facts.identity.model_dump()
         self.contract: dict[str, Any] = facts.contract.model_dump()
         self.size: tuple[int, int] = tuple(facts.contract.size)
@@ -234,6 +237,11 @@ def read_published(
             f'{path} is damaged: its content does not match its checksum. Get it again'
         )
     validate(metadata, _Published, path, _REMEDY)
+    has_index = any(key.startswith('regression.') for key in state)
+    if metadata['format'] == 1 and has_index and metadata['config'].get('type') != 'CRFIQA':
+        # The formula of its index was left out: nobody knows whether it is xi or its logarithm.
+        problem = 'format: 1, when the recognizability index had another scale'
+        raise FileFormatError(path, problem, 'publish it again from the checkpoint')
     return metadata.pop('config'), state, metadata
 
 

@@ -28,7 +28,6 @@ _TRAINING_ONLY = (
     'loss_regression',
     'loss_diversion',
     'loss_attention',
-    'recognizability',
     'init_cfg',
 )
 #: Longest text of a config, in characters, and longest part of it in messages.

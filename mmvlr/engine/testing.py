@@ -17,7 +17,8 @@ from mmvlr.evaluation.metrics import FaceMetric
 from mmvlr.evaluation.tables import build_metrics, evaluate_faces
 from mmvlr.registry import DATASETS, MODELS
 from mmvlr.structures import FaceTable
-from mmvlr.utils.checkpoint import unwrap_state_dict
+from mmvlr.structures.face_table import VERSION
+from mmvlr.utils.checkpoint import state_dict_of
 from mmvlr.utils.io import sha256_of
 from mmvlr.version import __version__
 
@@ -106,6 +107,7 @@ def cache_key(config: Config, checkpoint: str) -> tuple[str, dict[str, Any]]:
         pipeline=make_plain(config.test_dataloader.dataset.get('pipeline', [])),
         images=images,
         mmvlr=__version__,
+        table=VERSION,
         sources=digest_sources(config),
     )
     text = json.dumps({k: v for k, v in meta.items() if k != 'checkpoint'}, sort_keys=True)

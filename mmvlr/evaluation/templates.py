@@ -20,6 +20,8 @@ from .functional.averaging import weighted_means
 
 #: Images that are averaged at a time, which limits the memory for float64.
 _BLOCK = 16_384
+#: RI below which the weight of an image does not fall further; it is the least of a logarithm's.
+_TINY = 1e-35
 
 
 class TemplateRule:
@@ -184,18 +186,18 @@ class NormWeightedTemplate(TemplateRule):
 class RIWeightedTemplate(TemplateRule):
     r"""Mean of the unit embeddings weighted by recognizability, normalized.
 
-    The weight of an image is :math:`e^{RI / T}`. RI is the logarithm of :math:`\xi` and can be
-    negative, so it cannot be a weight itself; with T = 1 the weight of an image is its :math:`\xi`,
-    with T = 2 the square root of it. Only differences of RI within a person matter: the zero of RI
-    differs between trainings, and the template does not depend on it. A T near 0 keeps the best
-    image only, a large T gives the mean. Lower T was worse on training people, as it gives up the
-    averaging of images; see the page on galleries.
+    The weight of an image is :math:`RI^{1 / T}`: with T = 1 its RI, with T = 2 the square root of
+    it. Only ratios within a person matter: the unit of RI differs between trainings, and the
+    template does not depend on it. A T near 0 keeps the best image only, a large T gives the mean.
+    Lower T was worse on training people, as it gives up the averaging of images; see the page on
+    galleries. A read-out of xi itself, not of its logarithm, can be 0 or less; such an image counts
+    as one of a tiny RI.
 
     Args:
-        temperature: T, above 0, in units of RI.
+        temperature: T, above 0.
 
     Example:
-        >>> qualities = dict(ri=np.log([3.0, 4.0]))
+        >>> qualities = dict(ri=[3.0, 4.0])
         >>> RIWeightedTemplate(1.0)([[1.0, 0.0], [0.0, 1.0]], qualities).round(3)
         array([[0.6, 0.8]], dtype=float32)
     """
@@ -211,8 +213,9 @@ class RIWeightedTemplate(TemplateRule):
     def weights(self, qualities: Mapping[str, np.ndarray], starts: np.ndarray) -> np.ndarray:
         """See :class:`TemplateRule`."""
         # The best image of a person gets weight 1, so nothing overflows at a low temperature.
-        best = np.maximum.reduceat(qualities['ri'], starts[:-1])
-        return np.exp((qualities['ri'] - np.repeat(best, np.diff(starts))) / self.temperature)
+        logarithm = np.log(np.maximum(np.asarray(qualities['ri'], np.float64), _TINY))
+        best = np.maximum.reduceat(logarithm, starts[:-1])
+        return np.exp((logarithm - np.repeat(best, np.diff(starts))) / self.temperature)
 
 
 @TEMPLATES.register_module()
@@ -226,7 +229,7 @@ class BestTemplate(TemplateRule):
         quality: Name of the quality by which they are chosen.
 
     Example:
-        >>> BestTemplate(k=1)([[1.0, 0.0], [0.0, 1.0]], dict(ri=[-0.2, 0.3]))
+        >>> BestTemplate(k=1)([[1.0, 0.0], [0.0, 1.0]], dict(ri=[0.8, 1.3]))
         array([[0., 1.]], dtype=float32)
     """
 
@@ -340,11 +343,13 @@ def build_stored_rule(
         check_registered(config, TEMPLATES, str(source))
         rule = TEMPLATES.build(dict(config))
         lacking = find_lacking(rule, qualities, count)
-        if lacking:
-            raise ValueError(f'an image lacks the quality {lacking[1]!r}')
     except (KeyError, TypeError, ValueError) as error:
         remedy = 'update mmvlr, or import the module that registers the rule first'
         raise FileFormatError(source, f'template: {config}: {error}', remedy) from error
+    if lacking:
+        problem = f'template: {config}: an image lacks the quality {lacking[1]!r}'
+        remedy = 'enroll the images again, into another folder'
+        raise FileFormatError(source, problem, remedy)
     return rule
 
 

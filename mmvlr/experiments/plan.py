@@ -17,6 +17,7 @@ from mmengine.config import Config
 
 from mmvlr.engine.building import load_config
 from mmvlr.engine.sources import digest_images, digest_sources, make_plain
+from mmvlr.structures.face_table import VERSION as TABLE_VERSION
 from mmvlr.utils.config_keys import check_options
 from mmvlr.utils.io import sha256_of
 from mmvlr.utils.schema import FileModel, Text, read_json
@@ -276,7 +277,8 @@ def plan_runs(
                 training = Training(own, seed, folder)
             for other, test in tests.items():
                 read = digest_images(test, ['test_dataloader', 'ui_dataloader'], known_images)
-                file = folder / f'scores-{other}-{compute_digest(test, digest, read)}.npz'
+                made = compute_digest(test, f'{digest} {TABLE_VERSION}', read)
+                file = folder / f'scores-{other}-{made}.npz'
                 runs.append(Run(dataset, other, shown, group, seed, training, test, file))
     keys = [(run.data, run.test, run.group, run.method, run.seed) for run in runs]
     for key in keys:

@@ -9,7 +9,7 @@ from pydantic import ConfigDict, Field, model_validator
 
 from mmvlr.utils.schema import Count, FileModel, read_sealed, write_sealed
 
-_FORMAT, _VERSION = 'mmvlr decision', 1
+_FORMAT, _VERSION = 'mmvlr decision', 2
 _REMEDY = 'calibrate again'
 
 _Rate = Annotated[float, Field(gt=0, lt=1)]
@@ -79,6 +79,18 @@ class DecisionContent(FileModel):
         return self
 
 
+class DecisionContentVersion1(DecisionContent):
+    """Content of version 1, in which RI is on another scale: for most models its logarithm."""
+
+    @model_validator(mode='after')
+    def _check_scale(self) -> 'DecisionContentVersion1':
+        for name in ('bin_quality', 'abstain_by'):
+            if getattr(self, name) == 'ri':
+                raise ValueError(f"{name} is 'ri', whose scale has changed since")
+        self.quantiles.pop('ri', None)
+        return self
+
+
 def read_decision(path: str | Path) -> DecisionContent:
     """Read a decision.
 
@@ -86,7 +98,10 @@ def read_decision(path: str | Path) -> DecisionContent:
         FileNotFoundError: There is no such file.
         FileFormatError: It holds no decision, one of another version, or is damaged.
     """
-    return read_sealed(path, _FORMAT, {_VERSION: DecisionContent}, _REMEDY)
+    return read_sealed(path, _FORMAT, _READERS, _REMEDY)
+
+
+_READERS = {1: DecisionContentVersion1, _VERSION: DecisionContent}
 
 
 def write_decision(path: str | Path, content: Mapping[str, Any], keep_mode: bool = False) -> Path:

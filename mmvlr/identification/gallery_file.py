@@ -2,7 +2,8 @@
 
 The file is a safetensors file: the embeddings, the qualities and, as bytes of JSON, the texts.
 Its metadata hold format, version and the digest of all the rest. mmvlr 0.1 wrote version 1, a
-``gallery.json`` that names a file of tensors; it is read, and replaced at the next save.
+``gallery.json`` that names a file of tensors; it is read, and replaced at the next save. Files
+before version 3 hold the logarithm of RI for most models, and do not say so: it is left out.
 """
 
 import hashlib
@@ -33,8 +34,10 @@ FILE = 'gallery.safetensors'
 #: Seconds that a writer waits for other writers.
 WAIT = 600.0
 FILE_VERSION_1 = 'gallery.json'
-_FORMAT, _VERSION = 'mmvlr gallery', 2
+_FORMAT, _VERSION = 'mmvlr gallery', 3
 _EMBEDDING, _QUALITY, _CONTENT = 'embedding', 'quality.', 'content'
+#: The quality of files before version 3 that is on another scale.
+_OLD_INDEX = f'{_QUALITY}ri'
 _DTYPES = {'<f4': 'F32', '|u1': 'U8'}
 _REMEDY = 'take it from a backup, or enroll again into another folder'
 
@@ -119,6 +122,8 @@ def read_gallery(folder: str | Path) -> StoredGallery:
     if metadata.get('sha256') != _digest(data, arrays):
         raise FileFormatError(path, f'version {version}, sha256: the file is damaged', _REMEDY)
     content = parse_json(data, _Content, path, _REMEDY)
+    if version == '2':
+        arrays.pop(_OLD_INDEX, None)
     return _checked(path, content, content.images, arrays, metadata['sha256'])
 
 
@@ -226,7 +231,7 @@ def _check_metadata(path: Path, metadata: Mapping[str, str]) -> None:
         raise FileFormatError(path, 'format: there is none', remedy)
     version = metadata.get('version', '')
     number = int(version) if version.isascii() and version.isdigit() and len(version) < 9 else -1
-    check_format(path, _FORMAT, metadata['format'], number, [_VERSION], _REMEDY)
+    check_format(path, _FORMAT, metadata['format'], number, [2, _VERSION], _REMEDY)
 
 
 def _open_tensors(path: Path) -> Any:
@@ -319,6 +324,7 @@ def _read_version_1(folder: Path) -> StoredGallery:
         raise FileFormatError(file, f'it is not the file that {path.name} names', _REMEDY)
     with _open_tensors(file) as tensors:
         arrays = _read_arrays(file, tensors)
+    arrays.pop(_OLD_INDEX, None)
     template = dict(content.template)
     if template.get('type') == 'PictureTemplates':
         template['type'] = 'ImageTemplates'

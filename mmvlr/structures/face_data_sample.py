@@ -20,7 +20,8 @@ class FaceDataSample(BaseDataElement):
 
     - ``gt_label`` (int64, ()): class index in [0, num_classes), training only.
     - ``embedding`` (float32, (D,)): raw embedding, not normalized unless the model says so.
-    - ``recognizability`` (float32, ()): predicted recognizability index, higher is better.
+    - ``recognizability`` (float32, ()): predicted recognizability index, on the
+      scale of xi; higher is better.
     - ``ers`` (float32, ()): embedding recognizability score, min(1 - cos(v, u), 1).
     - ``embedding_norm`` (float32, ()): length of the backbone's embedding.
     - ``crfiqa`` (float32, ()): quality predicted by CR-FIQA.

@@ -17,13 +17,16 @@ from pydantic import AliasChoices, ConfigDict, Field
 from mmvlr.utils.budget import BudgetError, check_zip
 from mmvlr.utils.filetype import describe_content
 from mmvlr.utils.io import write_atomic, write_csv
-from mmvlr.utils.schema import FileModel, parse_json, validate
+from mmvlr.utils.schema import FileFormatError, FileModel, parse_json, validate
 from mmvlr.utils.vectors import unit_rows
 
 #: Environment variable with the number of bytes that a compressed table may hold.
 LIMIT_VARIABLE = 'MMVLR_TABLE_BYTES'
 _LIMIT, _MOST_FIELDS = 2**28, 1000
+_REPLACED = ('identity', 'table_version')
 _REMEDY = 'make the table again'
+#: Version of a table's file. Since 2, ``ri`` is xi itself, no longer what a model regresses.
+VERSION = 2
 #: Identity of faces whose person is not in the gallery.
 NO_IDENTITY = -100
 #: Quality measures, higher is better: name of the column -> name for a reader. A measure of one's
@@ -51,6 +54,7 @@ class _Meta(FileModel):
     ] = {}
     failures: list[Annotated[list[str], Field(min_length=2, max_length=2)]] = []
     unaligned: list[str] = []
+    table_version: Annotated[int, Field(ge=1, le=VERSION)] = 1
 
 
 def number_people(ids: np.ndarray) -> np.ndarray:
@@ -280,7 +284,8 @@ class FaceTable:
         Embeddings are biometric data: only the user may read the file.
         """
         arrays = dict(self.columns, embedding=self.embedding, role=self.role)
-        arrays.update(identity=self.identity, meta=np.array(json.dumps(dict(self.meta))))
+        meta = json.dumps({**self.meta, 'table_version': VERSION})
+        arrays.update(identity=self.identity, meta=np.array(meta))
         if self.pairs is not None:
             arrays.update(pairs=self.pairs, same=self.same)
 
@@ -300,11 +305,9 @@ class FaceTable:
         """
         path = Path(path).expanduser()
         fields = read_fields(path)
-        missing = [name for name in ('embedding', 'role', 'identity') if name not in fields]
+        missing = ', '.join(n for n in ('embedding', 'role', 'identity') if n not in fields)
         if missing:
-            raise ValueError(
-                f'{path} lacks {", ".join(missing)}; it has {", ".join(sorted(fields))}'
-            )
+            raise ValueError(f'{path} lacks {missing}; it has {", ".join(sorted(fields))}')
         return cls.from_fields(fields, path)
 
     @classmethod
@@ -316,13 +319,14 @@ class FaceTable:
         """
         known = {name: fields.get(name) for name in ('embedding', 'role', 'identity')}
         own = {*known, 'pairs', 'same', 'meta'}
+        meta = read_meta(fields, source)
         try:
             return cls(
                 **known,
                 columns={name: value for name, value in fields.items() if name not in own},
                 pairs=fields.get('pairs'),
                 same=fields.get('same'),
-                meta=read_meta(fields, source),
+                meta=meta,
             )
         except ValueError as error:
             raise ValueError(f'{source}: {error}') from error
@@ -332,14 +336,19 @@ def read_meta(fields: Mapping[str, np.ndarray], source: str | Path) -> dict[str,
     """Return the ``meta`` of the fields of an ``.npz`` file.
 
     Raises:
-        FileFormatError: It is no JSON object, or a known field is invalid.
+        FileFormatError: It is no JSON object, a field is invalid, or the scale of RI is unknown.
     """
-    if 'meta' not in fields:
-        return {}
-    text = str(fields['meta']).encode(errors='replace')
+    text = str(fields.get('meta', '{}')).encode(errors='replace')
     meta = parse_json(text, dict, f'{source}: meta', _REMEDY)
     known = validate(meta, _Meta, f'{source}: meta', _REMEDY).model_dump(exclude_defaults=True)
-    return {name: value for name, value in meta.items() if name != 'identity'} | known
+    version = known.pop('table_version', 1)
+    if 'ri' in fields and version < 2:
+        raise FileFormatError(
+            f'{source}: ri',
+            'the table does not say that it is xi itself, and mmvlr 0.2 wrote its logarithm',
+            f'{_REMEDY}; in one of another program, give meta the text {{"table_version": 2}}',
+        )
+    return {name: value for name, value in meta.items() if name not in _REPLACED} | known
 
 
 def read_fields(path: str | Path) -> dict[str, np.ndarray]:

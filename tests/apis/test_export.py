@@ -19,6 +19,7 @@ from mmvlr.apis.exported import digest_weights
 from mmvlr.apis.network import fingerprint_model, load_model
 from mmvlr.registry import MODELS
 from mmvlr.utils.contract import check_fingerprint
+from mmvlr.utils.schema import FileFormatError
 
 onnx = pytest.importorskip('onnx')
 pytest.importorskip('onnxscript')
@@ -62,6 +63,7 @@ def config(tiny_backbone):
         ),
         attention=dict(type='PerceptibilityAttention'),
         regression=dict(type='PerceptibilityRegression', zero_init=False),
+        recognizability=dict(type='RecognizabilityIndex', log=True),
         flip_fusion='sum',
         inference_embedding='sum',
     )
@@ -270,8 +272,8 @@ def test_other_files_are_refused(file, tmp_path):
     path.write_bytes(sealed(foreign))
     with pytest.raises(ValueError, match='states no format version'):
         OnnxNetwork(path)
-    path.write_bytes(stripped(file, **{'mmvlr.format': '2'}))
-    with pytest.raises(ValueError, match=r'newer mmvlr \(format 2'):
+    path.write_bytes(stripped(file, **{'mmvlr.format': '3'}))
+    with pytest.raises(ValueError, match=r'newer mmvlr \(format 3'):
         OnnxNetwork(path)
     future = onnx.load(file)
     del future.metadata_props[-1]
@@ -452,6 +454,23 @@ def test_damaged_weights_are_refused(plain, tmp_path):
         read_published(tmp_path / 'none.safetensors')
 
 
+def test_index_of_format_1_is_on_another_scale(model, plain, tmp_path, monkeypatch):
+    path = tmp_path / 'a.safetensors'
+    monkeypatch.setattr(export, 'FORMAT', 1)
+    with pytest.raises(FileFormatError, match=r'format: 1.*publish it again'):
+        publish(model, path, license='MIT')
+    with pytest.raises(FileFormatError, match=r'mmvlr\.format: 1.*export it again'):
+        export_onnx(model, tmp_path / 'a.onnx', license='MIT')
+    publish(plain, path, license='MIT')
+    assert load_model(path) and not list(tmp_path.glob('*.onnx'))
+    # A file of an RI-Face that regresses its logarithm says so: the same index, above 0.
+    monkeypatch.undo()
+    publish(model, path, license='MIT')
+    inputs = torch.randn(2, 3, 32, 32)
+    read, own = (one.predictions(inputs)['recognizability'] for one in (load_model(path), model))
+    assert torch.equal(read, own) and (own > 0).all()
+
+
 def test_other_weights_are_refused(tmp_path):
     path = tmp_path / 'a.safetensors'
     for metadata, message in (
@@ -459,7 +478,7 @@ def test_other_weights_are_refused(tmp_path):
         ({'format': 'pt'}, 'states no format version'),
         ({'mmvlr': '{}'}, 'states no format version'),
         ({'mmvlr': '{"format": "x"}'}, 'states no format version'),
-        ({'mmvlr': '{"format": 2}'}, r'newer mmvlr \(format 2'),
+        ({'mmvlr': '{"format": 3}'}, r'newer mmvlr \(format 3'),
         ({'mmvlr': '{"format": 1}'}, 'is damaged'),
         ({'mmvlr': '{'}, 'not a readable JSON'),
         ({'mmvlr': '[]'}, 'valid dict'),

@@ -86,8 +86,10 @@ def ui_loader(make_loader):
     return make_loader(type='SyntheticUIFaces', num_images=6)
 
 
-def test_ui_values(make_model, ui_loader, make_runner):
-    model = make_model()
+@pytest.mark.parametrize('log', [False, True])
+def test_ui_values(make_model, ui_loader, make_runner, log):
+    """On the scale of what is regressed, also where users see another."""
+    model = make_model(recognizability=dict(type='RecognizabilityIndex', log=log))
     hook = UICenterHook(ui_loader, diversion_begin=0)
     hook.before_train_epoch(make_runner(model))
     rows, xi_hat = embed(model, Runner.build_dataloader(ui_loader).dataset)

@@ -36,7 +36,7 @@ def slow_weights(rule, qualities, n):
     if isinstance(rule, NormWeightedTemplate):
         return [float(q) for q in qualities['norm']]
     if isinstance(rule, RIWeightedTemplate):
-        return [math.exp(float(q) / rule.temperature) for q in qualities['ri']]
+        return [float(q) ** (1 / rule.temperature) for q in qualities['ri']]
     if isinstance(rule, BestTemplate):
         (name,) = rule.needs
         ranked = sorted(range(n), key=lambda i: (-float(qualities[name][i]), i))
@@ -62,7 +62,7 @@ RULES = [
 def images(rng, n, dims=7):
     embeddings = rng.standard_normal((n, dims)) * rng.uniform(1, 80, (n, 1))
     qualities = dict(
-        ri=rng.normal(-0.2, 0.6, n), norm=rng.uniform(1, 80, n), size=rng.integers(8, 12, n)
+        ri=rng.lognormal(-0.2, 0.6, n), norm=rng.uniform(1, 80, n), size=rng.integers(8, 12, n)
     )
     qualities['medium'] = rng.integers(0, 3, n)
     return embeddings.astype(np.float32), qualities
@@ -103,14 +103,26 @@ def test_one_image_a_person_copies_nothing():
         assert rule.many(unit, np.arange(7), {})[0] is unit
 
 
-def test_ri_weights_do_not_depend_on_the_zero_of_ri():
+def test_ri_weights_do_not_depend_on_the_unit_of_ri():
     embeddings, qualities = images(np.random.default_rng(3), 5)
     one = RIWeightedTemplate()(embeddings, qualities)
-    moved = RIWeightedTemplate()(embeddings, dict(ri=qualities['ri'] - 4.5))
-    np.testing.assert_allclose(one, moved, atol=1e-6)
+    # As before, when RI was a logarithm x and the weight e^(x / T).
+    logarithm = np.log(qualities['ri'])
+    expected = slow_mean(embeddings, [math.exp(x / 2) for x in logarithm])
+    np.testing.assert_allclose(one, [expected], atol=1e-6)
+    for factor in (1e-3, 1e3):
+        moved = RIWeightedTemplate()(embeddings, dict(ri=qualities['ri'] * factor))
+        np.testing.assert_allclose(one, moved, atol=1e-6)
     # So low a temperature would overflow without care.
-    best = RIWeightedTemplate(temperature=1e-4)(embeddings, dict(ri=qualities['ri'] + 9))
+    best = RIWeightedTemplate(temperature=1e-4)(embeddings, dict(ri=qualities['ri'] * 8000))
     np.testing.assert_allclose(best, BestTemplate(k=1)(embeddings, qualities), atol=1e-6)
+    # A read-out of xi itself can be negative: the image counts as good as nothing.
+    ri = np.array([0.5, -0.1, 0.0, 0.4, 0.2])
+    found = RIWeightedTemplate()(embeddings, dict(ri=ri))
+    kept = RIWeightedTemplate()(embeddings[ri > 0], dict(ri=ri[ri > 0]))
+    np.testing.assert_allclose(found, kept, atol=1e-6)
+    alike = RIWeightedTemplate()(embeddings, dict(ri=-np.abs(ri)))
+    np.testing.assert_allclose(alike, MeanTemplate()(embeddings), atol=1e-6)
 
 
 @pytest.mark.parametrize(

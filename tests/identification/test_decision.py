@@ -273,7 +273,7 @@ def test_file_of_another_model_is_refused(tmp_path):
         (lambda text: text[: len(text) // 2], 'not a readable JSON'),
         (lambda text: text.replace('"target_fpir": 0.1', '"target_fpir": 0.2'), 'damaged'),
         (lambda text: text.replace('"threshold": 0.5', '"threshold": 0.1'), 'damaged'),
-        (lambda text: text.replace('"version": 1', '"version": 2'), 'version: 2'),
+        (lambda text: text.replace('"version": 2', '"version": 3'), 'version: 3'),
         (lambda text: text.replace('mmvlr decision', 'something'), 'format: .something'),
         (lambda text: '[1]', 'content'),
     ],
@@ -288,10 +288,10 @@ def test_damaged_file_is_refused(tmp_path, change, message):
     assert 'decision.json' in str(error.value)
 
 
-def write_content(path, content):
+def write_content(path, content, version=2):
     """Write a decision's file by hand, with the right digest of whatever is in it."""
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-    whole = dict(format='mmvlr decision', version=1, sha256=digest, content=content)
+    whole = dict(format='mmvlr decision', version=version, sha256=digest, content=content)
     path.write_text(json.dumps(whole))
 
 
@@ -325,6 +325,23 @@ def test_content_that_contradicts_itself_is_refused_by_field(tmp_path, change, f
     write_content(path, content | change)
     with pytest.raises(FileFormatError, match=rf'decision\.json: .*({field})'):
         Decision.load(path)
+
+
+def test_index_of_version_1_is_on_another_scale(tmp_path):
+    path = tmp_path / 'decision.json'
+    for options, field in (
+        (dict(bin_quality='ri', num_bins=2), 'bin_quality'),
+        (dict(abstain_by='ri', target_error=0.9), 'abstain_by'),
+        (dict(abstain_by='size', target_error=0.9), None),
+    ):
+        decision = calibrate(searched(), IDENTITY, 0.1, **options)
+        write_content(path, json.loads(decision.save(path).read_text())['content'], version=1)
+        if field:
+            with pytest.raises(FileFormatError, match=f'{field}.*calibrate again'):
+                Decision.load(path)
+        else:
+            loaded = Decision.load(path)
+            assert loaded.level == decision.level and set(loaded.quantiles) == {'size'}
 
 
 def test_file_with_a_byte_order_mark_is_read(tmp_path):

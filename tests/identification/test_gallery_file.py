@@ -87,12 +87,43 @@ def test_an_empty_gallery_is_a_gallery(tmp_path):
     assert loaded.search(np.ones((1, DIMS))).person.tolist() == [['Ann']]
 
 
-@pytest.mark.parametrize('template', ['ri', 'images'])
+def drop_index(gallery):
+    """Return a gallery as files before version 3 are read: without RI."""
+    stored = gallery._state.store(IDENTITY)
+    qualities = {name: values for name, values in stored.qualities.items() if name != 'ri'}
+    gallery._state = gallery._state.restore(
+        gallery_file.StoredGallery(**vars(stored) | dict(qualities=qualities))
+    )
+    return gallery
+
+
+@pytest.mark.parametrize('version', [1, 2])
+def test_index_of_old_files_is_on_another_scale(gallery, rng, tmp_path, monkeypatch, version):
+    def save(template):
+        gallery.template = template
+        if version == 1:
+            return save_version_1(gallery, tmp_path)
+        with monkeypatch.context() as patched:
+            patched.setattr(gallery_file, '_VERSION', 2)
+            return gallery.save(tmp_path)
+
+    for template in ('ri', 'best'):
+        save(template)
+        with pytest.raises(FileFormatError, match="lacks the quality 'ri'; enroll"):
+            Gallery.load(tmp_path)
+    save('norm')
+    loaded = Gallery.load(tmp_path)
+    same(drop_index(gallery), loaded, rng)
+    loaded.save(tmp_path)
+    assert 'quality.ri' not in load_file(tmp_path / FILE)
+
+
+@pytest.mark.parametrize('template', ['norm', 'images'])
 def test_files_of_version_1_are_read_and_replaced(gallery, rng, tmp_path, template):
     gallery.template = template
     save_version_1(gallery, tmp_path)
     (tmp_path / 'gallery-net.safetensors').write_text('mine')
-    same(gallery, Gallery.load(tmp_path, IDENTITY), rng)
+    same(drop_index(gallery), Gallery.load(tmp_path, IDENTITY), rng)
     with Gallery.update(tmp_path) as loaded:
         loaded.remove('Zoë')
     # The files that its gallery.json names are gone, and nothing else.
@@ -364,7 +395,7 @@ def test_files_of_two_galleries_are_not_mixed(gallery, rng, tmp_path):
 def write_file(path, tensors=None, content=None, metadata=None, seal=True):
     """Write a gallery's file by hand, with the right digest of whatever is in it."""
     data = json.dumps(content).encode() if isinstance(content, dict) else content
-    metadata = dict(format='mmvlr gallery', version='2') | (metadata or {})
+    metadata = dict(format='mmvlr gallery', version='3') | (metadata or {})
     if seal:
         metadata.setdefault('sha256', gallery_file._digest(data, tensors))
     with open(path, 'wb') as file:
@@ -457,7 +488,7 @@ def test_content_that_contradicts_itself_is_refused_by_field(tmp_path, tensors, 
 @pytest.mark.parametrize(
     ('metadata', 'field'),
     [
-        (dict(version='3'), 'version: 3.*update mmvlr'),
+        (dict(version='4'), 'version: 4.*update mmvlr'),
         (dict(version='9' * 5000), 'version'),
         (dict(version='²'), 'version'),
         (dict(format='mmvlr decision'), "format: 'mmvlr decision'"),

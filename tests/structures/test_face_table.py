@@ -53,8 +53,23 @@ def test_file_is_plain_numpy(table, tmp_path):
     with np.load(table.save(tmp_path / 'faces.npz'), allow_pickle=False) as file:
         names = {'embedding', 'role', 'identity', 'pairs', 'same', 'meta'}
         assert set(file.files) == names | {'norm', 'distance', 'name'}
-        assert json.loads(str(file['meta'])) == table.meta
+        assert json.loads(str(file['meta'])) == {**table.meta, 'table_version': 2}
         np.testing.assert_array_equal(file['distance'], [0, 1, 2, 0, 1, 2, 0, 1])
+
+
+def test_index_of_unknown_scale_is_refused(tmp_path):
+    path = tmp_path / 'old.npz'
+    fields = dict(embedding=np.eye(2), role=['probe'] * 2, identity=[1, 2], ri=[-0.1, 0.3])
+    for meta in ({}, dict(meta='{"fingerprint": {}}')):
+        np.savez(path, **fields, **meta)
+        with pytest.raises(ValueError, match=r'old\.npz: ri: .*make the table again'):
+            FaceTable.load(path)
+    np.savez(path, **fields, meta='{"table_version": 2}')
+    found = FaceTable.load(path)
+    assert found.columns['ri'].tolist() == [-0.1, 0.3] and found.meta == {}
+    np.savez(path, **fields, meta='{"table_version": 3}')
+    with pytest.raises(ValueError, match='table_version'):
+        FaceTable.load(path)
 
 
 def test_round_trip_of_the_least(tmp_path):

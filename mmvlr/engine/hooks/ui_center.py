@@ -16,7 +16,7 @@ from ..extraction import build_loader, extract_predictions, unwrap
 
 @HOOKS.register_module()
 class UICenterHook(Hook):
-    """Measure the UI set before an epoch: its center u, and mu_UI and sigma_UI of xi_hat.
+    """Measure the UI set before an epoch: its center u, and mu_UI and sigma_UI of PRM's output.
 
     Everything is computed in eval mode with the current weights, sharded over the ranks, merged in
     index order in float64 and broadcast from rank 0, so it is identical on every rank. The values
@@ -98,7 +98,10 @@ class UICenterHook(Hook):
                 )
                 return
         model = unwrap(runner.model)
-        result = extract_predictions(model, self.dataloader, what='measuring the UI set')
+        predict = model.regressed_predictions if statistics else None
+        result = extract_predictions(
+            model, self.dataloader, predict, what="measuring the UI set"
+        )
         # Of the backbone's embedding, whatever the model's inference embedding is.
         device = model.ui_center.device
         if center:
@@ -107,12 +110,13 @@ class UICenterHook(Hook):
             broadcast(value)
             model.set_ui_center(value)
         if statistics:
-            xi_hat = result['recognizability'].double()
-            values = torch.stack([xi_hat.mean(), xi_hat.std(correction=0)])
+            regressed = result['regressed'].double()
+            values = torch.stack([regressed.mean(), regressed.std(correction=0)])
             values = values.to(device, torch.float32)
             broadcast(values)
             model.set_ui_statistics(*values)
             print_log(
-                f'UI set: mu_UI {values[0]:.4f}, sigma_UI {values[1]:.4f} over {len(xi_hat)} faces',
+                f'UI set: mu_UI {values[0]:.4f}, sigma_UI {values[1]:.4f} '
+                f'over {len(regressed)} faces',
                 logger='current',
             )

@@ -57,7 +57,8 @@ class RecognizabilityIndex(nn.Module):
 
     Args:
         eps: Keeps xi finite for an embedding on its prototype.
-        log: Return log(xi) instead, which lacks the long upper tail of the ratio.
+        log: Return log(xi) instead, which lacks the long upper tail of the ratio. :meth:`restore`
+            leads back to xi.
         factors: Proximities to use, for ablations; the others are replaced by 1.
 
     Example:
@@ -67,6 +68,9 @@ class RecognizabilityIndex(nn.Module):
         1.44
         >>> round(RecognizabilityIndex(eps=0.0, factors=('d_p',))(Proximities(*d)).item(), 4)
         2.0
+        >>> formula = RecognizabilityIndex(log=True)
+        >>> round(formula.restore(formula(Proximities(*d))).item(), 4)
+        1.4371
     """
 
     def __init__(
@@ -94,3 +98,12 @@ class RecognizabilityIndex(nn.Module):
         xi = d_ui * d_n / d_p
         xi = xi.clamp_min(self.eps).log() if self.log else xi
         return xi.detach()
+
+    def restore(self, regressed: torch.Tensor) -> torch.Tensor:
+        """Return xi of regressed values, (B,): exp where the logarithm is regressed.
+
+        It keeps the order of faces. Users see xi; losses and UI statistics work on the regressed
+        value.
+        """
+        # A read-out of an extreme face must not leave the range of float32.
+        return regressed.clamp(-80, 80).exp() if self.log else regressed

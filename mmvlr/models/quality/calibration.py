@@ -11,7 +11,7 @@ from mmvlr.structures import NO_IDENTITY
 from mmvlr.utils.io import write_atomic
 from mmvlr.utils.schema import load_json
 
-_FORMAT, _VERSION = 'mmvlr isotonic calibration', 1
+_FORMAT, _VERSION = 'mmvlr isotonic calibration', 2
 
 
 class IsotonicCalibration:
@@ -133,9 +133,13 @@ class IsotonicCalibration:
             raise ValueError(f'{path} is {error}') from error
         if not isinstance(content, dict) or content.get('format') != _FORMAT:
             raise ValueError(f'{path} holds no calibration of mmvlr')
-        if content.get('version') != _VERSION:
+        version = content.get('version')
+        if version not in (1, _VERSION):
+            raise ValueError(f'{path} has version {version}; this mmvlr reads 1 and {_VERSION}')
+        if version == 1 and content.get('measure') == 'ri':
             raise ValueError(
-                f'{path} has version {content.get("version")}; this mmvlr reads {_VERSION}'
+                f"{path} is of version 1, when the measure 'ri' had another scale: fit the "
+                'calibration again'
             )
         try:
             calibration = cls(content['measure'])

@@ -10,7 +10,7 @@ from .base import FaceBatch, QualityMeasure
 
 @QUALITIES.register_module()
 class RecognizabilityQuality(QualityMeasure):
-    """The recognizability index xi_hat that an :class:`RIFace` predicts.
+    """The recognizability index that an :class:`RIFace` predicts, on the scale of xi.
 
     Chai et al., *Recognizability Embedding Enhancement for Very Low-Resolution Face Recognition
     and Quality Estimation*, CVPR 2023 (arXiv 2304.10066).
@@ -19,14 +19,14 @@ class RecognizabilityQuality(QualityMeasure):
     name = 'ri'
 
     def measure(self, faces: FaceBatch) -> torch.Tensor:
-        """Return xi_hat (B,).
+        """Return the index (B,).
 
         Raises:
             ValueError: The model is no :class:`RIFace`.
         """
         if not isinstance(faces.model, RIFace):
             raise ValueError(f'{self.name!r} needs an RIFace, not a {type(faces.model).__name__}')
-        return faces.model.regression(faces.feature_map, faces.embedding)
+        return faces.model.predict_index(faces.feature_map, faces.embedding)
 
 
 @QUALITIES.register_module()

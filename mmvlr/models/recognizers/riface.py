@@ -26,7 +26,9 @@ class RIFace(FaceRecognizer):
     Args:
         attention: Config of PAM; the backbone is filled in. None leaves PAM and L_MSE out.
         regression: Config of PRM; sizes are filled in.
-        recognizability: Config of the formula of xi.
+        recognizability: Config of the formula of xi: a module that maps proximities to the value
+            that PRM regresses and, by ``restore``, such values back to xi; without ``restore``
+            they are xi already.
         loss_regression: Config of L_L1.
         loss_diversion: Config of L_ID. None leaves it out.
         loss_attention: Config of L_MSE.
@@ -39,9 +41,9 @@ class RIFace(FaceRecognizer):
         **kwargs: See :class:`FaceRecognizer`.
 
     Attributes:
-        ui_mean, ui_std: mu_UI and sigma_UI, scalars: mean and standard deviation of xi_hat over
-            the UI set. L_ID is active once :meth:`set_ui_statistics` has set them; a checkpoint
-            carries them.
+        ui_mean, ui_std: mu_UI and sigma_UI, scalars: mean and standard deviation of the regressed
+            value over the UI set. L_ID is active once :meth:`set_ui_statistics` has set them; a
+            checkpoint carries them.
         has_ui_statistics: Whether they have been set, a plain flag as ``has_ui_center``.
     """
 
@@ -116,7 +118,8 @@ class RIFace(FaceRecognizer):
 
         ``loss_cls``, ``loss_regression``, ``loss_diversion``, ``loss_attention``. The logs
         are batch means: ``xi``, ``xi_hat`` (and their standard deviations), ``d_p``, ``d_n``,
-        ``d_ui``, ``mu_ui``, ``sigma_ui`` and ``effective_rank``.
+        ``d_ui``, ``mu_ui``, ``sigma_ui`` (of the value that is regressed, such as log(xi)) and
+        ``effective_rank``.
         """
         if self.head is None:
             raise ValueError('the model has no head: give model.head to train it')
@@ -146,6 +149,7 @@ class RIFace(FaceRecognizer):
                 again = self.head.loss(attended, labels)
                 losses['loss_cls_attention'] = self.attended_weight * again['loss_cls']
         with torch.no_grad():
+            xi, xi_hat = self.restore(xi), self.restore(xi_hat)
             losses.update(
                 xi=xi.mean(),
                 xi_std=xi.std(correction=0),
@@ -161,15 +165,30 @@ class RIFace(FaceRecognizer):
     def feature_predictions(
         self, feature_map: torch.Tensor, embeddings: torch.Tensor
     ) -> dict[str, torch.Tensor]:
-        """Add ``recognizability`` (xi_hat, (B,)) to the predictions of the base class."""
+        """Add ``recognizability`` (RI, (B,)) to the predictions of the base class."""
         result = self.embedding_predictions(embeddings)
-        result['recognizability'] = self.regression(feature_map, embeddings).float()
+        result['recognizability'] = self.predict_index(feature_map, embeddings)
         if self.inference_embedding != 'backbone':
             attended = F.normalize(self.attention(feature_map).float(), dim=1)
             if self.inference_embedding == 'sum':
                 attended = attended + F.normalize(result['embedding'], dim=1)
             result['embedding'] = attended
         return result
+
+    def predict_index(self, feature_map: torch.Tensor, embeddings: torch.Tensor) -> torch.Tensor:
+        """Return xi_hat (B,) on the scale of xi, whatever PRM regresses."""
+        return self.restore(self.regression(feature_map, embeddings).float())
+
+    def restore(self, regressed: torch.Tensor) -> torch.Tensor:
+        """Return xi of values on the scale that PRM regresses, (B,)."""
+        restore = getattr(self.recognizability, 'restore', None)
+        return regressed if restore is None else restore(regressed)
+
+    def regressed_predictions(self, inputs: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Return ``backbone_embedding`` (B, D) and ``regressed`` (B,), PRM's output."""
+        feature_map, embeddings = self.extract_feat(inputs)
+        regressed = self.regression(feature_map, embeddings)
+        return dict(backbone_embedding=embeddings.float(), regressed=regressed.float())
 
     def regression_predictions(self, inputs: torch.Tensor) -> dict[str, torch.Tensor]:
         """Return ``backbone_embedding`` (B, D) and ``regression_input`` (B, F), PRM's input."""

@@ -22,7 +22,7 @@ def make_faces(rows, centers, noise, rng):
         embedding = direction + noise(*rows[place]) * rng.standard_normal(centers.shape[1])
         sample.embedding = torch.tensor(embedding, dtype=torch.float32)
         sample.embedding_norm = sample.embedding.norm()
-        sample.recognizability = torch.tensor(rng.standard_normal(), dtype=torch.float32)
+        sample.recognizability = torch.tensor(rng.lognormal(), dtype=torch.float32)
         samples.append(sample.to_dict())
     return samples
 

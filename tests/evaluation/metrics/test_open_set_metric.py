@@ -172,7 +172,7 @@ def test_rates_that_the_probes_cannot_measure(faces, rule, messages):
         ('norm', lambda own: [face['embedding_norm'].item() for face in own]),
         (
             dict(type='RIWeightedTemplate', temperature=0.5),
-            lambda own: [np.exp(face['recognizability'].item() / 0.5) for face in own],
+            lambda own: [face['recognizability'].item() ** (1 / 0.5) for face in own],
         ),
         (
             dict(type='BestTemplate', k=1, quality='norm'),

@@ -91,7 +91,7 @@ def test_file(tmp_path):
     assert again.measure == 'serfiq'
     assert again.identities.tolist() == list(range(50))
     assert [entry.name for entry in path.parent.iterdir()] == ['calibration.json']
-    assert json.loads(path.read_text())['version'] == 1
+    assert json.loads(path.read_text())['version'] == 2
     without = IsotonicCalibration().fit(quality, correct)
     assert IsotonicCalibration.load(without.save(path)).identities is None
 
@@ -140,7 +140,8 @@ def test_errors(tmp_path):
     ('change', 'message'),
     [
         (dict(format='another'), 'no calibration'),
-        (dict(version=2), 'has version 2; this mmvlr reads 1'),
+        (dict(version=3), 'has version 3; this mmvlr reads 1 and 2'),
+        (dict(version=1, measure='ri'), 'fit the calibration again'),
         (dict(quality=[2.0, 1.0]), 'no rising function'),
         (dict(quality=[1.0, 1.0]), 'no rising function'),
         (dict(quality=[1.0]), 'no rising function'),

@@ -6,6 +6,8 @@ from mmengine.runner.checkpoint import load_state_dict
 from torch.nn import functional as F
 
 from mmvlr.models import RIFace
+from mmvlr.models.losses import Proximities, RecognizabilityIndex, proximities
+from mmvlr.models.quality import FaceBatch, RecognizabilityQuality
 
 PAPERS_PRM = dict(
     type='PerceptibilityRegression',
@@ -141,6 +143,48 @@ def test_losses_are_the_formulas(make, batch):
     )
     for name, value in expected.items():
         assert found[name].item() == pytest.approx(value, rel=1e-4, abs=1e-5), name
+
+
+def test_users_see_xi_whatever_is_regressed(make, batch):
+    """The same order of faces as the regressed logarithm, which is what was shown before."""
+    formula = dict(type='RecognizabilityIndex', log=True)
+    model = with_ui(make(recognizability=formula)).eval()
+    feature_map, v = model(batch[0])
+    with torch.no_grad():
+        model.regression.layers[0].weight.mul_(20)
+        model.regression.layers[0].bias.sub_(0.3)
+    before = model.regression(feature_map, v).tolist()
+    assert min(before) < 0
+    after = [s.recognizability.item() for s in model(*batch, mode='predict')]
+    measured = RecognizabilityQuality()(FaceBatch(model, batch[0])).tolist()
+    for shown in (after, measured):
+        assert shown == pytest.approx([math.exp(x) for x in before], rel=1e-4)
+        assert sorted(range(6), key=shown.__getitem__) == sorted(range(6), key=before.__getitem__)
+    # Losses work on the logarithm; what they log of xi is xi.
+    model.set_ui_statistics(torch.tensor(0.3), torch.tensor(0.2))
+    found = model(*batch, mode='loss')
+    d = proximities(v, torch.tensor([0, 1, 2, 0, 1, 2]), model.head.weight, model.ui_center)
+    xi = [a * b / (c + 1e-3) for a, b, c in torch.stack([d.d_ui, d.d_n, d.d_p], dim=1).tolist()]
+    gaps = [abs(x - math.log(y)) for x, y in zip(before, xi, strict=True)]
+    l1 = sum(5 * (g * g / 1.5 if g < 0.75 else g - 0.375) for g in gaps) / 6
+    diversion = sum(2 * max(0, 50 - (x - 0.3) / 0.2) for x in before) / 6
+    assert found['loss_regression'].item() == pytest.approx(l1, rel=1e-3)
+    assert found['loss_diversion'].item() == pytest.approx(diversion, rel=1e-3)
+    assert found['xi'].item() == pytest.approx(sum(xi) / 6, rel=1e-3)
+
+
+@pytest.mark.parametrize('log', [False, True])
+def test_restore_is_rising_and_finite(log):
+    formula = RecognizabilityIndex(log=log)
+    regressed = torch.cat([torch.linspace(-7, 7, 2001), torch.tensor([-1e4, 1e4, 1e30])]).sort()[0]
+    index = formula.restore(regressed)
+    assert index.isfinite().all() and (index.diff() > 0)[:-1].all()
+    assert (index > 0).all() or not log
+    values = torch.rand(3, 50)
+    xi = RecognizabilityIndex()(Proximities(*values))
+    torch.testing.assert_close(
+        formula.restore(formula(Proximities(*values))), xi.clamp_min(1e-3 if log else 0)
+    )
 
 
 def test_total_has_the_weights_of_the_paper(make, batch):
