@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from mmvlr.cli.programs.evaluate import add_conventions
 from mmvlr.evaluation import FaceTable
 from mmvlr.utils.compat import load_checkpoint_file
 
@@ -215,3 +216,11 @@ def test_rates_that_a_file_cannot_measure_are_marked(evaluate, tmp_path, capfd):
     assert found['unmeasurable'] == dict.fromkeys(names, 40)
     assert set(names) <= set(found)
     assert json.loads(capfd.readouterr().out) == found
+
+
+def test_conventions_reach_the_metric_of_pairs():
+    both = [dict(type='OpenSetMetric'), dict(type='mmvlr.VerificationMetric', prefix='x')]
+    first, second = add_conventions(both, ['dasec'])
+    assert first == both[0] and second == dict(both[1], conventions=['dasec'])
+    with pytest.raises(ValueError, match='--conventions'):
+        add_conventions(dict(type='TinyFaceMetric'), 'all')

@@ -17,6 +17,11 @@ def trapezoid(y: np.ndarray, x: np.ndarray) -> float:
     return float(((y[1:] + y[:-1]) / 2 * np.diff(x)).sum())
 
 
+def step_area(y: np.ndarray, x: np.ndarray, limit: float) -> float:
+    """Return the area to ``limit`` under a function with the value ``y[i]`` from ``x[i]`` on."""
+    return float((y * np.diff(np.minimum(np.append(x, np.inf), limit))).sum())
+
+
 def floor_share(share: float, count: int) -> int:
     """Return the largest whole number not above ``share * count``, up to binary rounding."""
     return int(np.floor(share * count + _SLACK))
@@ -56,9 +61,23 @@ def strict_bounds(
     Returns:
         The bounds (R,); ``-inf`` where everything may be accepted.
     """
+    values, group = np.unique(scores, return_inverse=True)
     if weights is None:
         weights = np.ones(len(scores))
-    values, group = np.unique(scores, return_inverse=True)
+    return weighted_bounds(values, group, weights, rates)
+
+
+def weighted_bounds(
+    values: np.ndarray, group: np.ndarray, weights: np.ndarray, rates: Sequence[float]
+) -> np.ndarray:
+    """Compute :func:`strict_bounds` of scores that are sorted already.
+
+    Args:
+        values: The distinct scores, increasing, (V,).
+        group: Place of each score in ``values``, (N,).
+        weights: Weight of each score, (N,); scores of weight 0 have no effect.
+        rates: See there.
+    """
     at_or_above = np.bincount(group, weights)[::-1].cumsum()[::-1]
     allowed = np.asarray(rates) * weights.sum() + _SLACK
     # ``at_or_above`` decreases along ``values``: find the last place where it exceeds the rate.
