@@ -18,6 +18,10 @@ from mmvlr.evaluation.functional._blocks import product_blocks
 TEMPLATE_BLOCK = 8192
 #: Probes that are scored at a time: 8 MB of scores in one block.
 PROBE_BLOCK = 256
+#: Scores of a block of few probes, which has more templates: 512 kB.
+FEW_SCORES = 2**17
+#: Scores of a probe that are compared again without narrowing them further.
+_FEW = 64
 #: From this similarity on, two embeddings are considered to be of the same image.
 SAME = 1 - 1e-6
 
@@ -60,27 +64,34 @@ class ExactSearch:
         """
         k = min(k, self.num_people)
         best = _Best(len(probes), k)
+        template_block = max(TEMPLATE_BLOCK, FEW_SCORES // max(len(probes), 1))
         for rows, columns, scores in product_blocks(
-            probes, self.templates, PROBE_BLOCK, TEMPLATE_BLOCK
+            probes, self.templates, PROBE_BLOCK, template_block
         ):
             floor = best.similarity[rows, -1]
             # Late blocks rarely improve the result of a probe; such rows are skipped.
             near = np.flatnonzero(scores.max(axis=1) >= floor - self._tolerance)
-            scores, floor = scores[near], floor[near]
-            floor = np.maximum(floor, self._kth_person(scores, self.owner[columns], k))
-            row, column = np.nonzero(scores >= floor[:, None] - self._tolerance)
+            if not len(near):
+                continue
+            if len(near) < len(scores):
+                scores, floor = scores[near], floor[near]
+            close = scores >= floor[:, None] - self._tolerance
+            if np.count_nonzero(close) > _FEW * len(near):
+                floor = np.maximum(floor, self._kth_person(scores, columns, k))
+                close = scores >= floor[:, None] - self._tolerance
+            row, column = np.divmod(np.flatnonzero(close), close.shape[1])
             row, column = rows.start + near[row], columns.start + column
             best.add(probes, self.templates, self.owner, row, column)
         return best.person, best.similarity
 
-    @staticmethod
-    def _kth_person(scores: np.ndarray, owner: np.ndarray, k: int) -> np.ndarray:
+    def _kth_person(self, scores: np.ndarray, columns: slice, k: int) -> np.ndarray:
         """Return the k-th best person's score in a block, (P,); -inf if it has fewer people."""
-        first = np.flatnonzero(np.diff(owner, prepend=-1))
-        if len(first) < k:
+        if self.num_people < len(self.owner):
+            first = np.flatnonzero(np.diff(self.owner[columns], prepend=-1))
+            if len(first) < scores.shape[1]:
+                scores = np.maximum.reduceat(scores, first, axis=1)
+        if scores.shape[1] < k:
             return np.full(len(scores), -np.inf, np.float32)
-        if len(first) < len(owner):
-            scores = np.maximum.reduceat(scores, first, axis=1)
         return torch.from_numpy(scores).topk(k, dim=1).values[:, -1].numpy()
 
 

@@ -1,13 +1,22 @@
 """Compare runs of several methods on one test set, in recognition and in quality."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
 
 from mmvlr.evaluation import FaceTable
-from mmvlr.evaluation.functional import rank1_error_versus_discard, roc_area
-from mmvlr.evaluation.metrics import ClosedSetMetric, FaceMetric, Observations
+from mmvlr.evaluation.functional import (
+    rank1_error_versus_discard,
+    roc_area,
+)
+from mmvlr.evaluation.metrics import (
+    ClosedSetMetric,
+    FaceMetric,
+    Observations,
+    VerificationMetric,
+)
 from mmvlr.evaluation.systems import Score, compare_systems
 from mmvlr.evaluation.tables import build_metrics
 from mmvlr.experiments import PRETRAINED, Run
@@ -15,10 +24,12 @@ from mmvlr.structures.face_table import MEASURES
 
 from .evaluated import average_bounds, average_discard, split_qualities
 from .figures import DiscardCurve
-from .words import name_method
+from .words import name_method, split_convention
 
 #: The method whose errors the quality measures predict, if it was run; else the first one.
 RECOGNIZER = 'riface'
+#: Parts of a metric's observations that judge quality measures start so.
+JUDGING = ('discard_', 'consistency_', 'ui_')
 #: Measures of other methods' networks that have a row: method, measure.
 JUDGES = (('magface', 'norm'), ('adaface', 'norm'), ('crfiqa', 'crfiqa'))
 
@@ -26,6 +37,16 @@ JUDGES = (('magface', 'norm'), ('adaface', 'norm'), ('crfiqa', 'crfiqa'))
 def measure_discard_area(kept: np.ndarray) -> dict[str, float]:
     """Return the area of rank-1 error over discard of [quality, correct], (N, 2)."""
     return dict(area=float(rank1_error_versus_discard(kept[:, 0], kept[:, 1])['auc']))
+
+
+def _by_convention(statistics: Callable[[np.ndarray], Mapping[str, float]]) -> Callable:
+    """Return statistics named by the convention alone, so that measures can be compared."""
+
+    def renamed(kept: np.ndarray) -> dict[str, float]:
+        found = {split_convention(name): value for name, value in statistics(kept).items()}
+        return {known[0]: value for known, value in found.items() if known}
+
+    return renamed
 
 
 class ComparedRuns:
@@ -75,7 +96,7 @@ class ComparedRuns:
                 for run in runs:
                     faces = metric.select(self.faces[run.scores])
                     for name, part in metric.observations(faces).items():
-                        if name in wanted or not name.startswith(('discard_', 'ui_')):
+                        if name in wanted or not name.startswith(JUDGING):
                             observed.setdefault(name, {}).setdefault(method, []).append(part)
                             self.unmeasurable |= part.unmeasurable
             for name, part in observed.items():
@@ -132,6 +153,35 @@ class ComparedRuns:
             for name, pairs in self.judged.items()
         }
         return compare_systems(observed, True, 'number')['area'] if observed else {}
+
+    def compare_conventions(self, num_resamples: int = 200) -> dict[str, dict[str, Score]]:
+        """Compare the recognizer's own measures on pairs, by every convention of published work.
+
+        Args:
+            num_resamples: Resamples of people; ten curves are computed in each.
+
+        Returns:
+            Convention to measure to score; empty without verification.
+        """
+        given = next((m for m in self.metrics if isinstance(m, VerificationMetric)), None)
+        if given is None or not self.recognizer:
+            return {}
+        metric = VerificationMetric(fmr=given.fmr, conventions='all')
+        observed: dict[str, dict[str, list[Observations]]] = dict(discard={}, consistency={})
+        for run in self.recognizer:
+            for name, part in metric.observations(metric.select(self.faces[run.scores])).items():
+                kind, _, measure = name.partition('_')
+                if kind in observed:
+                    own = replace(part, statistics=_by_convention(part.statistics))
+                    observed[kind].setdefault(MEASURES[measure], []).append(own)
+        scores: dict[str, dict[str, Score]] = {}
+        for kind, systems in observed.items():
+            complete = {
+                m: parts for m, parts in systems.items() if len(parts) == len(self.recognizer)
+            }
+            if complete:
+                scores |= compare_systems(complete, kind == 'discard', 'number', num_resamples)
+        return scores
 
     def average_discard(self) -> tuple[dict[str, DiscardCurve], dict[str, DiscardCurve]]:
         """Return error over discard of each measure, and the reference curves; means of seeds."""

@@ -35,7 +35,7 @@ from .faces import FaceCard, warn_of_border
 from .figures import DiscardCurve
 from .page import write_page
 from .report import AttentionCard, Metric, ReportData, WrongMatch, render_report
-from .words import describe_run, name_metric
+from .words import describe_run, name_metric, split_convention
 
 RECOGNITION, QUALITY = 'Recognition', 'Quality'
 NUM_FACES, NUM_SPECTRUM, NUM_ATTENTION, NUM_FAILURES = 24, 16, 10, 6
@@ -213,6 +213,7 @@ def collect_metrics(
         if full in baseline:
             figures[f'pixel_{name}'] = baseline[full]
         is_area = 'discard' in name
+        is_quality = is_area or name.startswith('ui_auc_') or split_convention(name) is not None
         # Metrics of two prefixes may have one name.
         rows[full if name in rows else name] = Metric(
             name_metric(name, (unmeasurable or {}).get(full)),
@@ -220,9 +221,9 @@ def collect_metrics(
             numbers.get(f'{full}_low'),
             numbers.get(f'{full}_high'),
             {'pixel correlation': baseline[full]} if full in baseline else {},
-            'number' if is_area else 'rate',
+            'number' if is_area or split_convention(name) else 'rate',
             lower_is_better=is_area,
-            group=QUALITY if is_area or name.startswith('ui_auc_') else RECOGNITION,
+            group=QUALITY if is_quality else RECOGNITION,
         )
     return rows, figures
 

@@ -11,6 +11,7 @@ from mmengine.registry import DefaultScope
 from mmvlr.engine import unwrap
 from mmvlr.engine.building import build_tester
 from mmvlr.evaluation import FaceTable
+from mmvlr.evaluation.functional import CONVENTIONS
 from mmvlr.evaluation.systems import Score
 from mmvlr.evaluation.tables import evaluate_faces
 from mmvlr.experiments import PRETRAINED, Failure, Run
@@ -67,6 +68,7 @@ def write_comparison(
     tables: dict[str, list[ScoreTable]] = dict(method=[], ablation=[])
     areas: dict[str, Mapping[str, Score]] = {}
     told: dict[str, Mapping[str, Score]] = {}
+    conventions: list[ScoreTable] = []
     page: dict[str, dict[str, Any]] = dict(quality={}, discard={}, discard_bounds={}, hard_faces={})
     rows: list[dict[str, Any]] = []
     scores: list[dict[str, Any]] = []
@@ -88,7 +90,11 @@ def write_comparison(
                 reading.append(describe_methods(title, found))
         progress(f'{title}: quality')
         areas[title], told[title] = tests.compare_judges(), tests.compare_ui()
+        by_convention = tests.compare_conventions()
+        if by_convention:
+            conventions.append(make_convention_table(title, by_convention))
         scores += list_scores(where | dict(table='discard'), dict(area=areas[title]))
+        scores += list_scores(where | dict(table='conventions'), by_convention)
         scores += list_scores(where | dict(table='UI faces'), dict(auc=told[title]))
         if areas[title]:
             reading.append(describe_judges(title, areas[title]))
@@ -130,7 +136,7 @@ def write_comparison(
         recognition=tables['method'],
         ablation=tables['ablation'],
         quality_tables=make_measure_tables(told),
-        discard_tables=make_measure_tables(areas),
+        discard_tables=make_measure_tables(areas) + conventions,
         activation=activation,
         activation_note=(
             'Grad-CAM of the last feature map; the target is the cosine to the mean of the '
@@ -164,6 +170,13 @@ def make_measure_tables(found: Scores) -> list[ScoreTable]:
     found = {title: scores for title, scores in found.items() if scores}
     rows = {m: [scores.get(m) for scores in found.values()] for m in join_keys(found.values())}
     return [ScoreTable('', list(found), rows, kind='Measure')] if found else []
+
+
+def make_convention_table(title: str, found: Scores) -> ScoreTable:
+    """Return a table with measures in rows and conventions in columns."""
+    rows = {m: [scores.get(m) for scores in found.values()] for m in join_keys(found.values())}
+    titles = [CONVENTIONS[name].title for name in found]
+    return ScoreTable(f'{title}: FNMR over discarded pairs', titles, rows, kind='Measure')
 
 
 def list_scores(

@@ -4,6 +4,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 
+from mmvlr.evaluation.functional import CONVENTIONS
 from mmvlr.evaluation.systems import Score
 from mmvlr.structures.face_table import MEASURES
 
@@ -45,6 +46,9 @@ def name_metric(name: str, trials: int | None = None) -> str:
     if trials is not None:
         return f'{name_metric(name)} (too few trials to measure: {trials:,})'
     quality = MEASURES.get(name.rpartition('auc_')[2], '')
+    known = split_convention(name)
+    if known:
+        return f'{CONVENTIONS[known[0]].title}, {MEASURES[known[1]]}'
     for pattern, text in (
         (r'd(\d+)_rank(\d+)', r'D\1, rank-\2'),
         (r'mean_rank(\d+)', r'mean of the distances, rank-\1'),
@@ -62,6 +66,18 @@ def name_metric(name: str, trials: int | None = None) -> str:
         if re.fullmatch(pattern, name):
             return re.sub(pattern, text, name)
     return name
+
+
+def split_convention(name: str) -> tuple[str, str] | None:
+    """Return convention and quality measure of a metric's name, or None if it has none.
+
+    Example:
+        >>> split_convention('fnmr_discard_cr_fiqa_ri'), split_convention('rce3_norm')
+        (('cr_fiqa', 'ri'), ('rce3', 'norm'))
+    """
+    plain = name.removeprefix('fnmr_discard_')
+    found = ((rule, plain.removeprefix(f'{rule}_')) for rule in CONVENTIONS)
+    return next((pair for pair in found if '_'.join(pair) == plain and pair[1] in MEASURES), None)
 
 
 # One run ----------------------------------------------------------------------------------------

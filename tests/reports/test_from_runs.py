@@ -12,11 +12,11 @@ from mmengine.config import Config
 
 from mmvlr.apis import build_metrics, evaluate_faces, mark_unmeasurable
 from mmvlr.evaluation import FaceTable
-from mmvlr.evaluation.functional import identification
+from mmvlr.evaluation.functional import CONVENTIONS, discard_areas, identification
 from mmvlr.experiments import Failure, Run
 from mmvlr.reports.compared import ComparedRuns
 from mmvlr.reports.from_run import collect_metrics
-from mmvlr.reports.from_runs import write_comparison
+from mmvlr.reports.from_runs import make_convention_table, write_comparison
 
 from .pages import check_page, cut_section
 
@@ -91,6 +91,33 @@ def test_comparison_with_ui_faces_counts_pairs(runs):
         probe, ui = (faces.only(role).columns['norm'] for role in ('probe', 'ui'))
         values.append(np.mean([(p > u) + 0.5 * (p == u) for p in probe for u in ui]))
     assert scores['norm'].mean == pytest.approx(np.mean(values))
+
+
+def test_measures_of_pairs_are_compared_by_every_convention(runs):
+    first = np.arange(0, 48, 2)
+    pairs = np.stack([first, (first + 1 + 6 * (np.arange(24) % 3)) % 48], axis=1)
+    made, expected = [], []
+    evaluators = [dict(type='TinyFaceMetric'), dict(type='VerificationMetric', fmr=0.1)]
+    for run in runs[:2]:
+        faces = FaceTable.load(run.scores).take(np.arange(48))
+        same = faces.identity[pairs[:, 0]] == faces.identity[pairs[:, 1]]
+        replace(faces, role=np.full(48, 'pair'), pairs=pairs, same=same).save(run.scores)
+        config = Config(dict(test_dataloader=dict(dataset=TEST), test_evaluator=evaluators))
+        made.append(replace(run, config=config))
+        unit = faces.unit.numpy().astype(np.float64)
+        cosine = (unit[pairs[:, 0]] * unit[pairs[:, 1]]).sum(axis=1)
+        quality = faces.columns['ri'][pairs].astype(np.float64)
+        expected.append(discard_areas(*quality.T, cosine, same, 'dasec')['dasec'])
+    scores = ComparedRuns(made).compare_conventions(num_resamples=10)
+    assert set(scores) == set(CONVENTIONS)
+    assert set(scores['rce0']) == {'RI', 'ERS', 'norm'}
+    own = scores['dasec']['RI']
+    assert own.mean == pytest.approx(np.mean(expected), abs=1e-6)
+    assert own.low <= own.mean <= own.high
+    assert own.lower_is_better and not scores['rce3']['RI'].lower_is_better
+    table = make_convention_table('SurvFace', scores)
+    assert table.rows['RI'][list(scores).index('dasec')] is own
+    assert len(table.columns) == len(CONVENTIONS)
 
 
 @pytest.mark.parametrize('group, areas', [('method', False), ('ablation', True)])

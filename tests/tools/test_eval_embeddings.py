@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from mmvlr.cli.programs.evaluate import add_conventions
 from mmvlr.evaluation import FaceTable
 from mmvlr.utils.compat import load_checkpoint_file
 
@@ -227,3 +228,11 @@ def test_a_measure_that_is_not_known_here_is_told(evaluate, tmp_path, capfd):
     assert not any('my_own' in name for name in evaluate(tmp_path / 'faces.npz'))
     told = capfd.readouterr().err
     assert 'my_own' in told and '--config' in told and 'norm' not in told
+
+
+def test_conventions_reach_the_metric_of_pairs():
+    both = [dict(type='OpenSetMetric'), dict(type='mmvlr.VerificationMetric', prefix='x')]
+    first, second = add_conventions(both, ['dasec'])
+    assert first == both[0] and second == dict(both[1], conventions=['dasec'])
+    with pytest.raises(ValueError, match='--conventions'):
+        add_conventions(dict(type='TinyFaceMetric'), 'all')

@@ -47,6 +47,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--curves', type=output_folder, metavar='DIR', help='write the curves with their bands here'
     )
+    parser.add_argument(
+        '--conventions',
+        nargs='+',
+        metavar='NAME',
+        default=(),
+        help='also evaluate qualities on pairs by these conventions of published work, or all',
+    )
     add_cfg_options(parser)
 
 
@@ -72,6 +79,9 @@ def run(args: argparse.Namespace) -> int:
             dataset = DATASETS.build(config.test_dataloader.dataset)
     faces = load_faces(args.embeddings, dataset)
     evaluators = evaluators or default_evaluators(faces)
+    if args.conventions:
+        names = 'all' if args.conventions == ['all'] else args.conventions
+        evaluators = add_conventions(evaluators, names)
     # What is not asked for stays as the config has it.
     options = {name: True for name in ('intervals', 'curves') if getattr(args, name)}
     if not args.config and (unknown := find_unknown_measures(faces)):
@@ -103,6 +113,25 @@ def find_unknown_measures(faces: 'FaceTable') -> list[str]:
         name
         for name, values in faces.columns.items()
         if values.dtype.kind == 'f' and name not in (*faces.qualities, 'distance')
+    ]
+
+
+def add_conventions(evaluators: dict | list[dict], names: str | list[str]) -> list[dict]:
+    """Return metrics where those of pairs also follow conventions of published work.
+
+    Raises:
+        ValueError: There is no such convention, or no metric of pairs.
+    """
+    from mmvlr.evaluation.functional import find_conventions
+
+    names = list(find_conventions(names))
+    evaluators = [evaluators] if isinstance(evaluators, dict) else list(evaluators)
+    kinds = [str(config['type']).rpartition('.')[2] for config in evaluators]
+    if 'VerificationMetric' not in kinds:
+        raise ValueError('--conventions: needs pairs of faces, and these have none')
+    return [
+        dict(config, conventions=names) if kind == 'VerificationMetric' else config
+        for config, kind in zip(evaluators, kinds, strict=True)
     ]
 
 

@@ -18,6 +18,15 @@ from .bootstrap import (
     paired_bootstraps,
     resample,
 )
+from .conventions import (
+    CONVENTIONS,
+    DiscardConvention,
+    RankConvention,
+    discard_areas,
+    find_conventions,
+    measure_harm,
+    rank_consistency,
+)
 from .curves import Curve, cmc_curve, discard_curve, open_set_curve, roc_curve
 from .identification import (
     OpenSetScores,
@@ -33,10 +42,13 @@ from .selective import risk_coverage
 from .verification import verification, verification_rates
 
 __all__ = [
+    'CONVENTIONS',
     'Curve',
+    'DiscardConvention',
     'Interval',
     'OpenSetScores',
     'PairedDifference',
+    'RankConvention',
     'Resampled',
     'SearchResult',
     'bootstrap_interval',
@@ -45,10 +57,13 @@ __all__ = [
     'closed_set_ranks',
     'cmc',
     'cmc_curve',
+    'discard_areas',
     'discard_auc_bounds',
     'discard_curve',
     'error_versus_discard',
+    'find_conventions',
     'is_measurable',
+    'measure_harm',
     'open_set_curve',
     'open_set_identification',
     'open_set_rates',
@@ -57,6 +72,7 @@ __all__ = [
     'paired_bootstrap',
     'paired_bootstraps',
     'rank1_error_versus_discard',
+    'rank_consistency',
     'resample',
     'risk_coverage',
     'roc_area',

@@ -112,7 +112,7 @@ def as_ids(ids: ArrayLike, name: str, length: int) -> np.ndarray:
 def as_flags(flags: ArrayLike, name: str, length: int | None = None) -> np.ndarray:
     """Return flags, given as bool or as 0 and 1, as bool (N,)."""
     vector = as_vector(flags, name, length)
-    if not np.isin(vector, (0, 1)).all():
+    if vector.dtype != bool and not np.isin(vector, (0, 1)).all():
         raise ValueError(f'{name} must hold only true and false (or 1 and 0)')
     return vector.astype(bool)
 

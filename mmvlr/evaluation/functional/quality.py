@@ -4,18 +4,21 @@ Comparisons are ordered by quality and the worst are discarded, which should red
 remaining ones. Of n comparisons, n - floor(r * n) remain at the share r. If the cut falls among
 comparisons of equal quality, the result must not depend on their order: each of them is kept *in
 part*, weighted by the share of its group that remains. This is the average of cutting at random.
+Published code has other conventions, which are options here and have names in :mod:`.conventions`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Literal
 
 import numpy as np
 
 from ._blocks import ArrayLike, as_flags, as_scores
-from ._curves import check_rates, floor_share, strict_bounds, trapezoid
+from ._curves import check_rates, floor_share, step_area, trapezoid, weighted_bounds
 
 # By division rather than by a step of 0.05, so that 0.3 equals the literal.
 _SHARES = np.arange(20) * 5 / 100
-_PARTIAL_LIMIT = 0.3
+#: Share to which the partial area reaches.
+PARTIAL_LIMIT = 0.3
 
 
 def error_versus_discard(
@@ -25,6 +28,10 @@ def error_versus_discard(
     same: ArrayLike,
     fmr: float = 1e-3,
     rethreshold: bool = True,
+    *,
+    threshold: Literal['exact', 'nearest', 'quantile'] = 'exact',
+    ties: Literal['part', 'order'] = 'part',
+    steps: Literal['shares', 'values'] = 'shares',
 ) -> dict[str, np.ndarray | float]:
     """Compute the false non-match rate over the share of discarded pairs, for verification.
 
@@ -45,9 +52,18 @@ def error_versus_discard(
         fmr: False match rate that must not be exceeded.
         rethreshold: Whether the threshold is chosen again from the remaining pairs at each share
             (as in the code of MagFace and CR-FIQA), or once from all pairs (as in ISO/IEC 29794-1).
+        threshold: ``'exact'`` as above. ``'nearest'``: the lowest score, of either kind, whose FMR
+            is nearest to ``fmr``, above or below it; only scores above it match. ``'quantile'``:
+            the quantile ``fmr`` of the scores of genuine pairs, so that FNMR starts there.
+        ties: Which of pairs of equal quality are discarded: ``'part'``, each in part;
+            ``'order'``, those that NumPy's default sort puts first.
+        steps: ``'shares'`` as above. ``'values'``: only genuine pairs are discarded, and every
+            distinct quality is a step; FNMR is constant between steps, and 0 at share 1. Needs
+            ``rethreshold=False``.
 
     Returns:
-        ``discard``, the shares, and ``fnmr``, both float64 (20,); ``auc``, the area under FNMR over
+        ``discard``, the shares, and ``fnmr``, both float64 (20,) or one per step; ``auc``, the area
+        under FNMR over
         [0, 0.95], and ``pauc``, over [0, 0.3]; ``auc_normalized`` and ``pauc_normalized``, the
         areas divided by their width and by the FNMR at share 0, so that discarding at random
         gives about 1 (NaN where that FNMR is 0). FNMR is NaN where no pair of one person is left,
@@ -76,30 +92,99 @@ def error_versus_discard(
     if same.all() or not same.any():
         raise ValueError('same: needs pairs of one person and pairs of two')
     check_rates((fmr,), 'fmr')
+    for name, given, known in (
+        ('threshold', threshold, ('exact', 'nearest', 'quantile')),
+        ('ties', ties, ('part', 'order')),
+        ('steps', steps, ('shares', 'values')),
+    ):
+        if given not in known:
+            raise ValueError(f'{name} must be one of {", ".join(known)}, got {given!r}')
+    if steps == 'values' and rethreshold:
+        raise ValueError("steps='values' needs rethreshold=False: the threshold is chosen once")
 
-    genuine, impostor = similarity[same], similarity[~same]
-    bound = strict_bounds(impostor, [fmr])[0]
-    fnmr = np.full(len(_SHARES), np.nan)
-    kept = _kept_weights(np.minimum(quality1, quality2), _SHARES)
-    for index, weight in enumerate(kept):
-        of_genuine, of_impostor = weight[same], weight[~same]
-        if not of_genuine.any() or (rethreshold and not of_impostor.any()):
-            continue
-        if rethreshold:
-            # Pairs without weight must not affect the threshold.
-            left = of_impostor > 0
-            bound = strict_bounds(impostor[left], [fmr], of_impostor[left])[0]
-        fnmr[index] = of_genuine[genuine <= bound].sum() / of_genuine.sum()
+    quality, genuine = np.minimum(quality1, quality2), similarity[same]
+    chooser = ThresholdChooser(similarity, same, fmr, threshold)
+    everything = np.ones(len(same))
+    bound = chooser.choose(everything)
+    num_trials = chooser.count(everything)
+    if steps == 'values':
+        discard, fnmr = _every_step(quality[same], genuine <= bound)
+        trials = np.full(len(discard), num_trials)
+    else:
+        discard, fnmr = _SHARES.copy(), np.full(len(_SHARES), np.nan)
+        trials = np.full(len(_SHARES), num_trials)
+        for index, weight in enumerate(_kept_weights(quality, _SHARES, ties)):
+            if rethreshold:
+                trials[index] = chooser.count(weight)
+            of_genuine = weight[same]
+            if not of_genuine.any() or not trials[index]:
+                continue
+            if rethreshold:
+                bound = chooser.choose(weight)
+            fnmr[index] = of_genuine[genuine <= bound].sum() / of_genuine.sum()
 
-    trials = np.array([weight[~same].sum() if rethreshold else len(impostor) for weight in kept])
-    result: dict[str, np.ndarray | float] = dict(discard=_SHARES.copy(), fnmr=fnmr)
-    for name, limit in (('auc', _SHARES[-1]), ('pauc', _PARTIAL_LIMIT)):
-        num = np.searchsorted(_SHARES, limit, side='right')
-        area = trapezoid(fnmr[:num], _SHARES[:num])
+    result: dict[str, np.ndarray | float] = dict(discard=discard, fnmr=fnmr)
+    for name, limit in (('auc', _SHARES[-1]), ('pauc', PARTIAL_LIMIT)):
+        area = discard_area(result, limit)
+        num = np.searchsorted(discard, limit, side='right')
         result[name] = area
         result[f'{name}_trials'] = float(trials[:num].min())
         result[f'{name}_normalized'] = float(area / (limit * fnmr[0])) if fnmr[0] else float('nan')
     return result
+
+
+def discard_area(curve: dict[str, np.ndarray | float], limit: float) -> float:
+    """Return the area under FNMR to a share, by trapezoids or, at every quality, by steps.
+
+    Args:
+        curve: Result of :func:`error_versus_discard`.
+        limit: The share; one of the shares of the curve where these are 0, 0.05, ..., 0.95.
+    """
+    discard, fnmr = curve['discard'], curve['fnmr']
+    if discard[-1] == 1:
+        return step_area(fnmr, discard, limit)
+    num = np.searchsorted(discard, limit, side='right')
+    return trapezoid(fnmr[:num], discard[:num])
+
+
+class ThresholdChooser:
+    """Chooses the threshold of a false match rate from weighted pairs, by one of several rules.
+
+    Args:
+        similarity: Score of each pair, float64 (N,).
+        same: Whether the pair shows one person, bool (N,).
+        rate: The rate.
+        rule: See :func:`error_versus_discard`; also ``'nearest_impostor'``, where only scores of
+            impostor pairs are thresholds, and match.
+    """
+
+    def __init__(self, similarity: np.ndarray, same: np.ndarray, rate: float, rule: str):
+        self._rate, self._rule = rate, rule
+        self._counted = same if rule == 'quantile' else ~same
+        # The scores are sorted once, whatever the number of choices.
+        self._scores = similarity if rule == 'nearest' else similarity[self._counted]
+        self._values, self._group = np.unique(self._scores, return_inverse=True)
+
+    def count(self, weight: np.ndarray) -> float:
+        """Return the number of pairs of which the rate is a share."""
+        return float(weight[self._counted].sum())
+
+    def choose(self, weight: np.ndarray) -> float:
+        """Return the highest score that is not accepted.
+
+        Args:
+            weight: Weight of each pair, (N,); those of weight 0 have no effect.
+        """
+        counted = weight[self._counted]
+        if self._rule == 'exact':
+            return float(weighted_bounds(self._values, self._group, counted, [self._rate])[0])
+        if self._rule == 'quantile':
+            return float(np.nextafter(np.quantile(self._scores[counted > 0], self._rate), -np.inf))
+        own = weight * self._counted if self._rule == 'nearest' else counted
+        there = np.bincount(self._group, weight if self._rule == 'nearest' else counted) > 0
+        rate = np.bincount(self._group, own)[::-1].cumsum()[::-1][there] / counted.sum()
+        found = self._values[there][np.abs(rate - self._rate).argmin()]
+        return float(found if self._rule == 'nearest' else np.nextafter(found, -np.inf))
 
 
 def rank1_error_versus_discard(
@@ -174,13 +259,26 @@ def discard_auc_bounds(
     )
 
 
-def _kept_weights(quality: np.ndarray, shares: np.ndarray) -> list[np.ndarray]:
-    """Return, for every share, the weight with which each comparison is kept, in [0, 1], (N,)."""
+def _every_step(quality: np.ndarray, wrong: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the discarded share before each distinct quality, and the error of the rest."""
     _, group, size = np.unique(quality, return_inverse=True, return_counts=True)
+    discarded = np.append(0, size.cumsum())
+    errors = np.bincount(group, wrong)[::-1].cumsum()[::-1]
+    fnmr = np.append(errors / (len(quality) - discarded[:-1]), 0.0)
+    return discarded / len(quality), fnmr
+
+
+def _kept_weights(
+    quality: np.ndarray, shares: np.ndarray, ties: str = 'part'
+) -> Iterator[np.ndarray]:
+    """Yield, for every share, the weight with which each comparison is kept, in [0, 1], (N,)."""
+    if ties == 'order':
+        group, size = np.empty(len(quality), np.int64), np.ones(len(quality), np.int64)
+        group[np.argsort(quality)] = np.arange(len(quality))
+    else:
+        _, group, size = np.unique(quality, return_inverse=True, return_counts=True)
     in_lower_groups = np.cumsum(size) - size
-    kept = []
     for share in shares:
         num_discarded = floor_share(share, len(quality))
         in_group = np.clip(num_discarded - in_lower_groups, 0, size)
-        kept.append((1 - in_group / size)[group])
-    return kept
+        yield (1 - in_group / size)[group]

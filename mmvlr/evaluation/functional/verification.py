@@ -13,7 +13,7 @@ from ._blocks import (
     check_same_width,
     pair_scores,
 )
-from ._curves import check_rates, roc_area, share_at_or_above, strict_bounds, trapezoid
+from ._curves import check_rates, ordered_area, ordered_bounds, share_at_or_above, trapezoid
 
 
 def verification(
@@ -123,19 +123,24 @@ def verification_rates(
         raise ValueError(f'folds must be at least 2, got {folds}')
     check_rates(tuple(fars), 'fars')
 
-    genuine, impostor = score[same], score[~same]
     result: dict[str, float] = {}
     if method == 'exact':
-        for far, bound in zip(fars, strict_bounds(impostor, fars), strict=True):
-            accepted = score[score > bound]
-            result[f'tar@far{far:g}'] = float((genuine > bound).mean())
+        # Sorted once; everything else reads the sorted scores.
+        order = np.argsort(score)
+        ordered, kind = score[order], same[order]
+        genuine, impostor = ordered[kind], ordered[~kind]
+        for far, bound in zip(fars, ordered_bounds(impostor, fars), strict=True):
+            place = np.searchsorted(ordered, bound, side='right')
+            accepted = len(genuine) - np.searchsorted(genuine, bound, side='right')
+            result[f'tar@far{far:g}'] = float(accepted / len(genuine))
             result[f'threshold@far{far:g}'] = float(
-                accepted.min() if len(accepted) else np.nextafter(score.max(), np.inf)
+                ordered[place] if place < len(ordered) else np.nextafter(ordered[-1], np.inf)
             )
-        result['auc'] = roc_area(genuine, impostor)
-        result['accuracy'] = _accuracy(score, same, folds)
+        result['auc'] = ordered_area(genuine, impostor)
+        result['accuracy'] = _best_accuracy(ordered[::-1], kind[::-1], order[::-1], same, folds)
         return result
 
+    genuine, impostor = score[same], score[~same]
     # A similarity that grows as the distance decreases; for unit vectors d^2 = 2 - 2 cos.
     genuine, impostor, closeness = (
         -np.sqrt(np.maximum(2 - 2 * cosine, 0)) for cosine in (genuine, impostor, score)
@@ -151,6 +156,55 @@ def verification_rates(
     result['auc'] = trapezoid(tar, far_of_step)
     result['accuracy'] = _accuracy(closeness, same, folds, grid)
     return result
+
+
+def _best_accuracy(
+    score: np.ndarray, same: np.ndarray, order: np.ndarray, given: np.ndarray, folds: int
+) -> float:
+    """Return the mean accuracy over folds with a threshold between any two scores.
+
+    The result is that of :func:`_accuracy`. The right decisions on the other folds are those on all
+    pairs minus those on the fold, which only change at its own scores: between these, the best
+    threshold of all pairs is the best one.
+
+    Args:
+        score: Scores from high to low, (N,).
+        same: Whether each shows one person, (N,).
+        order: Place of each among the given pairs, (N,).
+        given: Whether each of the given pairs shows one person, (N,).
+        folds: Number of folds.
+    """
+    last = np.append(score[1:] != score[:-1], True)
+    values = score[last]
+    if not ((values[:-1] + values[1:]) / 2 > values[1:]).all():
+        # Neighboring float64 have no number between them.
+        return _accuracy(score[np.argsort(order)], given, folds)
+    fold = np.empty(len(score), np.int32)
+    num_folds = 0
+    for num_folds, rows in enumerate(_folds(given, folds), start=1):
+        fold[rows] = num_folds
+    # Small whole numbers are sorted in linear time.
+    fold = fold[order].astype(np.int16 if num_folds < 2**15 else np.int32)
+    places = np.split(np.argsort(fold, kind='stable'), np.bincount(fold)[1:-1].cumsum())
+    step = np.where(same, 1, -1).astype(np.int64 if len(score) >= 2**31 else np.int32)
+    # Right decisions beyond those that accept nothing; a threshold cannot part equal scores.
+    right = np.append(step[:1] * 0, np.where(last, step.cumsum(dtype=step.dtype), -len(score) - 1))
+    accuracies = []
+    for number, place in enumerate(places, start=1):
+        own = np.append(0, step[place].cumsum())
+        starts = np.append(0, place + 1)
+        segment = (np.maximum.reduceat(right, starts) - own).argmax()
+        stop = starts[segment + 1] if segment + 1 < len(starts) else len(right)
+        best = starts[segment] + right[starts[segment] : stop].argmax()
+        bound = np.inf
+        if best:
+            lower = np.flatnonzero(fold[best:] != number)[:1]
+            bound = (score[best - 1] + score[best + lower[0]]) / 2 if len(lower) else -np.inf
+        accepted = np.searchsorted(-score[place], -bound, side='right')
+        num_genuine = np.count_nonzero(same[place[:accepted]])
+        refused = np.count_nonzero(~same[place[accepted:]])
+        accuracies.append((num_genuine + refused) / len(place))
+    return float(np.mean(accuracies))
 
 
 def _accuracy(

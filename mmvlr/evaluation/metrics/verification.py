@@ -8,10 +8,16 @@ from mmvlr.registry import METRICS
 from mmvlr.structures.face_table import FaceTable
 
 from ..functional import (
+    CONVENTIONS,
     Curve,
+    RankConvention,
+    discard_areas,
     error_versus_discard,
+    find_conventions,
     is_measurable,
+    measure_harm,
     pair_scores,
+    rank_consistency,
     roc_curve,
     verification_rates,
 )
@@ -26,7 +32,8 @@ class VerificationMetric(FaceMetric):
     ``same``, (P,). Names: ``tar@far0.1`` and ``threshold@far0.1`` for each target,
     ``verification_auc``, ``verification_accuracy``; for each quality q the model gives
     ``fnmr_discard_auc_q`` and ``fnmr_discard_pauc_q``, areas under the FNMR at ``fmr`` over the
-    share of discarded pairs, to 0.95 and to 0.3, lower is better.
+    share of discarded pairs, to 0.95 and to 0.3, lower is better; and for each convention c
+    ``fnmr_discard_c_q``, or, where c is a rank correlation, ``c_q``, higher is better.
 
     Args:
         fars: Target false acceptance rates.
@@ -34,6 +41,8 @@ class VerificationMetric(FaceMetric):
         folds: Folds of the accuracy.
         fmr: False match rate of the error over discard.
         rethreshold: See :func:`error_versus_discard`.
+        conventions: Names of :data:`CONVENTIONS`, by which each quality is also evaluated, or
+            ``'all'``.
         **kwargs: See :class:`FaceMetric`.
 
     Raises:
@@ -50,6 +59,7 @@ class VerificationMetric(FaceMetric):
         folds: int = 10,
         fmr: float = 1e-3,
         rethreshold: bool = True,
+        conventions: str | Sequence[str] = (),
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -58,6 +68,9 @@ class VerificationMetric(FaceMetric):
         self.folds = folds
         self.fmr = fmr
         self.rethreshold = rethreshold
+        names = find_conventions(conventions)
+        self.ranked = tuple(n for n in names if isinstance(CONVENTIONS[n], RankConvention))
+        self.areas = tuple(n for n in names if n not in self.ranked)
 
     def compare(self, faces: FaceTable) -> tuple[np.ndarray, np.ndarray]:
         """Return the score of every pair (P,) and its two people (P, 2)."""
@@ -94,16 +107,26 @@ class VerificationMetric(FaceMetric):
             for name in ('tar', 'threshold')
         }
         parts = {'rates': Observations(values, people, rates, unmeasurable=unmeasurable)}
+        return parts | self.judge(faces, score, people, same)
+
+    def judge(
+        self, faces: FaceTable, score: np.ndarray, people: np.ndarray, same: np.ndarray
+    ) -> dict[str, Observations]:
+        """Return how well each quality predicts errors, of pairs and, by ranks, of images."""
+        parts: dict[str, Observations] = {}
         for name, quality in exact_qualities(faces).items():
-            pair_quality = quality[faces.pairs].min(axis=1)
 
             def areas(kept: np.ndarray, name: str = name) -> dict[str, float]:
+                names = [f'fnmr_discard_{area}_{name}' for area in ('auc', 'pauc', *self.areas)]
                 if len(np.unique(kept[:, 2])) < 2:
-                    return {f'fnmr_discard_{area}_{name}': np.nan for area in ('auc', 'pauc')}
-                curve = error_versus_discard(*kept[:, [0, 0, 1, 2]].T, self.fmr, self.rethreshold)
-                return {f'fnmr_discard_{area}_{name}': curve[area] for area in ('auc', 'pauc')}
+                    return dict.fromkeys(names, np.nan)
+                pairs = kept[:, [0, 0, 1, 2]].T
+                curve = error_versus_discard(*pairs, self.fmr, self.rethreshold)
+                known = curve if self.rethreshold else None
+                found = discard_areas(*pairs, self.areas, self.fmr, known)
+                return dict(zip(names, (curve['auc'], curve['pauc'], *found.values()), strict=True))
 
-            values = np.stack([pair_quality, score, same], axis=1)
+            values = np.stack([quality[faces.pairs].min(axis=1), score, same], axis=1)
             curve = error_versus_discard(*values[:, [0, 0, 1, 2]].T, self.fmr, self.rethreshold)
             unmeasurable = {
                 f'fnmr_discard_{area}_{name}': int(curve[f'{area}_trials'])
@@ -113,6 +136,21 @@ class VerificationMetric(FaceMetric):
             parts[f'discard_{name}'] = Observations(
                 values, people, areas, unmeasurable=unmeasurable
             )
+        if self.ranked:
+            images, harm, margin = measure_harm(faces.pairs, score, same, self.fmr)
+        for name, quality in exact_qualities(faces).items() if self.ranked else ():
+
+            def correlations(kept: np.ndarray, name: str = name) -> dict[str, float]:
+                rules = {key: CONVENTIONS[key] for key in self.ranked}
+                return {
+                    f'{key}_{name}': rank_consistency(
+                        kept[:, 0], kept[:, 1], kept[:, 2] if rule.by_margin else None, rule.alpha
+                    )
+                    for key, rule in rules.items()
+                }
+
+            values = np.stack([quality[images], harm, margin], axis=1)
+            parts[f'consistency_{name}'] = Observations(values, faces.groups[images], correlations)
         return parts
 
     def draw(self, faces: FaceTable) -> dict[str, dict[str, Curve]]:

@@ -208,3 +208,27 @@ def test_bad_input_is_named(change, message):
     good = dict(emb1=np.eye(3), emb2=np.eye(3), same=[1, 0, 1])
     with pytest.raises(ValueError, match=message):
         verification(**(good | change))
+
+
+@pytest.mark.parametrize('kind', ['distinct', 'tied', 'neighbors'])
+def test_accuracy_by_every_threshold(kind):
+    """Also for scores with no number between them, and folds without pairs of a kind."""
+    rng = np.random.default_rng(0)
+    for _ in range(40):
+        num, folds = int(rng.integers(4, 40)), int(rng.integers(2, 12))
+        same = np.arange(num) % 3 == 0
+        score = rng.standard_normal(num)
+        if kind != 'distinct':
+            score = np.round(score) if kind == 'tied' else 1 + np.spacing(1.0) * np.round(3 * score)
+        parts = [np.array_split(np.flatnonzero(which), folds) for which in (same, ~same)]
+        right = []
+        for test in map(np.concatenate, zip(*parts, strict=True)):
+            if not len(test):
+                continue
+            train = np.delete(np.arange(num), test)
+            values = np.unique(score[train])[::-1]
+            between = [np.inf, *((values[:-1] + values[1:]) / 2), -np.inf]
+            best = max(between, key=lambda t, k=train: ((score[k] >= t) == same[k]).sum())
+            right.append(((score[test] >= best) == same[test]).mean())
+        found = verification_rates(score, same, folds=folds)['accuracy']
+        assert found == pytest.approx(np.mean(right), abs=1e-12)

@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from mmvlr.evaluation.functional import bootstrap_interval, verification_rates
+from mmvlr.evaluation.functional import (
+    bootstrap_interval,
+    discard_areas,
+    measure_harm,
+    rank_consistency,
+    verification_rates,
+)
 from mmvlr.evaluation.metrics import VerificationMetric
 from mmvlr.evaluation.tables import known_pairs
 
@@ -238,3 +244,28 @@ def test_no_faces_of_pairs(problem):
     rest = [{**f, 'sample_idx': i} for i, f in enumerate(of(problem[0], 'gallery', 'unmated'))]
     with pytest.raises(ValueError, match='no pairs'):
         evaluate(VerificationMetric(), rest)
+
+
+def test_conventions_of_published_work(problem):
+    metric = VerificationMetric(fmr=0.1, conventions='all', intervals=True, num_resamples=50)
+    found = evaluate(with_pairs(problem)(metric), problem[0])
+    score, same = score_pairs(problem)
+    faces, pairs, _ = problem
+    quality = np.array([float(face['recognizability']) for face in faces])
+    expected = discard_areas(*quality[pairs].T, score, same, 'all', 0.1)
+    for name, value in expected.items():
+        full = f'verification/fnmr_discard_{name}_ri'
+        assert found[full] == pytest.approx(value, abs=1e-5)
+        assert found[f'{full}_low'] <= found[full] <= found[f'{full}_high']
+    images, harm, margin = measure_harm(pairs, score, same, 0.1)
+    own = rank_consistency(quality[images], harm, margin, 3)
+    assert found['verification/rce3_ri'] == pytest.approx(own, abs=1e-6)
+    # People are resampled, each with all images, and ranked again.
+    people = np.array([face['identity'] for face in faces])[images]
+    interval = bootstrap_interval(
+        np.stack([quality[images], harm, margin], axis=1),
+        people,
+        lambda kept: rank_consistency(*kept.T, 3),
+        num_resamples=50,
+    )
+    assert found['verification/rce3_ri_low'] == pytest.approx(interval.low, abs=1e-6)
