@@ -127,6 +127,9 @@ BUILD = {
         'InceptionResnetV1': dict(embed_dims=16),
         'MobileFaceNet': {k: v for k, v in TINY.items() if k != 'type'},
         'FaceDataPreprocessor': dict(size=(32, 32)),
+        'FixedGate': dict(),
+        'LoRA': lambda _: dict(backbone=registry.MODELS.build(TINY)),
+        'QualityGate': dict(quality=dict(type='NormQuality')),
         'PerceptibilityAttention': dict(backbone=SimpleNamespace(feat_channels=32, embed_dims=16)),
         'PerceptibilityRegression': dict(feat_channels=32, embed_dims=16),
         'PartialRecognitionModule': dict(num_classes=3, embed_dims=16),
@@ -329,6 +332,16 @@ def test_model_runs(key, tmp_path):
     elif key in ('PartialRecognitionModule', 'RecognitionModule'):
         assert module(embeddings).shape == (4, 3)
         loss = module.loss(embeddings, labels)['loss_cls']
+    elif key in ('FixedGate', 'QualityGate'):
+        model = registry.MODELS.build(dict(type='FaceRecognizer', backbone=TINY))
+        weights = module(model, faces)
+        assert weights.shape == (4, 2)
+        torch.testing.assert_close(weights.sum(1), torch.ones(4))
+        return
+    elif key == 'LoRA':
+        pair = next(iter(module.pairs.values()))
+        loss = sum(p.sum() for p in module.parameters())
+        assert not pair.up.any()
     else:
         pytest.fail(f'{key}: say here how it is run')
     loss.backward()

@@ -33,7 +33,7 @@ from .exported import (
     needs,
     read_published,
 )
-from .network import fingerprint_model, load_model
+from .network import digest_state, fingerprint_model, load_model
 
 __all__ = ['OnnxNetwork', 'export_onnx', 'largest_differences', 'publish', 'read_published']
 
@@ -270,6 +270,7 @@ def publish(
     license: str,
     name: str | None = None,
     config: Mapping[str, Any] | None = None,
+    adapter_only: bool = False,
 ) -> str:
     """Write a recognizer's weights as safetensors with a description of the model.
 
@@ -284,6 +285,9 @@ def publish(
         name: Name of the model; that of the file by default.
         config: Config of the model for ``MODELS.build``; by default ``model.source_config``, which
             :func:`mmvlr.apis.network.load_model` sets.
+        adapter_only: Leave the backbone out, which the file names by the SHA-256 of its weights
+            instead; ``load_model(BASE, adapter=PATH)`` reads such a file. The model must not be
+            merged: ``load_model(..., merge=False)``.
 
     Returns:
         str: SHA-256 of the file.
@@ -306,10 +310,16 @@ def publish(
             f'the config of the model holds more than plain values ({error}); give one that names '
             'its parts by type'
         ) from error
+    if adapter_only and model.adapter is None:
+        raise ValueError(
+            f'{path}: the model has no adapter that could be written alone; it was trained without '
+            'model.backbone.adapter, or its adapter is merged (load_model(..., merge=False))'
+        )
+    without = ('head.', 'backbone.') if adapter_only else 'head.'
     state = {
         key: value.detach().cpu().contiguous()
         for key, value in model.state_dict().items()
-        if not key.startswith('head.')
+        if not key.startswith(without)
     }
     metadata = dict(
         format=FORMAT,
@@ -319,13 +329,16 @@ def publish(
         identity=fingerprint_model(model),
         config=config,
     )
+    if adapter_only:
+        metadata['base'] = digest_state(model.backbone.state_dict())
     metadata['sha256'] = digest_weights(state, metadata)
     # A single entry, as safetensors writes several in any order: equal models give equal files.
     entries = {METADATA: json.dumps(metadata, sort_keys=True)}
 
     def write(temporary: Path) -> None:
         save_file(state, temporary, entries)
-        _check_same(model, load_model(temporary), path)
+        if not adapter_only:
+            _check_same(model, load_model(temporary, merge=False), path)
 
     write_atomic(path, write)
     return sha256_of(path)

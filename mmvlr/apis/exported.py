@@ -56,6 +56,8 @@ class _Published(FileModel):
     license: _Text
     identity: Fingerprint
     config: dict[str, Any]
+    #: Of an adapter alone: SHA-256 of the weights of the backbone that it changes.
+    base: _Text | None = None
 
 
 class OnnxNetwork:

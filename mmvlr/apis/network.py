@@ -1,6 +1,6 @@
 """Load networks from files of any supported format, without running code of the file."""
 
-import ast
+import copy
 import hashlib
 import threading
 from collections.abc import Mapping
@@ -17,9 +17,20 @@ from mmvlr.registry import MODELS, check_registered
 from mmvlr.structures.face_table import PREDICTED
 from mmvlr.utils.checkpoint import CheckpointMismatchError, check_values, unwrap_state_dict
 from mmvlr.utils.compat import load_checkpoint_file
+<<<<<<< HEAD
 from mmvlr.utils.contract import CONTRACT_KEY, check_contract, contract_of_checkpoint
 from mmvlr.utils.text import printable
+=======
+from mmvlr.utils.contract import (
+    CONTRACT_KEY,
+    ModelMismatchError,
+    check_contract,
+    contract_of_checkpoint,
+)
+>>>>>>> w-adapt
 from mmvlr.utils.zoo import find_model
+
+from .plain_values import plain_assignment
 
 #: State that only training needs, or that affects neither embeddings nor qualities.
 _NOT_USED = ('head.', 'data_preprocessor.', 'ui_mean', 'ui_std')
@@ -30,8 +41,8 @@ _TRAINING_ONLY = (
     'loss_attention',
     'init_cfg',
 )
-#: Longest text of a config, in characters, and longest part of it in messages.
-_LONGEST_CONFIG, _SHOWN = 2**18, 300
+#: Longest part of a config in messages, in characters.
+_SHOWN = 300
 # mmengine keeps one default scope for all threads.
 _building = threading.Lock()
 
@@ -99,7 +110,12 @@ class TorchNetwork:
         }
 
 
-def load_model(path: str | Path, config: Mapping[str, Any] | None = None) -> FaceRecognizer:
+def load_model(
+    path: str | Path,
+    config: Mapping[str, Any] | None = None,
+    adapter: str | Path | None = None,
+    merge: bool = True,
+) -> FaceRecognizer:
     """Build the recognizer of a checkpoint and load it, without head, in eval mode, on the CPU.
 
     A checkpoint of ``mmvlr train`` holds its config, from which the model's part is read as plain
@@ -109,9 +125,12 @@ def load_model(path: str | Path, config: Mapping[str, Any] | None = None) -> Fac
         path: ``.pth`` of training or of a converter, or ``.safetensors`` that was published.
         config: Config of the model (a whole config's ``model``), for checkpoints without one or
             with types of your own.
+        adapter: File of an adapter that was published alone, to be attached to this model.
+        merge: Add an adapter that changes all faces alike to the weights.
 
     Raises:
         FileNotFoundError: There is no such file.
+        ModelMismatchError: The adapter is of another base.
         UntrustedCheckpointError: The file would run code.
         CheckpointMismatchError: File and config do not fit together.
         ContractMismatchError: ``config`` states another preprocessing than the file.
@@ -124,10 +143,16 @@ def load_model(path: str | Path, config: Mapping[str, Any] | None = None) -> Fac
             f'{path} does not exist; a model is a checkpoint (.pth), published weights '
             '(.safetensors) or an export (.onnx)'
         )
-    if path.suffix == '.safetensors':
+    size = path.stat().st_size
+    if adapter is not None or path.suffix == '.safetensors':
         from .exported import read_published
 
+        base = None if adapter is None else load_model(path, config)
+        path, config = (path, config) if adapter is None else (Path(adapter).expanduser(), None)
         found, state, meta = read_published(path)
+        _check_base(base, meta.get('base'), path)
+        if base is not None:
+            state |= {f'backbone.{key}': value for key, value in base.backbone.state_dict().items()}
         contract = meta['identity'][CONTRACT_KEY]
     else:
         checkpoint = load_checkpoint_file(str(path))
@@ -159,25 +184,51 @@ def load_model(path: str | Path, config: Mapping[str, Any] | None = None) -> Fac
     if isinstance(contract, Mapping):
         stated['data_preprocessor'] = {**contract, 'type': 'FaceDataPreprocessor'}
     check_registered(stated, MODELS, str(path))
-    model = _build(stated, path, len(state))
+    model = _build(stated, path, len(state), size)
     if not isinstance(model, FaceRecognizer):
         raise ValueError(f'{path}: model.type is {stated["type"]!r}, which is no recognizer')
     if config is not None and own_preprocessor is not None and contract is not None:
-        expected = _build(own_preprocessor, path, len(state)).contract
+        expected = _build(own_preprocessor, path, len(state), size).contract
         check_contract(expected, contract, str(path))
     _load(model, state, path)
     _require_embedding(model.eval(), path)
+    if merge and model.adapter is not None and model.adapter.is_constant:
+        model.merge_adapter()
+        stated['backbone'] = {k: v for k, v in stated['backbone'].items() if k != 'adapter'}
     #: What the model was built from, for publishing it.
     model.source_config = stated
     model.training_note = _read_training_note(meta)
     return model
 
 
+<<<<<<< HEAD
 def _read_training_note(meta: Any) -> str | None:
     """Return what the training set says of its faces, such as that they are synthetic."""
     data = meta.get('dataset_meta') if isinstance(meta, Mapping) else None
     note = data.get('note') if isinstance(data, Mapping) else None
     return printable(note[:_SHOWN]) if isinstance(note, str) else None
+=======
+def _check_base(base: FaceRecognizer | None, wanted: str | None, path: Path) -> None:
+    """Raise ValueError unless a published file has the base that it needs."""
+    if base is None and wanted is not None:
+        raise ValueError(
+            f'{path} is an adapter alone: name its base, the model that it was trained on, too '
+            f'(load_model(BASE, adapter=FILE), or mmvlr export BASE OUT --adapter {path.name})'
+        )
+    if base is None:
+        return
+    if wanted is None:
+        raise ValueError(
+            f'{path} is a whole model and no adapter: use it without a base; mmvlr export '
+            '--adapter-only writes an adapter'
+        )
+    found = digest_state(base.backbone.state_dict())
+    if found != wanted:
+        raise ModelMismatchError(
+            f'{path} is an adapter of a backbone with the weights {wanted[:12]}, but those of the '
+            f'given base are {found[:12]}: name the model that the adapter was trained on'
+        )
+>>>>>>> w-adapt
 
 
 def _require_embedding(model: FaceRecognizer, path: Path) -> None:
@@ -221,8 +272,8 @@ class _Allowance(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
-def _build(config: Mapping[str, Any], path: Path, count: int) -> Any:
-    allowance = _Allowance(path.stat().st_size, count)
+def _build(config: Mapping[str, Any], path: Path, count: int, size: int) -> Any:
+    allowance = _Allowance(size, count)
     try:
         with _building, DefaultScope.overwrite_default_scope('mmvlr'), allowance:
             return MODELS.build(dict(config))
@@ -240,59 +291,6 @@ def _stated_config(meta: Mapping[str, Any], path: Path) -> dict[str, Any] | None
     if isinstance(meta.get('architecture'), Mapping):
         return dict(type='FaceRecognizer', backbone=dict(meta['architecture']))
     return None
-
-
-def plain_assignment(text: str, name: str, source: str) -> dict[str, Any] | None:
-    """Return the value that a Python text gives to ``name``, without running the text.
-
-    Args:
-        text: Assignments whose values are literals and calls of ``dict`` with keywords.
-        name: The variable.
-        source: File name, for the error message.
-
-    Raises:
-        ValueError: The text is not Python, or the value holds other expressions.
-
-    Example:
-        >>> plain_assignment('a = dict(x=[1, dict(y=(2,))]); b = f()', 'a', 'text')
-        {'x': [1, {'y': (2,)}]}
-    """
-    if len(text) > _LONGEST_CONFIG:
-        raise ValueError(
-            f'{source}: the config in it has {len(text):,} characters; {_LONGEST_CONFIG:,} are read'
-        )
-    try:
-        tree = ast.parse(text)
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        raise ValueError(f'{source}: the config in it cannot be read ({error})') from error
-    value = None
-    try:
-        for node in tree.body:
-            if isinstance(node, ast.Assign) and [ast.unparse(t) for t in node.targets] == [name]:
-                value = _plain(node.value, source)
-    except RecursionError as error:
-        raise ValueError(f'{source}: the config in it cannot be read ({error})') from error
-    return value
-
-
-def _plain(node: ast.expr, source: str) -> Any:
-    match node:
-        case ast.Call(func=ast.Name(id='dict'), args=[], keywords=keywords) if all(
-            keyword.arg for keyword in keywords
-        ):
-            return {keyword.arg: _plain(keyword.value, source) for keyword in keywords}
-        case ast.Dict(keys=keys, values=values) if all(isinstance(k, ast.Constant) for k in keys):
-            return {k.value: _plain(v, source) for k, v in zip(keys, values, strict=True)}
-        case ast.List(elts=items):
-            return [_plain(item, source) for item in items]
-        case ast.Tuple(elts=items):
-            return tuple(_plain(item, source) for item in items)
-    try:
-        return ast.literal_eval(node)
-    except (ValueError, TypeError) as error:
-        raise ValueError(
-            f'{source}: the config in it holds {ast.unparse(node)!r:.80}, which is no plain value'
-        ) from error
 
 
 def _load(model: FaceRecognizer, state: Mapping[str, torch.Tensor], path: Path) -> None:
@@ -333,20 +331,31 @@ def fingerprint_model(model: FaceRecognizer) -> dict[str, Any]:
         dict: ``weights``, SHA-256 of the weights for embedding and qualities, independent of the
         file format; ``preprocessing``, the contract; ``embedding``, its size and how it is made.
     """
+    if model.adapter is not None and model.adapter.is_constant:
+        # An adapter is the same model merged or not.
+        model = copy.deepcopy(model, {id(model.head): None}).cpu()
+        model.merge_adapter()
+    made = dict(dims=model.embed_dims, flip_fusion=model.flip_fusion)
+    made['inference_embedding'] = getattr(model, 'inference_embedding', 'backbone')
+    return {
+        'weights': digest_state(
+            {k: v for k, v in model.state_dict().items() if not k.startswith(_NOT_USED)}
+        ),
+        CONTRACT_KEY: model.data_preprocessor.contract,
+        'embedding': made,
+    }
+
+
+def digest_state(state: Mapping[str, torch.Tensor]) -> str:
+    """Return the SHA-256 of named weights, independent of their order and of the file format."""
     digest = hashlib.sha256()
-    for name, value in sorted(model.state_dict().items()):
-        if name.startswith(_NOT_USED) or name.endswith('num_batches_tracked'):
+    for name, value in sorted(state.items()):
+        if name.endswith('num_batches_tracked'):
             continue
         array = value.detach().cpu().contiguous().numpy()
         digest.update(f'{name} {array.dtype} {array.shape};'.encode())
         digest.update(array.tobytes())
-    made = dict(dims=model.embed_dims, flip_fusion=model.flip_fusion)
-    made['inference_embedding'] = getattr(model, 'inference_embedding', 'backbone')
-    return {
-        'weights': digest.hexdigest(),
-        CONTRACT_KEY: model.data_preprocessor.contract,
-        'embedding': made,
-    }
+    return digest.hexdigest()
 
 
 def load_network(

@@ -174,7 +174,7 @@ def run_enroll(args: argparse.Namespace) -> Outcome:
         raise UsageError('give one folder with a folder for each person, or --person NAME')
     if (args.gate is None) != (args.strangers is None) or (args.force and args.gate is None):
         raise UsageError('--gate and --strangers go together, and --force goes with them')
-    inferencer = inferencer_of(args) if args.faces else None
+    inferencer = load_inferencer(args) if args.faces else None
     from mmvlr.identification import Identifier
 
     gate = None
@@ -244,7 +244,7 @@ def run_identify(args: argparse.Namespace) -> Outcome:
     """Search faces in a gallery."""
     if args.best_shot and args.tracks is None:
         raise UsageError('--best-shot goes with --tracks')
-    rule, inferencer = read_rule(args), inferencer_of(args)
+    rule, inferencer = read_rule(args), load_inferencer(args)
     from mmvlr.identification import Identifier
 
     identifier = Identifier(inferencer, args.gallery, args.decision)
@@ -304,7 +304,7 @@ def run_calibrate(args: argparse.Namespace) -> Outcome:
     """Calibrate a decision."""
     if args.error is not None and args.mated is None:
         raise UsageError('--error needs --mated: poor faces of known people')
-    rule, inferencer = read_rule(args), inferencer_of(args)
+    rule, inferencer = read_rule(args), load_inferencer(args)
     from mmvlr.identification import Identifier, UnknownOwnerError
 
     identifier = Identifier(inferencer, args.gallery)

@@ -18,7 +18,7 @@ from mmvlr.evaluation.tables import build_metrics, evaluate_faces
 from mmvlr.registry import DATASETS, MODELS
 from mmvlr.structures import FaceTable
 from mmvlr.structures.face_table import VERSION
-from mmvlr.utils.checkpoint import state_dict_of
+from mmvlr.utils.checkpoint import unwrap_state_dict
 from mmvlr.utils.io import sha256_of
 from mmvlr.version import __version__
 

@@ -1,5 +1,6 @@
 """Models: preprocessor, backbones, heads, losses, and the recognizers composed of them."""
 
+from .adapters import FixedGate, LoRA, QualityGate
 from .backbones import FaceBackbone, InceptionResnetV1, IResNet, MobileFaceNet, SFaceNet
 from .data_preprocessor import FaceDataPreprocessor
 from .heads import (
@@ -31,16 +32,19 @@ __all__ = [
     'FaceBackbone',
     'FaceDataPreprocessor',
     'FaceRecognizer',
+    'FixedGate',
     'IResNet',
     'InceptionResnetV1',
     'IndexDiversionLoss',
     'IndexRegressionLoss',
+    'LoRA',
     'MagFaceLoss',
     'MobileFaceNet',
     'NormFaceLoss',
     'PartialRecognitionModule',
     'PerceptibilityAttention',
     'PerceptibilityRegression',
+    'QualityGate',
     'RIFace',
     'RecognitionModule',
     'SFaceNet',

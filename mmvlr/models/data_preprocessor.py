@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from mmengine.model import BaseDataPreprocessor
 
@@ -156,6 +157,14 @@ class FaceDataPreprocessor(BaseDataPreprocessor):
             for step, draws in zip(native['steps'], native['draws'].T, strict=True):
                 images = STEPS[step](images, torch.from_numpy(draws))
         return images
+
+    def restore(self, inputs: torch.Tensor) -> list[np.ndarray]:
+        """Return the uint8 RGB faces (H, W, 3) that a network input was made of."""
+        images = inputs.detach().float() * self.std + self.mean
+        if self.color_order == 'BGR':
+            images = images.flip(1)
+        images = images.round().clamp(0, 255).byte().permute(0, 2, 3, 1)
+        return list(images.cpu().numpy())
 
     def _normalized(self, images: torch.Tensor) -> torch.Tensor:
         if self.color_order == 'BGR':

@@ -47,6 +47,9 @@ def folded(model: nn.Module) -> nn.Module:
         True
     """
     model = copy.deepcopy(model).eval().requires_grad_(False)
+    adapter = getattr(model, 'adapter', None)
+    if adapter is not None and adapter.is_constant:
+        model.merge_adapter()
     for module in list(model.modules()):
         for layer, bn in getattr(module, 'folds', ()):
             found = _find(module, bn)
@@ -74,3 +77,6 @@ def _fold(layer: nn.Conv2d | nn.Linear, bn: _BatchNorm) -> None:
     kernel = layer.weight.double() * scale.view(-1, *[1] * (layer.weight.ndim - 1))
     layer.weight = nn.Parameter(kernel.to(layer.weight), requires_grad=False)
     layer.bias = nn.Parameter(shift.to(layer.weight), requires_grad=False)
+    low_rank = layer.__dict__.get('low_rank')
+    if low_rank is not None:
+        low_rank.up.mul_(scale[:, None])

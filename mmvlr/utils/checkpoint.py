@@ -84,9 +84,9 @@ def check_architecture(
     """Raise :class:`CheckpointMismatchError` unless the checkpoint fits the model.
 
     All weights under ``prefix`` must be present with the same shapes; weights of other parts must
-    have the same shapes where both sides have them. Parts that only one side has are accepted: a
-    pretrained backbone has no head, and a test needs none. Values are checked too, see
-    :func:`check_values`.
+    have the same shapes where both sides have them. Parts that only one side has are accepted, but
+    for the adapter of a checkpoint: a pretrained backbone has no head, and a test needs none.
+    Values are checked too, see :func:`check_values`.
 
     Args:
         model: The model about to be loaded.
@@ -97,12 +97,13 @@ def check_architecture(
     found = unwrap_state_dict(checkpoint)
     wanted = model.state_dict()
     check_values(found, wanted, source)
+    complete = (prefix, 'adapter.') if any(k.startswith('adapter.') for k in found) else prefix
     missing = [
         key
         for key in wanted
-        if key.startswith(prefix) and key not in found and 'num_batches_tracked' not in key
+        if key.startswith(complete) and key not in found and 'num_batches_tracked' not in key
     ]
-    unknown = [key for key in found if key.startswith(prefix) and key not in wanted]
+    unknown = [key for key in found if key.startswith(complete) and key not in wanted]
     shapes = [
         f'{key}: checkpoint {tuple(found[key].shape)}, model {tuple(wanted[key].shape)}'
         for key in found

@@ -88,6 +88,19 @@ model = dict(
 )
 """
 
+ADAPTED = """
+model = dict(
+    backbone=dict(
+        adapter=dict(
+            type='LoRA', gate=dict(type='QualityGate', quality=dict(type='SharpnessQuality'))
+        )
+    )
+)
+optim_wrapper = dict(paramwise_cfg=dict(rates=dict(backbone=None, adapter=1e-3)))
+train_cfg = dict(max_epochs=1)
+default_hooks.update(collapse=dict(min_effective_rank=1.0))
+"""
+
 
 @pytest.fixture(scope='module')
 def configs(tmp_path_factory, config_file):
@@ -96,6 +109,7 @@ def configs(tmp_path_factory, config_file):
     (folder / 'ranks.py').write_text(RANKS)
     (folder / 'usual.py').write_text(BASE.format(base=str(config_file)))
     (folder / 'equal.py').write_text(BASE.format(base=str(config_file)) + EQUAL)
+    (folder / 'adapted.py').write_text(BASE.format(base=str(config_file)) + ADAPTED)
     sys.path.insert(0, str(folder))
     yield folder
     sys.path.remove(str(folder))
@@ -183,6 +197,18 @@ def test_two_ranks_learn_what_one_learns(train, tool, configs, monkeypatch):
     assert weights[0]['head.loss_module.norm_mean'] < 10
     assert weights[0]['ui_mean'].isfinite()
     assert different(weights[1], weights[2]) == []
+
+
+def test_ranks_with_a_gated_adapter_hold_the_same(train, configs):
+    folder = configs / 'adapted'
+    folder.mkdir()
+    done = train(configs / 'adapted.py', 2, '--work-dir', folder, RECORD=folder)
+    assert done.returncode == 0, done.stdout[-3000:]
+    weights = [load(folder, rank)['weights'] for rank in (0, 1)]
+    learned = [name for name in weights[0] if name.endswith('.up')]
+    assert learned
+    assert all(weights[0][name].any() for name in [*learned, 'adapter.gate.std'])
+    assert different(*weights) == []
 
 
 def test_ranks_hold_the_same(usual):

@@ -99,9 +99,7 @@ class UICenterHook(Hook):
                 return
         model = unwrap(runner.model)
         predict = model.regressed_predictions if statistics else None
-        result = extract_predictions(
-            model, self.dataloader, predict, what="measuring the UI set"
-        )
+        result = extract_predictions(model, self.dataloader, predict, what='measuring the UI set')
         # Of the backbone's embedding, whatever the model's inference embedding is.
         device = model.ui_center.device
         if center:

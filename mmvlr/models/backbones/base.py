@@ -11,6 +11,8 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
+from ..adapters.lora import detach
+
 
 class FaceBackbone(BaseModule):
     """Base of all backbones.
@@ -32,8 +34,10 @@ class FaceBackbone(BaseModule):
 
     Attributes:
         tail_layers: Names of the layers that :meth:`embed` runs.
+        is_adapted: Whether an adapter learns in its place: all weights and statistics stay.
     """
 
+    is_adapted: bool = False
     embed_dims: int
     feat_channels: int
     tail_layers: tuple[str, ...]
@@ -83,6 +87,9 @@ class FaceBackbone(BaseModule):
         """
         if self.frozen_bn:
             freeze_bn(self)
+        if self.is_adapted:
+            freeze_bn(self, _BatchNorm)
+            self.requires_grad_(False)
         stages = self.stages() if self.frozen_stages else []
         if not 0 <= self.frozen_stages <= len(stages):
             raise ValueError(
@@ -108,10 +115,10 @@ class FaceBackbone(BaseModule):
         return x
 
 
-def freeze_bn(module: nn.Module) -> None:
-    """Put every BatchNorm2d of a module into eval mode and stop its gradients."""
+def freeze_bn(module: nn.Module, kind: type[_BatchNorm] = nn.BatchNorm2d) -> None:
+    """Put every BN of a kind in a module into eval mode and stop its gradients."""
     for layer in module.modules():
-        if isinstance(layer, nn.BatchNorm2d):
+        if isinstance(layer, kind):
             layer.eval()
             layer.requires_grad_(False)
 
@@ -134,7 +141,12 @@ class BackboneTail(nn.Module):
                 "list its layers there, or use projection='pooled'"
             )
         for name in backbone.tail_layers:
-            self.add_module(name, deepcopy(getattr(backbone, name)))
+            layer = deepcopy(getattr(backbone, name))
+            if backbone.is_adapted:
+                # The copy is trained itself.
+                detach(layer)
+                layer.requires_grad_(True)
+            self.add_module(name, layer)
         self.frozen_bn = backbone.frozen_bn
         # The layers have the same names here as in the backbone, so its method works here too.
         self.embed = type(backbone).embed
@@ -168,7 +180,7 @@ def conv_bn(conv: nn.Conv2d, bn: nn.BatchNorm2d, x: torch.Tensor) -> torch.Tenso
     if conv.bias is not None:
         shift = shift + conv.bias * scale
     # Does what the convolution's forward does, with another kernel, by public functions only.
-    return F.conv2d(
+    out = F.conv2d(
         x,
         conv.weight * scale.view(-1, 1, 1, 1),
         shift,
@@ -177,6 +189,8 @@ def conv_bn(conv: nn.Conv2d, bn: nn.BatchNorm2d, x: torch.Tensor) -> torch.Tenso
         conv.dilation,
         conv.groups,
     )
+    low_rank = conv.__dict__.get('low_rank')
+    return out if low_rank is None else low_rank.add(conv, (x,), out, scale)
 
 
 @contextmanager

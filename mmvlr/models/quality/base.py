@@ -94,6 +94,19 @@ class QualityMeasure:
         raise NotImplementedError
 
     @torch.no_grad()
+    def measure_inputs(self, model: FaceRecognizer, inputs: torch.Tensor) -> torch.Tensor:
+        """Return the quality of faces of which only the network's input is known.
+
+        Args:
+            model: A recognizer in eval mode.
+            inputs: (B, 3, H, W), as its data preprocessor makes them. A measure that needs images
+                sees them in this size.
+        """
+        passed = model.backbone(inputs) if self.needs_model else None
+        images = model.data_preprocessor.restore(inputs) if self.needs_images else None
+        return self(FaceBatch(model, inputs, images, passed))
+
+    @torch.no_grad()
     def __call__(self, faces: FaceBatch) -> torch.Tensor:
         """Return the quality of each face, float32 (B,), higher is better.
 

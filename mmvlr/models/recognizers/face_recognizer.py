@@ -66,7 +66,8 @@ class FaceRecognizer(BaseModel):
     """Embed faces; trained with a margin softmax over identities.
 
     Args:
-        backbone: Config of a :class:`FaceBackbone`.
+        backbone: Config of a :class:`FaceBackbone`; an entry ``adapter`` is the config of an
+            adapter such as :class:`mmvlr.models.LoRA`.
         head: Config of the recognition module; ``embed_dims`` is filled in from the backbone. None
             for a model that is used for inference only.
         data_preprocessor: Config of :class:`FaceDataPreprocessor`.
@@ -103,7 +104,10 @@ class FaceRecognizer(BaseModel):
         super().__init__(data_preprocessor=data_preprocessor, init_cfg=init_cfg)
         if flip_fusion not in ('none', 'sum'):
             raise ValueError(f"flip_fusion must be 'none' or 'sum', not {flip_fusion!r}")
-        self.backbone = MODELS.build(backbone)
+        adapter = backbone.get('adapter')
+        self.backbone = MODELS.build({k: v for k, v in backbone.items() if k != 'adapter'})
+        # The adapter's hooks on layers of the backbone stay when a model is copied as a whole.
+        self.adapter = adapter and MODELS.build({**adapter, 'backbone': self.backbone})
         # Freeze layers now: a distributed wrapper expects a gradient of every trainable parameter.
         self.backbone.train()
         self.embed_dims = self.backbone.embed_dims
@@ -145,7 +149,22 @@ class FaceRecognizer(BaseModel):
         """Map network input (B, 3, H, W) to feature map (B, C, h, w) and embedding (B, D)."""
         if self.channels_last:
             inputs = inputs.contiguous(memory_format=torch.channels_last)
-        return self.backbone(inputs)
+        if self.adapter is None:
+            return self.backbone(inputs)
+        self.adapter.set_gates(self, inputs)
+        features = self.backbone(inputs)
+        self.adapter.require_use()
+        return features
+
+    def merge_adapter(self) -> None:
+        """Add the adapter, if there is one, to the weights of the backbone.
+
+        Raises:
+            ValueError: It weights faces differently; see :meth:`mmvlr.models.LoRA.merge`.
+        """
+        if self.adapter is not None:
+            self.adapter.merge(self.backbone)
+            self.adapter = None
 
     # The three modes ----------------------------------------------------------------------------
 

@@ -1,0 +1,4 @@
+_base_ = ['./mobilefacenet_tinyface.py']
+
+gate = dict(type='QualityGate', quality=dict(type='SharpnessQuality'))
+model = dict(backbone=dict(adapter=dict(gate=gate)))

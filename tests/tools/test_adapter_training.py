@@ -1,0 +1,140 @@
+"""Training with an adapter, from a config to the file of the adapter alone."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+
+from mmvlr.apis import load_model
+from mmvlr.apis.export import OnnxNetwork, publish
+from mmvlr.apis.network import TorchNetwork, fingerprint_model
+from mmvlr.cli.main import main
+from mmvlr.utils.compat import load_checkpoint_file
+from mmvlr.utils.contract import ModelMismatchError
+
+ADAPTED = """
+_base_ = {base!r}
+load_from = {load_from!r}
+model = dict(backbone=dict(adapter=dict(type='LoRA', rank=4)))
+optim_wrapper = dict(paramwise_cfg=dict(rates=dict(backbone=None, adapter=1e-2)))
+# The tiny base embeds all faces nearly alike.
+default_hooks = dict(
+    ema=dict(type='FaceEMAHook', momentum=0.5), collapse=dict(min_effective_rank=1.0)
+)
+"""
+
+
+@pytest.fixture(scope='module')
+def base(trained):
+    return trained / 'epoch_3.pth'
+
+
+@pytest.fixture(scope='module')
+def config(project, config_file, base):
+    path = project / 'method' / 'adapted.py'
+    path.write_text(ADAPTED.format(base=str(config_file), load_from=str(base)))
+    return str(path)
+
+
+@pytest.fixture(scope='module')
+def adapted(project, config, tool):
+    """Checkpoint of a training with an adapter and averaged weights."""
+    folder = project / 'adapted'
+    assert tool('train.py').main([config, '--work-dir', str(folder)]) == 0
+    return folder / 'epoch_3.pth'
+
+
+@pytest.fixture(scope='module')
+def alone(adapted, project):
+    """The adapter alone."""
+    path = project / 'adapter.safetensors'
+    command = ['export', str(adapted), str(path), '--license', 'MIT', '--adapter-only']
+    assert main(command) == 0
+    return path
+
+
+def state(path):
+    return load_checkpoint_file(str(path))['state_dict']
+
+
+def predict(model):
+    faces = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), np.uint8)
+    return TorchNetwork(copy.deepcopy(model), 'cpu')(faces)
+
+
+def same(one, other):
+    assert one.keys() == other.keys()
+    for name, value in one.items():
+        np.testing.assert_allclose(other[name], value, rtol=1e-5, atol=1e-5)
+
+
+def test_only_the_adapter_and_the_heads_learn(base, adapted):
+    before, after = state(base), state(adapted)
+    kept = [name for name in before if name.startswith('backbone.')]
+    assert kept
+    assert all(torch.equal(before[name], after[name]) for name in kept)
+    ups = [value for name, value in after.items() if name.endswith('.up')]
+    assert len(ups) == 7
+    assert all(value.any() for value in ups)
+
+
+def test_resumed_is_unbroken(adapted, config, tool, project):
+    folder = project / 'adapted-resumed'
+    resume = str(adapted.parent / 'epoch_2.pth')
+    assert tool('train.py').main([config, '--work-dir', str(folder), '--resume', resume]) == 0
+    one, other = state(adapted), state(folder / 'epoch_3.pth')
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[n].nan_to_num(7), other[n].nan_to_num(7)) for n in one)
+
+
+def test_merged_unmerged_and_alone_are_one_model(base, adapted, alone, tmp_path):
+    merged, unmerged = load_model(adapted), load_model(adapted, merge=False)
+    assert merged.adapter is None
+    assert unmerged.adapter is not None
+    expected = predict(unmerged)
+    assert np.abs(expected['embedding'] - predict(load_model(base))['embedding']).max() > 0.01
+    same(expected, predict(merged))
+    attached = load_model(base, adapter=alone)
+    same(expected, predict(attached))
+    weights = {fingerprint_model(model)['weights'] for model in (merged, unmerged, attached)}
+    assert len(weights) == 1
+    for name in ('a.safetensors', 'a.onnx'):
+        out = tmp_path / name
+        command = ['export', str(base), str(out), '--license', 'MIT', '--adapter', str(alone)]
+        assert main(command) == 0
+    same(expected, predict(load_model(tmp_path / 'a.safetensors')))
+    faces = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), np.uint8)
+    found = OnnxNetwork(tmp_path / 'a.onnx')(faces)['embedding']
+    np.testing.assert_allclose(found, expected['embedding'], rtol=1e-4, atol=1e-4)
+
+
+def test_file_of_the_adapter_refuses_another_base(trained, alone, adapted, base, tmp_path, capsys):
+    with pytest.raises(ModelMismatchError, match=r'adapter\.safetensors'):
+        load_model(trained / 'epoch_2.pth', adapter=alone)
+    with pytest.raises(ValueError, match='--adapter'):
+        load_model(alone)
+    whole = tmp_path / 'whole.safetensors'
+    publish(load_model(base), whole, license='MIT')
+    with pytest.raises(ValueError, match='whole model'):
+        load_model(base, adapter=whole)
+    with pytest.raises(ValueError, match='no adapter'):
+        publish(load_model(adapted), tmp_path / 'a.safetensors', 'MIT', adapter_only=True)
+    assert not (tmp_path / 'a.safetensors').exists()
+    out = str(tmp_path / 'a.onnx')
+    with pytest.raises(SystemExit, match='2'):
+        main(['export', str(adapted), out, '--license', 'MIT', '--adapter-only'])
+    assert '--adapter-only' in capsys.readouterr().err
+
+
+def test_checkpoint_is_not_tested_without_its_adapter(adapted, config, config_file, tool, capsys):
+    assert tool('test.py').main([config, str(adapted)]) == 0
+    assert tool('test.py').main([config_file, str(adapted)]) != 0
+    assert 'adapter.' in capsys.readouterr().err
+
+
+def test_rate_of_a_backbone_that_does_not_learn(config, tool, project, capsys):
+    options = ['--cfg-options', 'optim_wrapper.paramwise_cfg.rates.backbone=1e-4']
+    command = [config, '--work-dir', str(project / 'wrong'), *options]
+    assert tool('train.py').main(command) != 0
+    assert "'backbone'" in capsys.readouterr().err
