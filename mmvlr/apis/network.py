@@ -17,17 +17,13 @@ from mmvlr.registry import MODELS, check_registered
 from mmvlr.structures.face_table import PREDICTED
 from mmvlr.utils.checkpoint import CheckpointMismatchError, check_values, unwrap_state_dict
 from mmvlr.utils.compat import load_checkpoint_file
-<<<<<<< HEAD
-from mmvlr.utils.contract import CONTRACT_KEY, check_contract, contract_of_checkpoint
-from mmvlr.utils.text import printable
-=======
 from mmvlr.utils.contract import (
     CONTRACT_KEY,
     ModelMismatchError,
     check_contract,
     contract_of_checkpoint,
 )
->>>>>>> w-adapt
+from mmvlr.utils.text import printable
 from mmvlr.utils.zoo import find_model
 
 from .plain_values import plain_assignment
@@ -201,13 +197,13 @@ def load_model(
     return model
 
 
-<<<<<<< HEAD
 def _read_training_note(meta: Any) -> str | None:
     """Return what the training set says of its faces, such as that they are synthetic."""
     data = meta.get('dataset_meta') if isinstance(meta, Mapping) else None
     note = data.get('note') if isinstance(data, Mapping) else None
     return printable(note[:_SHOWN]) if isinstance(note, str) else None
-=======
+
+
 def _check_base(base: FaceRecognizer | None, wanted: str | None, path: Path) -> None:
     """Raise ValueError unless a published file has the base that it needs."""
     if base is None and wanted is not None:
@@ -228,7 +224,6 @@ def _check_base(base: FaceRecognizer | None, wanted: str | None, path: Path) -> 
             f'{path} is an adapter of a backbone with the weights {wanted[:12]}, but those of the '
             f'given base are {found[:12]}: name the model that the adapter was trained on'
         )
->>>>>>> w-adapt
 
 
 def _require_embedding(model: FaceRecognizer, path: Path) -> None:
