@@ -56,6 +56,12 @@ class Outcome:
     code: int = DONE
 
 
+def announce(what: str) -> None:
+    """Say on a terminal what runs before there is anything else to say: PyTorch takes seconds."""
+    if sys.stderr.isatty():
+        print(f'{what} ...', file=sys.stderr, flush=True)
+
+
 def tell_errors(verb: str, work: Callable[[], int], as_json: bool = False) -> int:
     """Run a command; whatever a user can mend is one line and an exit code, no traceback.
 
@@ -158,6 +164,7 @@ def read_config(args: argparse.Namespace) -> 'Config':
     """Return the config that :func:`add_config` describes, or that of the checkpoint's run."""
     if args.config is None:
         args.config = find_run_config(args.checkpoint.absolute().parent)
+    announce(f'loading {args.config.name}')
     from mmvlr.apis import load_config
 
     try:
@@ -253,6 +260,7 @@ def load_inferencer(args: argparse.Namespace) -> 'FaceInferencer':
         align = read_detector(align, args.detector_file, min_size=args.min_size)
     elif args.detector_file or args.min_size is not None:
         raise UsageError('--detector-file and --min-size go with --align mtcnn or yunet')
+    announce(f'loading {model.name}')
     from mmvlr.apis import FaceInferencer
     from mmvlr.utils.compat import keep_freed_memory
 

@@ -136,7 +136,7 @@ def make_cards(
         name: Text before the quality.
     """
     return [
-        FaceCard(read(row), (f'{name}{quality[row]:.2f}',), 'right' if correct[row] else 'wrong')
+        FaceCard(read(row), (f'{name}{quality[row]:.3g}',), 'right' if correct[row] else 'wrong')
         for row in rows
     ]
 

@@ -142,6 +142,23 @@ def warn_of_border(maps: Mapping[str, Iterable[np.ndarray]]) -> list[str]:
     return warnings
 
 
+def warn_of_flatness(maps: Sequence[np.ndarray], least: float = 0.05) -> list[str]:
+    """Return a warning if the gates of attention hardly differ from place to place.
+
+    Args:
+        maps: Gates (h, w), by which features are multiplied.
+        least: Difference of highest and lowest, as a share of the highest, of a map that counts.
+    """
+    spreads = [float(np.ptp(values) / max(np.abs(values).max(), 1e-12)) for values in maps]
+    flat = sum(spread < least for spread in spreads)
+    if len(spreads) < 3 or flat <= len(spreads) / 2:
+        return []
+    return [
+        f'The attention has learned no places: {flat} of {len(spreads)} maps differ by less than '
+        f'{100 * least:.0f} % between their places, and their colors show such differences.'
+    ]
+
+
 def contact_sheet(
     cards: Sequence[FaceCard],
     columns: int = 8,

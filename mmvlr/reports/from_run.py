@@ -31,7 +31,7 @@ from .evaluated import (
     split_qualities,
     spread,
 )
-from .faces import FaceCard, warn_of_border
+from .faces import FaceCard, warn_of_border, warn_of_flatness
 from .figures import DiscardCurve
 from .page import write_page
 from .report import AttentionCard, Metric, ReportData, WrongMatch, render_report
@@ -153,7 +153,7 @@ def collect_data(
     highest = [card.border == 'right' for card in faces.get('highest', ())]
     reading = describe_run(metrics, bounds['random'].auc, figures['error'], highest)
     maps = [card.attention for card in faces.get('attention', ())]
-    reading += warn_of_border({'spatial attention': maps})
+    reading += warn_of_border({'spatial attention': maps}) + warn_of_flatness(maps)
     data = ReportData(
         title=f'{model} on {dataset_name}',
         subtitle='Does it find the right person, and does it know when it cannot?',
@@ -293,10 +293,10 @@ def make_face_cards(run: EvaluatedModel) -> tuple[dict[str, list[Any]], dict[str
         omitted['attention'] = f'{type(run.model).__name__} has no spatial attention.'
     else:
         rows = spread(order, NUM_ATTENTION)
-        captions = [() if ri is None else (f'RI {ri[row]:.2f}',) for row in rows]
+        captions = [() if ri is None else (f'RI {ri[row]:.3g}',) for row in rows]
         cards['attention'] = [
             AttentionCard(
-                face, spatial, (*caption, f'attention {spatial.min():.2f} to {spatial.max():.2f}')
+                face, spatial, (*caption, f'attention {spatial.min():.3g} to {spatial.max():.3g}')
             )
             for face, spatial, caption in zip(*run.attend(probe[rows]), captions, strict=True)
         ]
@@ -320,7 +320,7 @@ def find_failures(run: EvaluatedModel) -> list[WrongMatch]:
             matches.append(FaceCard(run.read_face(match), (f'{score:.3f}',), border))
         caption = (f'{run.ranks.mate_score[place]:.3f}', f'rank {run.ranks.rank[place]}')
         mate = FaceCard(run.read_face(run.gallery[run.ranks.mate_index[place]]), caption, 'right')
-        caption = () if ri is None else (f'RI {ri[place]:.2f}',)
+        caption = () if ri is None else (f'RI {ri[place]:.3g}',)
         found.append(WrongMatch(FaceCard(run.read_face(index), caption), matches, mate))
     return found
 

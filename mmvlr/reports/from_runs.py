@@ -234,7 +234,7 @@ def find_activations(tests: ComparedRuns) -> list[ActivationRow]:
         ActivationRow(
             read_face(dataset, row),
             {method: found[place] for method, found in maps.items()},
-            (f'{MEASURES[name]} {quality[row]:.2f}',),
+            (f'{MEASURES[name]} {quality[row]:.3g}',),
         )
         for place, row in enumerate(chosen)
     ]

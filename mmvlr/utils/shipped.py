@@ -59,6 +59,6 @@ def find_run_config(work_dir: Path) -> Path:
     if len(configs) != 1:
         raise FileNotFoundError(
             f'{work_dir} holds {len(configs)} config files instead of the one that mmvlr train '
-            'writes; name the config'
+            'writes; name the config (mmvlr test CONFIG CHECKPOINT, mmvlr report --config CONFIG)'
         )
     return configs[0]

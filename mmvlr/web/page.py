@@ -14,7 +14,7 @@ from mmvlr.apis.inferencer import FaceInferencer
 from mmvlr.apis.network import TorchNetwork
 from mmvlr.datasets.transforms import read_image
 from mmvlr.identification import Comparison, Decision, Gallery, Identifier
-from mmvlr.reports.faces import overlay_attention, resize_longer_side
+from mmvlr.reports.faces import find_border, overlay_attention, resize_longer_side
 from mmvlr.structures.face_table import MEASURES, FaceTable
 
 if TYPE_CHECKING:
@@ -27,6 +27,12 @@ _OUTCOMES = dict(
     accept='Probably {person}',
     unknown='Nobody of the gallery resembles it enough',
     abstain='No answer',
+)
+
+
+_AT_BORDER = (
+    'The colors below are strongest at the border of the image instead of on the face: they do not '
+    'say what speaks for the answer.'
 )
 
 
@@ -69,7 +75,8 @@ class FacePage:
         faces = found.faces
         told = self._tell(*self._judge(found), faces, ('first', 'second'), self._level_quality)
         references = faces.embedding[::-1].copy()
-        return told, *self._attention(pixels, references)
+        note, *images = self._attention(pixels, references)
+        return told + note, *images
 
     def identify(
         self, face: Face | None, people: Sequence[str] | None = None
@@ -110,7 +117,8 @@ class FacePage:
         told = self._tell(verdict, reason, faces, ('face',), decided, found)
         own = identifier.gallery.find_templates(person)
         best = own[(own @ faces.unit[0].numpy()).argmax()]
-        return told, *self._attention([pixels], best[None])
+        note, image = self._attention([pixels], best[None])
+        return told + note, image
 
     _uncalibrated = (
         'No calibration was given, so there is no verdict: similarities differ from model to model.'
@@ -161,7 +169,8 @@ class FacePage:
 
     def _attention(
         self, faces: Sequence[np.ndarray], references: np.ndarray
-    ) -> tuple[np.ndarray, ...]:
+    ) -> tuple[str | np.ndarray, ...]:
+        """Return what is to be said of the maps, as HTML, and the faces with them."""
         try:
             maps = self.inferencer.attention(faces, references) if self._has_gradients else None
         except ImportError:
@@ -170,8 +179,10 @@ class FacePage:
         aligned = self.inferencer.aligner is not None
         shown = self.inferencer.crops(faces) if aligned else faces
         if maps is None:
-            return tuple(resize_longer_side(face, _SHOWN, cv2.INTER_NEAREST) for face in shown)
-        return tuple(
+            return '', *(resize_longer_side(face, _SHOWN, cv2.INTER_NEAREST) for face in shown)
+        peaks = [find_border(values.shape).flat[np.argmax(values)] for values in maps]
+        note = f'<p class="face-note">{_AT_BORDER}</p>' if all(peaks) else ''
+        return note, *(
             overlay_attention(face, values, size=_SHOWN)
             for face, values in zip(shown, maps, strict=True)
         )

@@ -5,7 +5,7 @@ import pytest
 
 from mmvlr.reports import ActivationRow, FaceCard, contact_sheet, overlay_attention
 from mmvlr.reports.drawing import COLORS
-from mmvlr.reports.faces import find_border, warn_of_border
+from mmvlr.reports.faces import find_border, warn_of_border, warn_of_flatness
 
 from .conftest import make_face
 
@@ -124,3 +124,12 @@ def test_wrong_input_is_named():
     for wrong in (np.full((3, 3), 1.5), np.full((3, 3), -0.1), np.full((3, 3), np.nan), np.ones(3)):
         with pytest.raises(ValueError, match='ArcFace'):
             ActivationRow(image, {'ArcFace': wrong})
+
+
+def test_attention_without_places_is_told():
+    rng = np.random.default_rng(0)
+    noise = rng.random((5, 7, 7))
+    (told,) = warn_of_flatness([*(1 + 0.01 * noise), 0.5 + noise[0]])
+    assert '5 of 6' in told
+    assert not warn_of_flatness([*(0.5 + noise), np.ones((7, 7))])
+    assert not warn_of_flatness([np.ones((7, 7))] * 2)

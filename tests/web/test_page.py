@@ -65,6 +65,16 @@ def test_compare_without_calibration_gives_no_verdict(inferencer, faces):
     assert not np.array_equal(maps[0][::7, ::7][:32, :32], first)
 
 
+@pytest.mark.parametrize('place', [(0, 3), (3, 3)])
+def test_colors_at_the_border_are_called_meaningless(inferencer, faces, monkeypatch, place):
+    peaked = np.full((7, 7), 0.1)
+    peaked[place] = 1
+    monkeypatch.setattr(type(inferencer), 'attention', lambda *args: [peaked] * len(args[1]))
+    pair = still(faces, 0, 0), still(faces, 0, 1)
+    told, *maps = FacePage(inferencer).compare(*pair)
+    assert ('at the border' in told) == (place == (0, 3)) and len(maps) == 2
+
+
 def test_compare_waits_for_both(inferencer, faces):
     assert FacePage(inferencer).compare(still(faces, 0, 0), None) == (
         'Drop two faces.',

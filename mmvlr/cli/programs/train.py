@@ -14,7 +14,7 @@ from mmvlr.utils.config_outline import find_weights
 from mmvlr.utils.zoo import find_model, require_checkpoint
 
 from ..arguments import existing_file, natural, output_folder, positive
-from ..common import add_config, read_config
+from ..common import add_config, announce, read_config
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -111,6 +111,7 @@ def run(args: argparse.Namespace) -> int:
     weights = None if args.resume else find_weights(args.config, args.cfg_options or ())
     if weights and '://' not in weights:
         require_checkpoint(str(find_model(weights)))
+    announce('loading PyTorch')
     from mmvlr.apis import build_trainer, load_config
     from mmvlr.engine.work_dir import hold_work_dir
 
