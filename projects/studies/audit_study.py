@@ -74,7 +74,8 @@ def plant(
         ('two names', able[args.plants : 2 * args.plants]),
     ):
         for row in rows:
-            person = holders[row] if kind == 'duplicate' else rng.choice(chosen)
+            others = [one for one in chosen if one != holders[row]]
+            person = holders[row] if kind == 'duplicate' else rng.choice(others)
             faces.append((str(person), f'copy of {row}', copies[row]))
             planted[kind].add(frozenset((f'{row}', f'copy of {row}')))
     return faces, planted
