@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from scipy.stats import norm
+from scipy.stats import norm, t
 
 from mmvlr.evaluation.functional._blocks import product_blocks
 from mmvlr.structures.face_table import MEASURES
@@ -100,7 +100,11 @@ class Audit:
 
 @dataclass(frozen=True)
 class _Scores:
-    """Normal distributions of the similarity to the own person and to others."""
+    """Center and spread of the similarity to the own person and to others.
+
+    The former has the heavy tails of Student's t, as some images are much poorer than usual; the
+    latter is normal.
+    """
 
     own: tuple[float, float]
     other: tuple[float, float]
@@ -109,7 +113,7 @@ class _Scores:
         """Return the logarithm of the likelihood ratio, own against other."""
         # Below the usual similarity of others, it says nothing more.
         clipped = np.maximum(similarity, self.other[0])
-        return norm.logpdf(clipped, *self.own) - norm.logpdf(clipped, *self.other)
+        return t.logpdf(clipped, 4, *self.own) - norm.logpdf(clipped, *self.other)
 
 
 def audit(
