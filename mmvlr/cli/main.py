@@ -13,7 +13,7 @@ from pathlib import Path
 from mmvlr.utils.config_outline import check_early
 from mmvlr.version import __version__
 
-from . import embedding, exporting, health, identification, page
+from . import auditing, embedding, exporting, health, identification, page
 from .arguments import face_source
 from .common import CODES, DONE, Outcome, tell_errors
 from .parsing import Parser
@@ -61,7 +61,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = Parser(prog='mmvlr', description=DESCRIPTION, epilog=CODES)
     parser.add_argument('--version', action='version', version=f'mmvlr {__version__}')
     commands = parser.add_subparsers(dest='command', metavar='COMMAND', required=True)
-    for module in (embedding, identification, exporting, page, health):
+    for module in (embedding, identification, auditing, exporting, page, health):
         module.add_commands(commands)
     for command in commands.choices.values():
         command.add_argument(

@@ -11,6 +11,7 @@ from mmvlr.evaluation.templates import (
 )
 
 from .answers import Calibration, Comparison, Enrollment, Identification
+from .audit import Audit, Finding, audit
 from .calibrating import SearchedFaces, TargetNotReachedError, calibrate
 from .decision import Decision, Verdict
 from .gallery import Gallery, GalleryChangedError
@@ -23,6 +24,7 @@ from .search import ExactSearch, FaissSearch
 from .tracks import TrackRule, Tracks
 
 __all__ = [
+    'Audit',
     'BestTemplate',
     'BrokenModelError',
     'Calibration',
@@ -32,6 +34,7 @@ __all__ = [
     'Enrollment',
     'ExactSearch',
     'FaissSearch',
+    'Finding',
     'Gallery',
     'GalleryChangedError',
     'Gate',
@@ -51,5 +54,6 @@ __all__ = [
     'Tracks',
     'UnknownOwnerError',
     'Verdict',
+    'audit',
     'calibrate',
 ]

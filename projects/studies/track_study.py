@@ -42,22 +42,19 @@ def first_face(faces: FaceTable) -> np.ndarray:
 
 def make_rules(faces: FaceTable) -> dict[str, TrackRule]:
     """Return the rules by name, with levels from calibration faces."""
-    rules = {
-        'one face': TrackRule(keep=first_face),
-        'mean': TrackRule('mean'),
-        'norm': TrackRule('norm'),
-        'best shot by norm': TrackRule(dict(type='BestTemplate', k=1, quality='norm')),
-        'best half by norm': TrackRule(keep=best_half('norm')),
-        'least norm': TrackRule(least=dict(norm=np.quantile(faces.columns['norm'], LEFT_OUT))),
-    }
-    if 'ri' in faces.qualities:
-        rules |= {
-            'ri': TrackRule('ri'),
-            'best shot by ri': TrackRule(dict(type='BestTemplate', k=1)),
-            'best half by ri': TrackRule(keep=best_half('ri')),
-            'least ri': TrackRule(least=dict(ri=np.quantile(faces.columns['ri'], LEFT_OUT))),
-            'least ers': TrackRule(least=dict(ers=np.quantile(faces.columns['ers'], LEFT_OUT))),
-        }
+    rules = {'one face': TrackRule(keep=first_face), 'mean': TrackRule('mean')}
+    for quality in ('ri', 'norm'):
+        if quality in faces.qualities:
+            best = dict(type='BestTemplate', k=1, quality=quality)
+            level = float(np.quantile(faces.columns[quality], LEFT_OUT))
+            rules |= {
+                f'weighted by {quality}': TrackRule(quality),
+                f'best shot by {quality}': TrackRule(best),
+                f'better half by {quality}': TrackRule(keep=best_half(quality)),
+                f'without the poorest fifth by {quality}': TrackRule(least={quality: level}),
+            }
+            # RI judges better than the norm wherever there is one.
+            break
     return rules
 
 

@@ -28,6 +28,7 @@ COMMANDS = [
     'enroll',
     'people',
     'calibrate',
+    'audit-gallery',
     'identify',
     'export',
     'page',
