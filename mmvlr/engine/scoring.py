@@ -11,6 +11,7 @@ from mmengine.logging import print_log
 from mmengine.runner import Runner
 from torch import nn
 
+from mmvlr.datasets.base import set_epoch
 from mmvlr.evaluation.tables import known_pairs, relative_name
 from mmvlr.models.quality.base import FaceBatch, QualityMeasure
 from mmvlr.registry import QUALITIES
@@ -130,16 +131,10 @@ def score_faces(
         FileNotFoundError: There is no such checkpoint, or no test set.
         ValueError: No table knows the name of one of the ``quality_measures``.
     """
-    own = build_measures(config.get('quality_measures', ()))
-    for measure in own:
-        if measure.name not in KNOWN:
-            raise ValueError(
-                f'no table knows the quality measure {measure.name!r}; beside its class write '
-                f'mmvlr.structures.face_table.MEASURES[{measure.name!r}] = NAME_FOR_READERS'
-            )
-    measures = [*measures, *own]
+    measures = [*build_measures(measures), *configured_measures(config)]
     runner = build_tester(config, checkpoint)
     model = load_tested_model(runner)
+    prepare_measures(model, measures, config)
     faces = score_loader(model, Runner.build_dataloader(config.test_dataloader), measures)
     if not faces.has('ui') and 'ui_dataloader' in config:
         try:
@@ -149,6 +144,40 @@ def score_faces(
         else:
             faces = FaceTable.join([faces, score_loader(model, loader, measures)])
     return faces
+
+
+def configured_measures(config: Mapping[str, Any]) -> list[QualityMeasure]:
+    """Build a config's ``quality_measures``.
+
+    Raises:
+        ValueError: No table knows the name of one of them.
+    """
+    measures = build_measures(config.get('quality_measures', ()))
+    for measure in measures:
+        if measure.name not in KNOWN:
+            raise ValueError(
+                f'no table knows the quality measure {measure.name!r}; beside its class write '
+                f'mmvlr.structures.face_table.MEASURES[{measure.name!r}] = NAME_FOR_READERS'
+            )
+    return measures
+
+
+def prepare_measures(
+    model: nn.Module, measures: Sequence[QualityMeasure], config: Mapping[str, Any]
+) -> None:
+    """Fit the measures that need it to training faces of the config."""
+
+    def extract(loader: str, predict: Callable, copy: int = 0) -> dict[str, Any]:
+        built = build_loader(config, loader)
+        # Another "epoch" is another draw of the degradation.
+        set_epoch(built.dataset, copy)
+        return extract_predictions(model, built, predict)
+
+    for measure in measures:
+        if measure.needs_training_faces:
+            measure.prepare(model, extract)
+            if summary := getattr(measure, 'summary', ''):
+                print_log(f'read-out of {measure.name} {summary}', logger='current')
 
 
 def load_tested_model(runner: Runner) -> nn.Module:
