@@ -122,7 +122,8 @@ def score_faces(
     Args:
         config: Config with model and test set; changed. Its ``quality_measures`` are measured too.
         checkpoint: The checkpoint.
-        measures: Configs of quality measures in addition to those that the model predicts.
+        measures: Configs of quality measures in addition to those that the model predicts, unless
+            the config has one of that name.
 
     Returns:
         Embeddings of all faces with role, identity, name and a column for each quality.
@@ -131,7 +132,9 @@ def score_faces(
         FileNotFoundError: There is no such checkpoint, or no test set.
         ValueError: No table knows the name of one of the ``quality_measures``.
     """
-    measures = [*build_measures(measures), *configured_measures(config)]
+    own = configured_measures(config)
+    names = {measure.name for measure in own}
+    measures = [*(one for one in build_measures(measures) if one.name not in names), *own]
     runner = build_tester(config, checkpoint)
     model = load_tested_model(runner)
     prepare_measures(model, measures, config)

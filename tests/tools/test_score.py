@@ -114,17 +114,18 @@ def test_judges_of_a_config_are_fitted_measured_and_reported(config_file, traine
     config = load_config(config_file)
     config.work_dir = str(tmp_path / 'work')
     shipped = load_config(Path(__file__).parents[2] / 'configs' / '_base_' / 'judges.py')
-    judges = [own for own in shipped.quality_measures if own['type'] != 'SERFIQQuality']
+    judges = shipped.quality_measures
     names = {QUALITIES.get(measure['type']).name for measure in judges}
-    assert names == {'prefiqs', 'ccs', 'ccas', 'grafiqs', 'froq'}
+    assert names == {'serfiq', 'prefiqs', 'ccs', 'ccas', 'grafiqs', 'froq'}
     config.quality_measures = judges
     fit = config.custom_hooks[2]
     config.prototype_dataloader, config.degraded_dataloader = (
         fit['dataloader'],
         fit['degraded_dataloader'],
     )
-    faces = score_faces(config, str(trained / 'epoch_3.pth'), [])
-    assert set(faces.qualities) == {'ri', 'ers', 'norm', *names}
+    # Its own SER-FIQ replaces that of every scoring.
+    faces = score_faces(config, str(trained / 'epoch_3.pth'))
+    assert set(faces.qualities) == {'ri', 'ers', 'norm', 'size', 'sharpness', *names}
     for name in names:
         assert np.isfinite(faces.qualities[name]).all() and np.ptp(faces.qualities[name]) > 0
     assert (faces.qualities['ri'] > 0).all()
@@ -134,6 +135,6 @@ def test_judges_of_a_config_are_fitted_measured_and_reported(config_file, traine
     assert 'prefiqs' in found.measure_ui()
     assert any(number.endswith('discard_auc_prefiqs') for number in found.numbers)
     config.quality_measures = judges
-    del config.prototype_dataloader
+    del config._cfg_dict['prototype_dataloader']
     with pytest.raises(KeyError, match='prototype_dataloader'):
         score_faces(config, str(trained / 'epoch_3.pth'), [])

@@ -79,7 +79,7 @@ class FROQQuality(QualityMeasure):
         dataloader: str = 'prototype_dataloader',
         candidates: int = 10,
         noise: float = 0.1,
-        grid: int = 3,
+        grid: int = 2,
         seed: int = 0,
         name: str | None = None,
     ):
