@@ -169,9 +169,14 @@ BUILD = {
         'YuNetDetector': dict(file='yunet.onnx'),
     },
     'QUALITIES': {
+        'CCASQuality': dict(),
+        'CCSQuality': dict(),
         'CRFIQAQuality': dict(),
         'ERSQuality': dict(),
+        'FROQQuality': dict(grid=1),
+        'GraFIQsQuality': dict(),
         'NormQuality': dict(),
+        'PreFIQsQuality': dict(),
         'RecognizabilityQuality': dict(),
         'SERFIQQuality': dict(num_passes=3),
         'SharpnessQuality': dict(),
@@ -424,6 +429,13 @@ def test_quality_measures(key, tmp_path):
     model = build('MODELS', 'CRFIQA' if key == 'CRFIQAQuality' else 'RIFace', tmp_path).eval()
     model.set_ui_center(torch.randn(16))
     images = [np.full((9, 7, 3), index, np.uint8) for index in range(4)]
+
+    @torch.no_grad()
+    def extract(loader, predict, copy=0):
+        samples = [SimpleNamespace(gt_label=torch.tensor(label)) for label in (0, 0, 1, 1)]
+        return dict(predict(torch.randn(4, 3, 32, 32)), samples=samples)
+
+    measure.prepare(model, extract)
     quality = measure(FaceBatch(model, torch.randn(4, 3, 32, 32), images))
     assert quality.shape == (4,)
     assert quality.isfinite().all()

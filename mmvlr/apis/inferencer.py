@@ -127,6 +127,27 @@ class FaceInferencer:
         self.fingerprint[CONTRACT_KEY] = contract
         return aligner
 
+    def add_measures(self, config: Mapping[str, Any]) -> None:
+        """Measure a config's ``quality_measures`` too, fitted to its training faces if needed.
+
+        Raises:
+            ValueError: The model is an export, or a measure needs images in native size.
+        """
+        from mmvlr.engine.scoring import configured_measures, prepare_measures
+
+        measures = configured_measures(config)
+        if measures and not isinstance(self.network, TorchNetwork):
+            raise ValueError('quality_measures need the PyTorch model, not an export')
+        for measure in measures:
+            if measure.needs_images:
+                raise ValueError(
+                    f'quality_measures: {measure.name!r} needs images in native size, which only '
+                    'mmvlr score has; leave it out'
+                )
+        if measures:
+            prepare_measures(self.network.model, measures, config)
+            self.network.measures = measures
+
     # Streams ------------------------------------------------------------------------------------
 
     def stream(self, faces: Any, on_error: str = 'collect') -> Iterator[FaceTable]:

@@ -3,7 +3,7 @@
 import copy
 import hashlib
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -12,7 +12,8 @@ import torch
 from mmengine.registry import DefaultScope
 from torch.overrides import TorchFunctionMode
 
-from mmvlr.models.recognizers import FaceRecognizer
+from mmvlr.models.quality import FaceBatch, QualityMeasure
+from mmvlr.models.recognizers import FaceRecognizer, predict_in_full_batches
 from mmvlr.registry import MODELS, check_registered
 from mmvlr.structures.face_table import PREDICTED
 from mmvlr.utils.checkpoint import CheckpointMismatchError, check_values, unwrap_state_dict
@@ -72,6 +73,9 @@ class TorchNetwork:
         model: The recognizer; it is put into eval mode on ``device``.
         device: Such as ``'cuda'``; None for the GPU if there is one.
 
+    Attributes:
+        measures: Quality measures beside those that the model predicts; their values are outputs.
+
     Raises:
         ValueError: A GPU is requested and there is none.
     """
@@ -88,6 +92,7 @@ class TorchNetwork:
         self.fingerprint = fingerprint_model(model)
         self.contract = model.data_preprocessor.contract
         self.size = model.data_preprocessor.size
+        self.measures: Sequence[QualityMeasure] = ()
 
     def inputs(self, faces: np.ndarray) -> torch.Tensor:
         """Return network input (B, 3, H, W) of faces (B, H, W, 3), uint8 RGB."""
@@ -97,13 +102,21 @@ class TorchNetwork:
     @torch.inference_mode()
     def __call__(self, faces: np.ndarray) -> dict[str, np.ndarray]:
         """See :class:`Network`."""
-        samples = self.model.predict(self.inputs(faces))
+        inputs = self.inputs(faces)
+        samples = self.model.predict(inputs)
         names = dict(embedding='embedding', **PREDICTED)
-        return {
-            name: torch.stack([sample.get(key) for sample in samples]).float().cpu().numpy()
+        found = {
+            name: torch.stack([sample.get(key) for sample in samples])
             for name, key in names.items()
             if key in samples[0]
         }
+        if self.measures:
+            found |= predict_in_full_batches(self._measure, inputs)
+        return {name: values.float().cpu().numpy() for name, values in found.items()}
+
+    def _measure(self, inputs: torch.Tensor) -> dict[str, torch.Tensor]:
+        faces = FaceBatch(self.model, inputs)
+        return {measure.name: measure(faces) for measure in self.measures}
 
 
 def load_model(

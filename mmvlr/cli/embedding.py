@@ -23,6 +23,13 @@ LEGEND = dict(
     ri='recognizability index, predicted by RI-Face: higher is better',
     ers='1 - cosine to the center of unrecognizable faces, at most 1: higher is better',
     norm="length of the backbone's embedding: mostly higher for better faces",
+    crfiqa='predicted ratio of the similarities to the own and to the nearest other person',
+    serfiq='how little the embedding changes under dropout',
+    prefiqs='how little the embedding changes when the network is pruned',
+    ccs='predicted cosine to the center of the own class',
+    ccas='ccs minus the predicted cosine to the nearest other center',
+    grafiqs='gradients of the error of batch normalization statistics',
+    froq='mean length of the outputs of chosen layers',
     size='shorter side of the image in pixels',
 )
 
@@ -46,7 +53,9 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
         'quality',
         help='how recognizable each face is',
         description='Say how recognizable each face is, the worst first.\n\n'
-        '  mmvlr quality crops/ --model riface.safetensors\n\n' + explain(LEGEND),
+        '  mmvlr quality crops/ --model riface.safetensors\n\n'
+        'With --config, the quality_measures of that config are measured too.\n\n'
+        + explain(LEGEND),
     )
     quality.add_argument('faces', nargs='+', type=face_source, help=FACES)
     quality.add_argument('--out', type=output_file, help='also write the table to this .csv file')
@@ -91,7 +100,12 @@ def run_embed(args: argparse.Namespace) -> Outcome:
 
 def run_quality(args: argparse.Namespace) -> Outcome:
     """Show the qualities of images."""
-    results = load_inferencer(args).quality(args.faces)
+    inferencer = inferencer_of(args)
+    if args.config:
+        from mmvlr.engine.building import load_config
+
+        inferencer.add_measures(load_config(args.config))
+    results = inferencer.quality(args.faces)
     if args.out:
         results.to_csv(args.out)
     rows = results.rows()
@@ -122,7 +136,7 @@ def run_quality(args: argparse.Namespace) -> Outcome:
 
 def explain(names: Iterable[str]) -> str:
     """Return what measures of quality mean, a line each."""
-    return '\n'.join(f'{name:5} {LEGEND[name]}' for name in names if name in LEGEND)
+    return '\n'.join(f'{name:7} {LEGEND[name]}' for name in names if name in LEGEND)
 
 
 def quantiles(values: Sequence[float]) -> tuple[float, float, float]:

@@ -11,6 +11,7 @@ from mmengine.logging import print_log
 from mmengine.runner import Runner
 from torch import nn
 
+from mmvlr.datasets.base import set_epoch
 from mmvlr.evaluation.tables import known_pairs, relative_name
 from mmvlr.models.quality.base import FaceBatch, QualityMeasure
 from mmvlr.registry import QUALITIES
@@ -121,9 +122,9 @@ def score_faces(
     Args:
         config: Config with model and test set; changed. Its ``quality_measures`` are measured too.
         checkpoint: The checkpoint.
-        measures: Configs of quality measures in addition to those that the model predicts; by
-            default the config's ``common_measures``, and without these SER-FIQ, native size and
-            sharpness.
+        measures: Configs of quality measures in addition to those that the model predicts, unless
+            the config has one of that name; by default the config's ``common_measures``, and
+            without these SER-FIQ, native size and sharpness.
 
     Returns:
         Embeddings of all faces with role, identity, name and a column for each quality.
@@ -132,18 +133,14 @@ def score_faces(
         FileNotFoundError: There is no such checkpoint, or no test set.
         ValueError: No table knows the name of one of the ``quality_measures``.
     """
-    own = build_measures(config.get('quality_measures', ()))
-    for measure in own:
-        if measure.name not in KNOWN:
-            raise ValueError(
-                f'no table knows the quality measure {measure.name!r}; beside its class write '
-                f'mmvlr.structures.face_table.MEASURES[{measure.name!r}] = NAME_FOR_READERS'
-            )
     if measures is None:
         measures = config.get('common_measures', MEASURES)
-    measures = [*measures, *own]
+    own = configured_measures(config)
+    names = {measure.name for measure in own}
+    measures = [*(one for one in build_measures(measures) if one.name not in names), *own]
     runner = build_tester(config, checkpoint)
     model = load_tested_model(runner)
+    prepare_measures(model, measures, config)
     faces = score_loader(model, Runner.build_dataloader(config.test_dataloader), measures)
     if not faces.has('ui') and 'ui_dataloader' in config:
         try:
@@ -153,6 +150,40 @@ def score_faces(
         else:
             faces = FaceTable.join([faces, score_loader(model, loader, measures)])
     return faces
+
+
+def configured_measures(config: Mapping[str, Any]) -> list[QualityMeasure]:
+    """Build a config's ``quality_measures``.
+
+    Raises:
+        ValueError: No table knows the name of one of them.
+    """
+    measures = build_measures(config.get('quality_measures', ()))
+    for measure in measures:
+        if measure.name not in KNOWN:
+            raise ValueError(
+                f'no table knows the quality measure {measure.name!r}; beside its class write '
+                f'mmvlr.structures.face_table.MEASURES[{measure.name!r}] = NAME_FOR_READERS'
+            )
+    return measures
+
+
+def prepare_measures(
+    model: nn.Module, measures: Sequence[QualityMeasure], config: Mapping[str, Any]
+) -> None:
+    """Fit the measures that need it to training faces of the config."""
+
+    def extract(loader: str, predict: Callable, copy: int = 0) -> dict[str, Any]:
+        built = build_loader(config, loader)
+        # Another "epoch" is another draw of the degradation.
+        set_epoch(built.dataset, copy)
+        return extract_predictions(model, built, predict)
+
+    for measure in measures:
+        if measure.needs_training_faces:
+            measure.prepare(model, extract)
+            if summary := getattr(measure, 'summary', ''):
+                print_log(f'read-out of {measure.name} {summary}', logger='current')
 
 
 def load_tested_model(runner: Runner) -> nn.Module:

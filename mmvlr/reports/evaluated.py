@@ -14,7 +14,12 @@ from mmvlr.datasets.synthesis import pixel_correlation_embedding
 from mmvlr.datasets.transforms import read_image
 from mmvlr.engine import build_loader
 from mmvlr.engine.building import build_tester
-from mmvlr.engine.scoring import load_tested_model, score_loader
+from mmvlr.engine.scoring import (
+    configured_measures,
+    load_tested_model,
+    prepare_measures,
+    score_loader,
+)
 from mmvlr.evaluation.functional import (
     Curve,
     discard_auc_bounds,
@@ -23,7 +28,7 @@ from mmvlr.evaluation.functional import (
 from mmvlr.evaluation.metrics import ClosedSetMetric
 from mmvlr.evaluation.tables import build_metrics, evaluate_faces
 from mmvlr.models.recognizers import FaceRecognizer
-from mmvlr.structures.face_table import MEASURES, PREDICTED, FaceTable
+from mmvlr.structures.face_table import MEASURES, FaceTable
 
 from .curve_files import collect_curves
 from .faces import FaceCard
@@ -50,7 +55,9 @@ class EvaluatedModel:
         self.config = config
         self.model = load_tested_model(self.runner)
         self.loader = Runner.build_dataloader(config.test_dataloader)
-        self.faces = score_loader(self.model, self.loader)
+        self.measures = configured_measures(config)
+        prepare_measures(self.model, self.measures, config)
+        self.faces = score_loader(self.model, self.loader, self.measures)
         self.identity = self.faces.identity
         self.gallery = np.flatnonzero(np.isin(self.faces.role, ('gallery', 'distractor')))
         self.probe = np.flatnonzero(self.faces.role == 'probe')
@@ -71,7 +78,7 @@ class EvaluatedModel:
         if len(self.faces) > MAX_PIXEL_IMAGES:
             return {}, {}
         images = [self.read_face(index) for index in range(len(self.faces))]
-        kept = {k: v for k, v in self.faces.columns.items() if k not in PREDICTED}
+        kept = {k: v for k, v in self.faces.columns.items() if k not in MEASURES}
         pixels = pixel_correlation_embedding(images)
         metrics = build_metrics(self.config.test_evaluator, curves=True, num_resamples=1)
         numbers = evaluate_faces(replace(self.faces, embedding=pixels, columns=kept), metrics)
@@ -89,7 +96,8 @@ class EvaluatedModel:
         loaders = [hook['dataloader'] for hook in hooks if hook['type'] == 'UICenterHook']
         if not loaders:
             return {}
-        return score_loader(self.model, build_loader(self.config, loaders[0])).qualities
+        loader = build_loader(self.config, loaders[0])
+        return score_loader(self.model, loader, self.measures).qualities
 
     def attend(self, indices: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
         """Return faces as network input (H, W, 3) and their spatial attention (N, h, w)."""

@@ -137,6 +137,7 @@ def _load_environment() -> 'Environment':
         rate_figures=rate_figures,
         draw=embed_figure,
         median=np.median,
+        skewness=compute_skewness,
         roc_area=roc_area,
         count=Counter,
         percent=PERCENT,
@@ -226,6 +227,18 @@ def place_on_scale(value: float | None) -> float | None:
     if value is None or not math.isfinite(value):
         return None
     return round(100 * min(max(value, 0.0), 1.0), 2)
+
+
+def compute_skewness(values: np.ndarray) -> float:
+    """Return the third standardized moment of values (N,): below 0, the long tail is on the left.
+
+    Example:
+        >>> round(compute_skewness(np.array([0.0, 3.0, 4.0, 4.0])), 3)
+        -0.958
+    """
+    centered = np.asarray(values, np.float64) - np.mean(values)
+    spread = np.sqrt(np.mean(centered**2))
+    return float(np.mean(centered**3) / spread**3) if spread > 0 else 0.0
 
 
 def join_keys(rows: Iterable[Mapping[str, Any]]) -> list[str]:

@@ -37,6 +37,11 @@ MEASURES = dict(
     norm='norm',
     crfiqa='CR-FIQA',
     serfiq='SER-FIQ',
+    prefiqs='PreFIQs',
+    ccs='CCS',
+    ccas='CCAS',
+    grafiqs='GraFIQs',
+    froq='FROQ',
     size='size',
     sharpness='sharpness',
 )
@@ -73,16 +78,15 @@ class FaceTable:
         embedding: (N, D) float, raw; metrics normalize.
         role: (N,) text: ``gallery``, ``distractor``, ``probe``, ``unmated``, ``pair``, ``ui``.
         identity: (N,) int64; -100 if unknown.
-        columns: Further values by name, (N,) each: the quality measures ``ri``, ``ers``,
-            ``norm``, ``crfiqa``, ``serfiq``, ``size`` and ``sharpness``, and fields of the data
-            set, such as ``distance``, ``camera`` and ``name``.
+        columns: Further values by name, (N,) each: the quality measures of :data:`MEASURES`, and
+            fields of the data set, such as ``distance``, ``camera`` and ``name``.
         pairs: (P, 2) rows that are compared in verification, or None.
         same: (P,) bool, whether a pair shows one person, or None.
         meta: Plain values: the origin of the embeddings. See :attr:`fingerprint`,
             :attr:`failures` and :attr:`unaligned`.
 
     Raises:
-        ValueError: Lengths differ, values are objects, or pairs name rows that do not exist.
+        ValueError: Lengths differ, values are objects, or pairs name missing rows.
 
     Example:
         >>> import numpy as np
@@ -305,18 +309,13 @@ class FaceTable:
         """
         path = Path(path).expanduser()
         fields = read_fields(path)
-        missing = ', '.join(n for n in ('embedding', 'role', 'identity') if n not in fields)
-        if missing:
+        if missing := ', '.join(n for n in ('embedding', 'role', 'identity') if n not in fields):
             raise ValueError(f'{path} lacks {missing}; it has {", ".join(sorted(fields))}')
         return cls.from_fields(fields, path)
 
     @classmethod
     def from_fields(cls, fields: Mapping[str, np.ndarray], source: str | Path) -> 'FaceTable':
-        """Make a table of the fields of an ``.npz`` file.
-
-        Raises:
-            ValueError: Fields contradict each other; the message names ``source``.
-        """
+        """Make a table of the fields of an ``.npz`` file; errors name ``source``."""
         known = {name: fields.get(name) for name in ('embedding', 'role', 'identity')}
         own = {*known, 'pairs', 'same', 'meta'}
         meta = read_meta(fields, source)

@@ -13,10 +13,12 @@ import pytest
 from PIL import Image
 
 from mmvlr.apis import FaceInferencer
+from mmvlr.apis.network import load_model
 from mmvlr.cli import main
 from mmvlr.cli.common import table
 from mmvlr.cli.identification import bin_names
 from mmvlr.identification.people import find_owner
+from mmvlr.models.quality import FaceBatch, GraFIQsQuality, PreFIQsQuality
 from mmvlr.structures import FaceTable
 
 from ..people import model_file
@@ -662,3 +664,23 @@ def test_images_without_face_do_not_stop_the_others(mmvlr, faces, tmp_path):
     code, document = mmvlr('quality', faces / 'people', tmp_path / 'dot.png')
     assert code == 3
     assert '1 x 1' in document['failures'][0]['reason']
+
+
+def test_quality_measures_of_a_config(mmvlr, faces, model, tmp_path):
+    config = tmp_path / 'judges.py'
+    people = faces / 'people'
+    stated = f'model = {load_model(model).source_config!r}\nquality_measures = '
+    config.write_text(f"{stated}[dict(type='PreFIQsQuality'), dict(type='GraFIQsQuality')]")
+    _, document = mmvlr('quality', people, '--config', config, '--sort', 'name')
+    inferencer = FaceInferencer(model, 'cpu')
+    network = inferencer.network
+    crops = np.stack(inferencer.crops(people))
+    batch = FaceBatch(network.model, network.inputs(crops))
+    expected = {'prefiqs': PreFIQsQuality()(batch), 'grafiqs': GraFIQsQuality()(batch)}
+    for name, values in expected.items():
+        found = [row[name] for row in document['faces']]
+        assert found == pytest.approx(values.tolist(), rel=1e-3)
+    for measure, told in (('Sharpness', 'native size'), ('CCS', 'prototype_dataloader')):
+        config.write_text(f"{stated}[dict(type='{measure}Quality')]")
+        code, document = mmvlr('quality', people, '--config', config)
+        assert code != 0 and told in document['error']

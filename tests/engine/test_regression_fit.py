@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from mmvlr.datasets import set_epoch
 from mmvlr.engine import RegressionFitHook
-from mmvlr.engine.hooks.regression_fit import leave_one_out_proximities
+from mmvlr.models.heads.read_out import leave_one_out_proximities
 
 
 def unit_list(vector):

@@ -1,5 +1,7 @@
 """tools/analysis/score.py on a checkpoint of the short training."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,8 @@ from mmvlr.engine import unwrap
 from mmvlr.engine.scoring import measure_quality
 from mmvlr.evaluation import FaceTable
 from mmvlr.evaluation.metrics import TinyFaceMetric
+from mmvlr.registry import QUALITIES
+from mmvlr.reports.evaluated import EvaluatedModel
 from mmvlr.reports.words import name_metric
 from mmvlr.structures.face_table import MEASURES
 
@@ -104,3 +108,34 @@ def test_a_measure_of_the_config_is_measured_and_evaluated(
     result = TinyFaceMetric().report(FaceTable.load(found.save(tmp_path / 'faces.npz')))
     assert result['tinyface/discard_auc_my_norm'] == result['tinyface/discard_auc_norm']
     assert name_metric('discard_auc_my_norm') == 'area of error over discard, my norm'
+
+
+def test_judges_of_a_config_are_fitted_measured_and_reported(config_file, trained, tmp_path):
+    """Those that need it are fitted to the config's training faces first."""
+    config = load_config(config_file)
+    config.work_dir = str(tmp_path / 'work')
+    shipped = load_config(Path(__file__).parents[2] / 'configs' / '_base_' / 'judges.py')
+    judges = shipped.quality_measures
+    names = {QUALITIES.get(measure['type']).name for measure in judges}
+    assert names == {'serfiq', 'prefiqs', 'ccs', 'ccas', 'grafiqs', 'froq'}
+    config.quality_measures = judges
+    fit = config.custom_hooks[2]
+    config.prototype_dataloader, config.degraded_dataloader = (
+        fit['dataloader'],
+        fit['degraded_dataloader'],
+    )
+    # Its own SER-FIQ replaces that of every scoring.
+    faces = score_faces(config, str(trained / 'epoch_3.pth'))
+    assert set(faces.qualities) == {'ri', 'ers', 'norm', 'size', 'sharpness', *names}
+    for name in names:
+        assert np.isfinite(faces.qualities[name]).all() and np.ptp(faces.qualities[name]) > 0
+    assert (faces.qualities['ri'] > 0).all()
+    config.quality_measures = [dict(type='PreFIQsQuality')]
+    found = EvaluatedModel(config, trained / 'epoch_3.pth')
+    assert np.array_equal(found.probe_quality['prefiqs'], faces.only('probe').qualities['prefiqs'])
+    assert 'prefiqs' in found.measure_ui()
+    assert any(number.endswith('discard_auc_prefiqs') for number in found.numbers)
+    config.quality_measures = judges
+    del config._cfg_dict['prototype_dataloader']
+    with pytest.raises(KeyError, match='prototype_dataloader'):
+        score_faces(config, str(trained / 'epoch_3.pth'), [])

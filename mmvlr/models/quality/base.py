@@ -1,13 +1,18 @@
 """Base of all quality measures: the batch of faces and the common interface."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
 
 from mmvlr.models.recognizers import FaceRecognizer
+
+#: ``extract(loader, predict, copy=0)``: runs ``predict`` over a loader that the config names, whose
+#: random draws depend on ``copy``; returns its tensors in index order, and ``samples``.
+Extract = Callable[..., dict[str, Any]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,6 +75,8 @@ class QualityMeasure:
         name: Name in results.
         needs_model: Whether ``model`` and ``inputs`` are used.
         needs_images: Whether ``images`` are used.
+        needs_training_faces: Whether :meth:`prepare` must be called before faces are measured.
+        is_prepared: Whether it was.
 
     Example:
         >>> class BrightnessQuality(QualityMeasure):
@@ -84,10 +91,20 @@ class QualityMeasure:
     name: str
     needs_model: bool = True
     needs_images: bool = False
+    needs_training_faces: bool = False
+    is_prepared: bool = False
 
     def __init__(self, name: str | None = None):
         if name is not None:
             self.name = name
+
+    def prepare(self, model: FaceRecognizer, extract: Extract) -> None:
+        """Fit the measure to training faces of the config, where it needs that.
+
+        Args:
+            model: The recognizer, in eval mode.
+            extract: Runs a function over training faces.
+        """
 
     def measure(self, faces: FaceBatch) -> torch.Tensor:
         """Return the quality (B,) of a batch of faces."""
@@ -116,6 +133,12 @@ class QualityMeasure:
         """
         if self.needs_model and (faces.model is None or faces.inputs is None):
             raise ValueError(f'the quality measure {self.name!r} needs a model and its inputs')
+        if self.needs_training_faces and not self.is_prepared:
+            raise ValueError(
+                f'the quality measure {self.name!r} has to be fitted to training faces first: '
+                'mmvlr score and mmvlr report do so with those of the config; in Python call '
+                'mmvlr.engine.scoring.prepare_measures'
+            )
         if self.needs_images and faces.images is None:
             raise ValueError(f'the quality measure {self.name!r} needs images in native size')
         quality = self.measure(faces).float()

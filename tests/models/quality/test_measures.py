@@ -137,6 +137,7 @@ def test_all_measures_share_one_pass_of_the_backbone(make_model, inputs):
 def test_measures_are_found_by_name():
     names = [QUALITIES.get(key).name for key in sorted(QUALITIES.module_dict)]
     shipped = {'ri', 'ers', 'norm', 'serfiq', 'crfiqa', 'size', 'sharpness'}
+    shipped |= {'prefiqs', 'grafiqs', 'ccs', 'ccas', 'froq'}
     assert shipped <= set(names)
     assert len(names) == len(set(names))
     assert QUALITIES.build(dict(type='NormQuality', name='length')).name == 'length'
