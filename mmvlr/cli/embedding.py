@@ -100,7 +100,7 @@ def run_embed(args: argparse.Namespace) -> Outcome:
 
 def run_quality(args: argparse.Namespace) -> Outcome:
     """Show the qualities of images."""
-    inferencer = inferencer_of(args)
+    inferencer = load_inferencer(args)
     if args.config:
         from mmvlr.engine.building import load_config
 
