@@ -7,7 +7,7 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score, roc_curve
 
-from mmvlr.evaluation.functional import verification
+from mmvlr.evaluation.functional import verification, verification_rates
 
 
 def pairs_with(cosines):
