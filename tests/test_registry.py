@@ -89,6 +89,7 @@ BUILD = {
     'DATASETS': {
         'FaceFolder': lambda folder: dict(data_root=str(people_folder(folder))),
         'LFWBin': lambda folder: dict(data_root=str(bin_file(folder))),
+        'LFWFamily': lambda folder: dict(data_root=str(pairs_folder(folder)), protocol='pairs'),
         'RecordIOFaces': lambda folder: dict(data_root=str(record_folder(folder))),
         'SCface': lambda folder: dict(data_root=str(scface_folder(folder))),
         'SurvFace': lambda folder: dict(data_root=str(survface_folder(folder))),
@@ -229,6 +230,11 @@ def people_folder(folder):
     for person in ('1', '2'):
         (folder / person).mkdir()
         Image.new('RGB', (9, 9)).save(folder / person / f'{person}_1.png')
+    return folder
+
+
+def pairs_folder(folder):
+    (people_folder(folder) / 'pairs.txt').write_text('1/1_1.png 2/2_1.png 0\n')
     return folder
 
 

@@ -5,6 +5,7 @@ from .alignment import Alignment, AlignmentRecipe, find_alignment
 from .base import NO_IDENTITY, FaceDataset, set_epoch
 from .collate import face_collate
 from .face_folder import FaceFolder
+from .lfw_family import LFWFamily
 from .scface import SCface
 from .storage.faces import LFWBin, RecordIOFaces
 from .survface import SurvFace
@@ -20,6 +21,7 @@ __all__ = [
     'FaceDataset',
     'FaceFolder',
     'LFWBin',
+    'LFWFamily',
     'PeopleSubset',
     'RecordIOFaces',
     'SCface',

@@ -1,5 +1,6 @@
 """Alignment of one face: a similarity transform moves its landmarks to the ArcFace position."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -46,10 +47,10 @@ def similarity_transform(source: np.ndarray, target: np.ndarray) -> np.ndarray:
     spread = (centered**2).sum() / len(source)
     if not (np.isfinite(source).all() and np.isfinite(target).all()) or spread < 1e-12:
         raise ValueError(f'no similarity transform from the points {source.tolist()}')
-    left, singular, right = np.linalg.svd(aim.T @ centered / len(source))
-    # Without this sign a mirrored face would be met by a reflection.
-    signs = np.array([1.0, np.sign(np.linalg.det(left) * np.linalg.det(right))])
-    matrix = (singular * signs).sum() / spread * (left * signs) @ right
+    # Points as complex numbers: multiplying by one rotates and scales, and never mirrors.
+    real = (centered * aim).sum()
+    imaginary = centered[:, 0] @ aim[:, 1] - centered[:, 1] @ aim[:, 0]
+    matrix = np.array([[real, -imaginary], [imaginary, real]]) / (len(source) * spread)
     return np.hstack([matrix, (goal - matrix @ mean)[:, None]])
 
 
@@ -79,9 +80,9 @@ def align_face(image: np.ndarray, landmarks: np.ndarray, size: int = 112) -> np.
         # A warp reads single pixels; a large image is averaged down first.
         height, width = image.shape[:2]
         new = max(1, height // shrink), max(1, width // shrink)
-        image = resize(image, new, 'area')
         scale = np.array([new[1] / width, new[0] / height])
         matrix = similarity_transform((landmarks + 0.5) * scale - 0.5, target)
+        image = _shrink_where_read(image, new, matrix, size)
     return cv2.warpAffine(
         image,
         matrix,
@@ -89,6 +90,47 @@ def align_face(image: np.ndarray, landmarks: np.ndarray, size: int = 112) -> np.
         flags=cv2.INTER_CUBIC,
         borderMode=cv2.BORDER_REFLECT_101,
     )
+
+
+def _shrink_where_read(
+    image: np.ndarray, new: tuple[int, int], matrix: np.ndarray, size: int
+) -> np.ndarray:
+    """Average an image down where a warp reads it; elsewhere the result is black.
+
+    Args:
+        image: (H, W, 3).
+        new: Height and width of the whole image averaged down.
+        matrix: (2, 3), from that to the result of the warp.
+        size: Side of the result.
+
+    Returns:
+        (new height, new width, 3).
+    """
+    corners = np.array([(0, 0, size, size), (0, size, 0, size)]) - 0.5
+    read = np.linalg.solve(matrix[:, :2], corners - matrix[:, 2:])
+    there, here = [], []
+    for low, high, side, full in zip(
+        np.floor(read.min(1)) - 2,
+        np.ceil(read.max(1)) + 3,
+        new[::-1],
+        image.shape[1::-1],
+        strict=True,
+    ):
+        # Beyond an edge the warp reads the mirror image of what is on this side of it.
+        low, high = min(low, 2 * side - 2 - high), max(high, -low + 1)
+        # Pixels are averages of the same pixels only where both grids meet.
+        step = side // math.gcd(side, full)
+        low = int(max(0, low // step * step))
+        high = int(min(side, -(-high // step) * step))
+        if high <= low:
+            low, high = 0, side
+        there.append(slice(low * full // side, high * full // side))
+        here.append(slice(low, high))
+    # The warp computes in float32, so that the part has to stay in its place.
+    shrunk = np.zeros((*new, image.shape[2]), image.dtype)
+    lengths = [part.stop - part.start for part in here[::-1]]
+    shrunk[here[1], here[0]] = resize(image[there[1], there[0]], lengths, 'area')
+    return shrunk
 
 
 def fallback_face(image: np.ndarray, size: int = 112) -> np.ndarray:

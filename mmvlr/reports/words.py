@@ -57,6 +57,7 @@ def name_metric(name: str, trials: int | None = None) -> str:
         (r'tpir(\d+)_auc', r'area under TPIR\1 over FPIR'),
         (r'tar@far(.+)', r'TAR at FAR \1'),
         (r'verification_auc', 'verification, AUC'),
+        (r'verification_accuracy_insightface', "verification, accuracy by insightface's rule"),
         (r'verification_(.+)', r'verification, \1'),
         (r'discard_auc_\w+', f'area of error over discard, {quality}'),
         (r'fnmr_discard_auc_\w+', f'area of FNMR over discard, {quality}'),

@@ -429,3 +429,25 @@ def test_results_come_in_order_and_on_one_thread():
     assert set(threads) == {1}
     with pytest.raises(ValueError, match='jobs'):
         list(in_order(make, range(2), 0))
+
+
+@pytest.mark.parametrize('shape', [(320, 320), (333, 640), (257, 96)])
+def test_only_what_is_read_is_averaged_down(shape):
+    """Results equal those of averaging the whole image down, also at and beyond its edges."""
+    rng = np.random.default_rng(0)
+    image = cv2.GaussianBlur(rng.integers(0, 255, (*shape, 3), np.uint8), (5, 5), 0)
+    target = (TEMPLATE + 0.5) * 32 / 112 - 0.5
+    for _ in range(30):
+        angle, scale = rng.uniform(-3, 3), rng.uniform(0.6, 3)
+        turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+        points = (TEMPLATE - 56) @ turn * scale + rng.uniform(-0.1, 1.1, 2) * shape[::-1]
+        shrink = int(1 / np.hypot(*similarity_transform(points, target)[:, 0]))
+        small, scaled = image, points
+        if shrink > 1:
+            size = max(1, shape[1] // shrink), max(1, shape[0] // shrink)
+            small = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+            scaled = (points + 0.5) * (np.array(size) / shape[::-1]) - 0.5
+        matrix = similarity_transform(scaled, target)
+        options = dict(flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT_101)
+        expected = cv2.warpAffine(small, matrix, (32, 32), **options)
+        np.testing.assert_array_equal(align_face(image, points, 32), expected)

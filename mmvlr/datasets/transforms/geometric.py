@@ -154,13 +154,16 @@ class DownsampleFace(BaseTransform):
     Args:
         size: Side in pixels.
         interpolation: Area averaging by default, as a sensor does.
+        enlarge: Whether sides that are shorter are enlarged.
     """
 
-    def __init__(self, size: int = 16, interpolation: str = 'area'):
+    def __init__(self, size: int = 16, interpolation: str = 'area', enlarge: bool = True):
         self.size = size
         self.interpolation = interpolation
+        self.enlarge = enlarge
 
     def transform(self, results: dict) -> dict:
         """Shrink one face."""
-        results['img'] = resize(results['img'], (self.size, self.size), self.interpolation)
+        size = [self.size if self.enlarge else min(self.size, n) for n in results['img'].shape[:2]]
+        results['img'] = resize(results['img'], size, self.interpolation)
         return results

@@ -88,6 +88,7 @@ def verification_rates(
     fars: Sequence[float] = (0.3, 0.1, 0.01, 0.001),
     method: Literal['exact', 'grid'] = 'exact',
     folds: int = 10,
+    insightface: bool = False,
 ) -> dict[str, float]:
     """Compute TAR at FAR, AUC and accuracy from the scores of pairs; see :func:`verification`.
 
@@ -97,6 +98,9 @@ def verification_rates(
         fars: Target false acceptance rates.
         method: ``'exact'`` or ``'grid'``.
         folds: Number of folds of the accuracy.
+        insightface: Whether to add ``accuracy_insightface``, by the rule of insightface's code:
+            folds cut from the whole list; the threshold is a squared distance of a grid 0, 0.01,
+            ..., 3.99, of equally good ones the smallest; only smaller distances are accepted.
 
     Returns:
         See :func:`verification`.
@@ -138,8 +142,18 @@ def verification_rates(
             )
         result['auc'] = ordered_area(genuine, impostor)
         result['accuracy'] = _best_accuracy(ordered[::-1], kind[::-1], order[::-1], same, folds)
-        return result
+    else:
+        result |= _grid_rates(score, same, fars, folds)
+    if insightface:
+        result['accuracy_insightface'] = _grid_accuracy(2 - 2 * score, same, folds)
+    return result
 
+
+def _grid_rates(
+    score: np.ndarray, same: np.ndarray, fars: Sequence[float], folds: int
+) -> dict[str, float]:
+    """Return the numbers of :func:`verification` on a grid of distances."""
+    result: dict[str, float] = {}
     genuine, impostor = score[same], score[~same]
     # A similarity that grows as the distance decreases; for unit vectors d^2 = 2 - 2 cos.
     genuine, impostor, closeness = (
@@ -218,6 +232,24 @@ def _accuracy(
         best = candidates[_num_right(train_score, train_same, candidates).argmax()]
         accuracies.append(_num_right(score[test], same[test], np.array([best]))[0] / len(test))
     return float(np.mean(accuracies))
+
+
+def _grid_accuracy(distance: np.ndarray, same: np.ndarray, folds: int) -> float:
+    """Return the accuracy by insightface's rule; see :func:`verification_rates`."""
+    grid = np.arange(0, 4, 0.01)
+    # Place of the smallest threshold that accepts each pair.
+    place = np.searchsorted(grid, np.maximum(distance, 0), side='right')
+    parts = [part for part in np.array_split(np.arange(len(same)), folds) if len(part)]
+    right = np.empty((len(parts), len(grid)), np.int64)
+    for fold, part in enumerate(parts):
+        genuine, impostor = (
+            np.bincount(place[part[same[part] == kind]], minlength=len(grid) + 1).cumsum()
+            for kind in (True, False)
+        )
+        right[fold] = (genuine - impostor + impostor[-1])[:-1]
+    best = (right.sum(axis=0) - right).argmax(axis=1)
+    sizes = [len(part) for part in parts]
+    return float(np.mean(right[np.arange(len(parts)), best] / sizes))
 
 
 def _folds(same: np.ndarray, folds: int) -> Iterator[np.ndarray]:

@@ -43,6 +43,8 @@ class VerificationMetric(FaceMetric):
         rethreshold: See :func:`error_versus_discard`.
         conventions: Names of :data:`CONVENTIONS`, by which each quality is also evaluated, or
             ``'all'``.
+        insightface: Whether to add ``verification_accuracy_insightface``; see
+            :func:`verification_rates`.
         **kwargs: See :class:`FaceMetric`.
 
     Raises:
@@ -60,6 +62,7 @@ class VerificationMetric(FaceMetric):
         fmr: float = 1e-3,
         rethreshold: bool = True,
         conventions: str | Sequence[str] = (),
+        insightface: bool = False,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -68,6 +71,7 @@ class VerificationMetric(FaceMetric):
         self.folds = folds
         self.fmr = fmr
         self.rethreshold = rethreshold
+        self.insightface = insightface
         names = find_conventions(conventions)
         self.ranked = tuple(n for n in names if isinstance(CONVENTIONS[n], RankConvention))
         self.areas = tuple(n for n in names if n not in self.ranked)
@@ -85,9 +89,11 @@ class VerificationMetric(FaceMetric):
         same = np.asarray(faces.same, bool)
 
         def all_rates(score: np.ndarray, same: np.ndarray) -> dict[str, float]:
-            found = verification_rates(score, same, self.fars, self.method, self.folds)
-            for name in ('auc', 'accuracy'):
-                found[f'verification_{name}'] = found.pop(name)
+            options = self.fars, self.method, self.folds, self.insightface
+            found = verification_rates(score, same, *options)
+            for name in ('auc', 'accuracy', 'accuracy_insightface'):
+                if name in found:
+                    found[f'verification_{name}'] = found.pop(name)
             return found
 
         # Pairs for which a rate is undefined are refused here; such resamples are left out.

@@ -232,3 +232,26 @@ def test_accuracy_by_every_threshold(kind):
             right.append(((score[test] >= best) == same[test]).mean())
         found = verification_rates(score, same, folds=folds)['accuracy']
         assert found == pytest.approx(np.mean(right), abs=1e-12)
+
+
+# Mean of ``calculate_roc`` of insightface's verification.py for ``draw_fold_pairs(levels)``.
+@pytest.mark.parametrize('levels, published', [(1000, 0.772463768115942), (8, 0.7978260869565218)])
+def test_accuracy_by_insightfaces_rule(levels, published):
+    score, same = draw_fold_pairs(levels)
+    found = verification_rates(score, same, insightface=True)['accuracy_insightface']
+    assert found == pytest.approx(published, abs=1e-12)
+    # The same by plain loops.
+    distance, rows, right = 2 - 2 * score, np.arange(len(same)), []
+    for test in np.array_split(rows, 10):
+        train = np.delete(rows, test)
+        grid = np.arange(0, 4, 0.01)
+        best = max(grid, key=lambda t, k=train: ((distance[k] < t) == same[k]).mean())
+        right.append(((distance[test] < best) == same[test]).mean())
+    assert found == pytest.approx(np.mean(right), abs=1e-12)
+
+
+def draw_fold_pairs(levels):
+    number = np.arange(237)
+    same = number // 12 % 2 == 0
+    score = np.where(same, 0.35, 0.05) + 0.5 * ((number * 7919 % 1009) / 1009 - 0.5)
+    return np.round(score * levels) / levels, same
