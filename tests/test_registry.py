@@ -72,6 +72,7 @@ BUILD = {
         'PrototypeInitHook': dict(dataloader=LOADER),
         'RegressionFitHook': dict(dataloader=LOADER, degraded_dataloader=LOADER),
         'ResumeHook': dict(),
+        'RetainHook': dict(dataloader=LOADER, evaluator=dict(type='ClosedSetMetric')),
         'ShardCheckpointHook': dict(),
         'UICenterHook': dict(dataloader=LOADER),
     },
@@ -142,6 +143,7 @@ BUILD = {
         'NormFaceLoss': dict(),
         'SFaceNet': dict(embed_dims=16, input_size=32, stem_channels=4, layers=((8, 2), (32, 2))),
         'SoftmaxLoss': dict(),
+        'TimmBackbone': dict(model_name='test_vit', embed_dims=16, input_size=32),
         'IndexDiversionLoss': dict(),
         'IndexRegressionLoss': dict(),
         'AttentionLoss': dict(),
@@ -197,6 +199,7 @@ BUILD = {
     },
     'METRICS': {
         'ClosedSetMetric': dict(),
+        'GalleryVerificationMetric': dict(),
         'OpenSetMetric': dict(),
         'SCfaceMetric': dict(),
         'TinyFaceMetric': dict(),
@@ -401,7 +404,7 @@ def test_hook_builds(key, tmp_path):
 def test_metric_evaluates(key, tmp_path):
     metric = build('METRICS', key, tmp_path)
     roles = [('gallery', 1), ('distractor', -100), ('probe', 1), ('unmated', 7)]
-    roles += [('pair', person) for person in (1, 1, 2, 2)]
+    roles += [*(('pair', person) for person in (1, 1, 2, 2)), ('gallery', 2)]
     other = [role in ('distractor', 'unmated') or person == 2 for role, person in roles]
     faces = FaceTable(
         embedding=np.array([[-1.0 if is_other else 1.0, 1.0] for is_other in other]),
@@ -411,7 +414,8 @@ def test_metric_evaluates(key, tmp_path):
         pairs=np.array([(4, 5), (6, 7), (4, 6), (5, 7)]),
         same=np.array([1, 1, 0, 0]),
     )
-    first = dict(SCfaceMetric='d1_rank1', VerificationMetric='tar@far0.1')
+    first = dict.fromkeys(('VerificationMetric', 'GalleryVerificationMetric'), 'tar@far0.1')
+    first['SCfaceMetric'] = 'd1_rank1'
     assert metric.report(faces)[f'{metric.prefix}/{first.get(key, "rank1")}'] == 1
 
 

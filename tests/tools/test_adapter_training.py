@@ -1,15 +1,18 @@
 """Training with an adapter, from a config to the file of the adapter alone."""
 
 import copy
+import json
 
 import numpy as np
 import pytest
 import torch
 
-from mmvlr.apis import load_model
+from mmvlr.apis import load_config, load_model
 from mmvlr.apis.export import OnnxNetwork, publish
 from mmvlr.apis.network import TorchNetwork, fingerprint_model
 from mmvlr.cli.main import main
+from mmvlr.engine.building import build_trainer
+from mmvlr.engine.testing import evaluate_checkpoint
 from mmvlr.utils.compat import load_checkpoint_file
 from mmvlr.utils.contract import ModelMismatchError
 
@@ -20,8 +23,16 @@ model = dict(backbone=dict(adapter=dict(type='LoRA', rank=4)))
 optim_wrapper = dict(paramwise_cfg=dict(rates=dict(backbone=None, adapter=1e-2)))
 # The tiny base embeds all faces nearly alike.
 default_hooks = dict(
-    ema=dict(type='FaceEMAHook', momentum=0.5), collapse=dict(min_effective_rank=1.0)
+    ema=dict(type='FaceEMAHook', momentum=0.5),
+    collapse=dict(min_effective_rank=1.0),
+    checkpoint=dict(save_best='both'),
 )
+retain_dataloader = _base_.test_dataloader
+retain_evaluator = [
+    dict(type='ClosedSetMetric', ranks=(1,)),
+    dict(type='GalleryVerificationMetric', fars=(0.1,)),
+]
+retain_combine = ('val/mAP', 'retain/verification_auc')
 """
 
 
@@ -107,6 +118,53 @@ def test_merged_unmerged_and_alone_are_one_model(base, adapted, alone, tmp_path)
     faces = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), np.uint8)
     found = OnnxNetwork(tmp_path / 'a.onnx')(faces)['embedding']
     np.testing.assert_allclose(found, expected['embedding'], rtol=1e-4, atol=1e-4)
+
+
+def test_what_is_forgotten_is_measured_beside_the_validation(base, adapted, config):
+    lines = [
+        json.loads(line)
+        for file in sorted(adapted.parent.glob('*/vis_data/scalars.json'))
+        for line in file.read_text().splitlines()
+    ]
+    logged = {line['step']: line for line in lines if 'retain/verification_auc' in line}
+    assert sorted(logged) == [0, 1, 2, 3]
+    values = [logged[step]['both'] for step in (1, 2, 3)]
+    for step, both in enumerate(values, 1):
+        product = logged[step]['val/mAP'] * logged[step]['retain/verification_auc']
+        assert both == pytest.approx(product**0.5, abs=1e-4)
+    best = 1 + values.index(max(values))
+    assert len(list(adapted.parent.glob(f'best_both_epoch_{best}.pth'))) == 1
+    # Tested on its own: the base in the first row, averaged weights in the last one.
+    for path, step in ((base, 0), (adapted, 3)):
+        found = load_config(config)
+        found.test_evaluator = found.retain_evaluator
+        found.work_dir = str(adapted.parent / 'tested')
+        result, _ = evaluate_checkpoint(found, str(path))
+        for name, value in result.items():
+            other = logged[step][
+                name.replace('closed_set', 'retain').replace('verification/', 'retain/')
+            ]
+            assert other == pytest.approx(value, abs=1e-4, nan_ok=True)
+
+
+@pytest.mark.parametrize(
+    ('options', 'named'),
+    [
+        (dict(retain_dataloader=None), 'retain_dataloader'),
+        (dict(retain_combine=('val/mAP', 'retain/mAB')), 'retain/mAB'),
+        (dict(retain_evaluator=dict(type='ClosedSetMetric', prefix='val')), 'prefix'),
+    ],
+)
+def test_wrong_entries_of_retain(config, options, named, tmp_path):
+    found = load_config(config)
+    found.update(options)
+    found.work_dir, found.load_from = str(tmp_path), None
+    with pytest.raises(ValueError, match=named):
+        hook = build_trainer(found).hooks[0]
+        hook.measure = lambda runner: {'val/mAP': 0.5, 'retain/mAP': 0.5}
+        hook.after_val_epoch(
+            None, {'val/rank1': 1.0} | ({'val/mAP': 1.0} if named == 'prefix' else {})
+        )
 
 
 def test_file_of_the_adapter_refuses_another_base(trained, alone, adapted, base, tmp_path, capsys):

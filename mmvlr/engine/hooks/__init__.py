@@ -8,6 +8,7 @@ from .epoch_seed import EpochSeedHook
 from .prototype_init import PrototypeInitHook
 from .regression_fit import RegressionFitHook
 from .resume import ResumeHook
+from .retain import RetainHook
 from .runtime_info import BufferedRuntimeInfoHook
 from .shard_checkpoint import ShardCheckpointHook
 from .ui_center import UICenterHook
@@ -22,6 +23,7 @@ __all__ = [
     'PrototypeInitHook',
     'RegressionFitHook',
     'ResumeHook',
+    'RetainHook',
     'ShardCheckpointHook',
     'TrainingCollapsedError',
     'UICenterHook',
