@@ -18,12 +18,13 @@ ALIGN = ['facenet-pytorch>=2.5.3,<2.6']
 CAM = ['grad-cam>=1.5']
 EXPORT = ['onnx>=1.17', 'onnxscript>=0.5', 'onnxruntime>=1.18']
 GALLERY = ['faiss-cpu>=1.9']
+TIMM = ['timm>=1.0.9']
 MMCV = ['mmcv-lite>=2.2']
 WEB = ['gradio>=6', *CAM]
 USE = [*EXPORT, *GALLERY, *WEB]
 TESTS = [
     *('pytest>=8', 'pytest-timeout', 'pytest-xdist', 'hypothesis', 'ruff'),
-    *(*DEMO, *ALIGN, *CAM, *USE),
+    *(*DEMO, *ALIGN, *CAM, *TIMM, *USE),
 ]
 DOCS = ['sphinx>=7', 'myst-parser', 'furo']
 
@@ -86,6 +87,7 @@ setup(
         'gallery': GALLERY,
         'web': WEB,
         'mmcv': MMCV,
+        'timm': TIMM,
         'tests': TESTS,
         'docs': DOCS,
         'all': [*TESTS, *DOCS],

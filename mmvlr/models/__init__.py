@@ -1,7 +1,14 @@
 """Models: preprocessor, backbones, heads, losses, and the recognizers composed of them."""
 
 from .adapters import FixedGate, LoRA, QualityGate
-from .backbones import FaceBackbone, InceptionResnetV1, IResNet, MobileFaceNet, SFaceNet
+from .backbones import (
+    FaceBackbone,
+    InceptionResnetV1,
+    IResNet,
+    MobileFaceNet,
+    SFaceNet,
+    TimmBackbone,
+)
 from .data_preprocessor import FaceDataPreprocessor
 from .heads import (
     PartialRecognitionModule,
@@ -49,4 +56,5 @@ __all__ = [
     'RecognitionModule',
     'SFaceNet',
     'SoftmaxLoss',
+    'TimmBackbone',
 ]
