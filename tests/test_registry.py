@@ -404,7 +404,7 @@ def test_hook_builds(key, tmp_path):
 def test_metric_evaluates(key, tmp_path):
     metric = build('METRICS', key, tmp_path)
     roles = [('gallery', 1), ('distractor', -100), ('probe', 1), ('unmated', 7)]
-    roles += [*(('pair', person) for person in (1, 1, 2, 2)), ('gallery', 2)]
+    roles += [*(('pair', person) for person in (1, 1, 2, 2)), *[('gallery', 2)] * 2]
     other = [role in ('distractor', 'unmated') or person == 2 for role, person in roles]
     faces = FaceTable(
         embedding=np.array([[-1.0 if is_other else 1.0, 1.0] for is_other in other]),
