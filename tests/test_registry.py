@@ -17,7 +17,7 @@ from mmvlr.datasets import SyntheticFaces
 from mmvlr.evaluation import FaceTable
 from mmvlr.evaluation.metrics import ClosedSetMetric
 from mmvlr.models import FaceBackbone, FaceDataPreprocessor
-from mmvlr.models.losses import PrototypeLoss, Proximities
+from mmvlr.models.losses import DistillationLoss, PrototypeLoss, Proximities
 from mmvlr.models.quality import FaceBatch
 from mmvlr.models.recognizers import FaceRecognizer
 from mmvlr.structures import FaceDataSample
@@ -74,6 +74,7 @@ BUILD = {
         'ResumeHook': dict(),
         'RetainHook': dict(dataloader=LOADER, evaluator=dict(type='ClosedSetMetric')),
         'ShardCheckpointHook': dict(),
+        'TeacherHook': dict(checkpoint='teacher.pth'),
         'UICenterHook': dict(dataloader=LOADER),
     },
     'OPTIM_WRAPPERS': {
@@ -97,6 +98,7 @@ BUILD = {
         'SyntheticUIFaces': dict(num_images=3),
         'TinyFace': lambda folder: dict(data_root=str(tinyface_folder(folder))),
         'UIFaces': lambda folder: dict(data_root=str(people_folder(folder))),
+        'UnlabeledFaces': lambda folder: dict(data_root=str(people_folder(folder))),
         'PeopleSubset': dict(dataset=FACES),
         'ValidationSubset': dict(dataset=FACES, pipeline=[dict(type='LoadFace')]),
     },
@@ -139,6 +141,9 @@ BUILD = {
         'ArcFaceLoss': dict(),
         'CosFaceLoss': dict(),
         'CurricularFaceLoss': dict(),
+        'CosineDistillationLoss': dict(),
+        'FeatureSimilarityDistillationLoss': dict(),
+        'RelationalDistillationLoss': dict(),
         'MagFaceLoss': dict(),
         'NormFaceLoss': dict(),
         'SFaceNet': dict(embed_dims=16, input_size=32, stem_channels=4, layers=((8, 2), (32, 2))),
@@ -323,6 +328,9 @@ def test_model_runs(key, tmp_path):
         loss = module(embeddings[:, 0], torch.tensor(0.0), torch.tensor(1.0))
     elif key == 'IndexRegressionLoss':
         loss = module(embeddings[:, 0], torch.ones(4))
+    elif isinstance(module, DistillationLoss):
+        teacher = dict(embedding=torch.randn(4, 16), feature_map=torch.randn(4, 32, 4, 4))
+        loss = module((feature_map, embeddings), teacher)
     elif key == 'AttentionLoss':
         loss = module(embeddings, nn.functional.normalize(torch.randn(4, 16), dim=1))
     elif key == 'PerceptibilityAttention':

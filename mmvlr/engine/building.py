@@ -226,7 +226,7 @@ def build_tester(config: Config, checkpoint: str) -> Runner:
     # Hooks for training would require data that a test does not have.
     training_only = (
         *('CompileHook', 'FaceEMAHook', 'PrototypeInitHook', 'RegressionFitHook'),
-        'RetainHook',
+        *('RetainHook', 'TeacherHook'),
     )
     config.custom_hooks = [
         hook

@@ -11,6 +11,7 @@ from .resume import ResumeHook
 from .retain import RetainHook
 from .runtime_info import BufferedRuntimeInfoHook
 from .shard_checkpoint import ShardCheckpointHook
+from .teacher import TeacherHook
 from .ui_center import UICenterHook
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     'ResumeHook',
     'RetainHook',
     'ShardCheckpointHook',
+    'TeacherHook',
     'TrainingCollapsedError',
     'UICenterHook',
 ]
