@@ -196,3 +196,72 @@ def test_rate_of_a_backbone_that_does_not_learn(config, tool, project, capsys):
     command = [config, '--work-dir', str(project / 'wrong'), *options]
     assert tool('train.py').main(command) != 0
     assert "'backbone'" in capsys.readouterr().err
+
+
+DISTILLED = """
+_base_ = {base!r}
+load_from = {load_from!r}
+model = dict(
+    _delete_=True,
+    type='FaceRecognizer',
+    backbone=_base_.model.backbone,
+    data_preprocessor=_base_.model.data_preprocessor,
+    distillation=[
+        dict(type='CosineDistillationLoss'),
+        dict(type='RelationalDistillationLoss'),
+        dict(type='FeatureSimilarityDistillationLoss'),
+    ],
+)
+# The student sees degraded faces, which bear no label; the teacher the plain ones.
+train_dataloader = dict(dataset=dict(pipeline=_base_.degraded))
+custom_hooks = [dict(type='TeacherHook', checkpoint=load_from, dataloader=_base_.whole)]
+optim_wrapper = dict(
+    paramwise_cfg=dict(rates=dict(backbone=1e-3, head=None, attention=None, regression=None))
+)
+default_hooks = dict(collapse=dict(min_effective_rank=1.0))
+"""
+
+
+def test_student_learns_from_a_teacher_that_embeds_once(
+    project, config_file, base, tool, monkeypatch
+):
+    path = project / 'method' / 'distilled.py'
+    path.write_text(DISTILLED.format(base=str(config_file), load_from=str(base)))
+    folder = project / 'distilled'
+    command = [str(path), '--work-dir', str(folder / 'a')]
+    assert tool('train.py').main(command) == 0
+    lines = [
+        json.loads(line)
+        for file in (folder / 'a').glob('*/vis_data/scalars.json')
+        for line in file.read_text().splitlines()
+    ]
+    steps = [line for line in lines if 'loss_relational' in line]
+    for name in ('cosine', 'relational', 'feature_similarity'):
+        assert 0 < steps[-1][f'loss_{name}'] < steps[0][f'loss_{name}']
+    (kept,) = (folder / 'teachers').glob('*.pth')
+    features = load_checkpoint_file(str(kept))
+    assert len(features['sample_idx']) == len(features['embedding']) == 36
+    # Another training with the same teacher does not embed again.
+    monkeypatch.setattr('mmvlr.engine.hooks.teacher.extract_predictions', None)
+    command = [str(path), '--work-dir', str(folder / 'b')]
+    assert tool('train.py').main(command) == 0
+    assert [file.name for file in (folder / 'teachers').glob('*.pth')] == [kept.name]
+    one, other = state(folder / 'a' / 'epoch_3.pth'), state(folder / 'b' / 'epoch_3.pth')
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    assert load_model(folder / 'a' / 'epoch_3.pth').head is None
+
+
+@pytest.mark.parametrize(
+    ('options', 'named'),
+    [
+        (['custom_hooks=[]'], 'TeacherHook'),
+        (['custom_hooks.0.dataloader.dataset.num_people=5'], 'training set'),
+        (['model.distillation=[]'], 'distillation'),
+    ],
+)
+def test_wrong_entries_of_distillation(project, config_file, base, tool, options, named, capsys):
+    path = project / 'method' / 'distilled.py'
+    path.write_text(DISTILLED.format(base=str(config_file), load_from=str(base)))
+    command = [str(path), '--work-dir', str(project / f'wrong-{named}'), '--cfg-options', *options]
+    assert tool('train.py').main(command) != 0
+    assert named in capsys.readouterr().err
