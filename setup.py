@@ -18,13 +18,14 @@ ALIGN = ['facenet-pytorch>=2.5.3,<2.6']
 CAM = ['grad-cam>=1.5']
 EXPORT = ['onnx>=1.17', 'onnxscript>=0.5', 'onnxruntime>=1.18']
 GALLERY = ['faiss-cpu>=1.9']
+TIMM = ['timm>=1.0.9']
 MMCV = ['mmcv-lite>=2.2']
 CLUSTER = ['submitit>=1.5']
 WEB = ['gradio>=6', *CAM]
 USE = [*EXPORT, *GALLERY, *WEB]
 TESTS = [
     *('pytest>=8', 'pytest-timeout', 'pytest-xdist', 'hypothesis', 'ruff'),
-    *(*DEMO, *ALIGN, *CAM, *USE, *CLUSTER),
+    *(*DEMO, *ALIGN, *CAM, *TIMM, *USE, *CLUSTER),
 ]
 DOCS = ['sphinx>=7', 'myst-parser', 'furo']
 
@@ -88,6 +89,7 @@ setup(
         'web': WEB,
         'cluster': CLUSTER,
         'mmcv': MMCV,
+        'timm': TIMM,
         'tests': TESTS,
         'docs': DOCS,
         'all': [*TESTS, *DOCS],

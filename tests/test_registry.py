@@ -17,7 +17,7 @@ from mmvlr.datasets import SyntheticFaces
 from mmvlr.evaluation import FaceTable
 from mmvlr.evaluation.metrics import ClosedSetMetric
 from mmvlr.models import FaceBackbone, FaceDataPreprocessor
-from mmvlr.models.losses import PrototypeLoss, Proximities
+from mmvlr.models.losses import DistillationLoss, PrototypeLoss, Proximities
 from mmvlr.models.quality import FaceBatch
 from mmvlr.models.recognizers import FaceRecognizer
 from mmvlr.structures import FaceDataSample
@@ -72,7 +72,9 @@ BUILD = {
         'PrototypeInitHook': dict(dataloader=LOADER),
         'RegressionFitHook': dict(dataloader=LOADER, degraded_dataloader=LOADER),
         'ResumeHook': dict(),
+        'RetainHook': dict(dataloader=LOADER, evaluator=dict(type='ClosedSetMetric')),
         'ShardCheckpointHook': dict(),
+        'TeacherHook': dict(checkpoint='teacher.pth'),
         'UICenterHook': dict(dataloader=LOADER),
     },
     'OPTIM_WRAPPERS': {
@@ -97,6 +99,7 @@ BUILD = {
         'SyntheticUIFaces': dict(num_images=3),
         'TinyFace': lambda folder: dict(data_root=str(tinyface_folder(folder))),
         'UIFaces': lambda folder: dict(data_root=str(people_folder(folder))),
+        'UnlabeledFaces': lambda folder: dict(data_root=str(people_folder(folder))),
         'PeopleSubset': dict(dataset=FACES),
         'ValidationSubset': dict(dataset=FACES, pipeline=[dict(type='LoadFace')]),
     },
@@ -139,10 +142,14 @@ BUILD = {
         'ArcFaceLoss': dict(),
         'CosFaceLoss': dict(),
         'CurricularFaceLoss': dict(),
+        'CosineDistillationLoss': dict(),
+        'FeatureSimilarityDistillationLoss': dict(),
+        'RelationalDistillationLoss': dict(),
         'MagFaceLoss': dict(),
         'NormFaceLoss': dict(),
         'SFaceNet': dict(embed_dims=16, input_size=32, stem_channels=4, layers=((8, 2), (32, 2))),
         'SoftmaxLoss': dict(),
+        'TimmBackbone': dict(model_name='test_vit', embed_dims=16, input_size=32),
         'IndexDiversionLoss': dict(),
         'IndexRegressionLoss': dict(),
         'AttentionLoss': dict(),
@@ -206,6 +213,7 @@ BUILD = {
     },
     'METRICS': {
         'ClosedSetMetric': dict(),
+        'GalleryVerificationMetric': dict(),
         'OpenSetMetric': dict(),
         'SCfaceMetric': dict(),
         'TinyFaceMetric': dict(),
@@ -334,6 +342,9 @@ def test_model_runs(key, tmp_path):
         loss = module(embeddings[:, 0], torch.tensor(0.0), torch.tensor(1.0))
     elif key == 'IndexRegressionLoss':
         loss = module(embeddings[:, 0], torch.ones(4))
+    elif isinstance(module, DistillationLoss):
+        teacher = dict(embedding=torch.randn(4, 16), feature_map=torch.randn(4, 32, 4, 4))
+        loss = module((feature_map, embeddings), teacher)
     elif key == 'AttentionLoss':
         loss = module(embeddings, nn.functional.normalize(torch.randn(4, 16), dim=1))
     elif key == 'PerceptibilityAttention':
@@ -415,7 +426,7 @@ def test_hook_builds(key, tmp_path):
 def test_metric_evaluates(key, tmp_path):
     metric = build('METRICS', key, tmp_path)
     roles = [('gallery', 1), ('distractor', -100), ('probe', 1), ('unmated', 7)]
-    roles += [('pair', person) for person in (1, 1, 2, 2)]
+    roles += [*(('pair', person) for person in (1, 1, 2, 2)), *[('gallery', 2)] * 2]
     other = [role in ('distractor', 'unmated') or person == 2 for role, person in roles]
     faces = FaceTable(
         embedding=np.array([[-1.0 if is_other else 1.0, 1.0] for is_other in other]),
@@ -425,7 +436,8 @@ def test_metric_evaluates(key, tmp_path):
         pairs=np.array([(4, 5), (6, 7), (4, 6), (5, 7)]),
         same=np.array([1, 1, 0, 0]),
     )
-    first = dict(SCfaceMetric='d1_rank1', VerificationMetric='tar@far0.1')
+    first = dict.fromkeys(('VerificationMetric', 'GalleryVerificationMetric'), 'tar@far0.1')
+    first['SCfaceMetric'] = 'd1_rank1'
     assert metric.report(faces)[f'{metric.prefix}/{first.get(key, "rank1")}'] == 1
 
 

@@ -350,7 +350,7 @@ def _without_training(config: Mapping[str, Any]) -> dict[str, Any]:
         # Paths of starting weights are of no use in a published file.
         key: _without_training(value) if isinstance(value, Mapping) else value
         for key, value in config.items()
-        if key not in ('head', 'init_cfg')
+        if key not in ('head', 'distillation', 'init_cfg')
         and not key.startswith('loss_')
         and not key.endswith('_moves_backbone')
     }

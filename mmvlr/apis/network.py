@@ -33,6 +33,7 @@ from .plain_values import plain_assignment
 _NOT_USED = ('head.', 'data_preprocessor.', 'ui_mean', 'ui_std')
 _TRAINING_ONLY = (
     'head',
+    'distillation',
     'loss_regression',
     'loss_diversion',
     'loss_attention',

@@ -11,7 +11,7 @@ from .storage.faces import LFWBin, RecordIOFaces
 from .survface import SurvFace
 from .synthetic import SyntheticFaces, SyntheticUIFaces
 from .tinyface import TinyFace
-from .ui_faces import UIFaces
+from .ui_faces import UIFaces, UnlabeledFaces
 from .validation import PeopleSubset, ValidationSubset
 
 __all__ = [
@@ -30,6 +30,7 @@ __all__ = [
     'SyntheticUIFaces',
     'TinyFace',
     'UIFaces',
+    'UnlabeledFaces',
     'ValidationSubset',
     'face_collate',
     'find_alignment',

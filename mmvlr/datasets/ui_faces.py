@@ -26,11 +26,13 @@ class UIFaces(FaceDataset):
     """
 
     METAINFO = dict(dataset_type='UIFaces')
+    ROLE = 'ui'
+    REMEDY = 'Set UI_ROOT to a folder of unrecognizable faces.'
     LAYOUT = 'a folder of images, or folders of images inside it'
 
     def __init__(self, data_root: str = '', max_images: int | None = None, **kwargs: Any):
         self.max_images = max_images
-        kwargs.setdefault('test_mode', True)
+        kwargs.setdefault('test_mode', self.ROLE != 'train')
         super().__init__(data_root=data_root, **kwargs)
 
     def load_data_list(self) -> list[dict]:
@@ -42,8 +44,8 @@ class UIFaces(FaceDataset):
         self.left_out[UNREAD].extend(map(str, tree.unread))
         if not images:
             raise ValueError(
-                f'UIFaces: no image under {root}; expected {self.LAYOUT}. Set UI_ROOT to a folder '
-                'of unrecognizable faces.'
+                f'{type(self).__name__}: no image under {root}; expected {self.LAYOUT}. '
+                f'{self.REMEDY}'
             )
         if self.max_images is not None and len(images) > self.max_images:
             step = len(images) / self.max_images
@@ -52,4 +54,16 @@ class UIFaces(FaceDataset):
                 path.name for path in images if path not in set(kept)
             )
             images = kept
-        return [dict(img_path=str(path), identity=NO_IDENTITY, role='ui') for path in images]
+        return [dict(img_path=str(path), identity=NO_IDENTITY, role=self.ROLE) for path in images]
+
+
+@DATASETS.register_module()
+class UnlabeledFaces(UIFaces):
+    """Faces of whomever, without labels, to train on with a teacher: role ``train``.
+
+    Arguments and errors are those of :class:`UIFaces`.
+    """
+
+    METAINFO = dict(dataset_type='UnlabeledFaces')
+    ROLE = 'train'
+    REMEDY = 'Set data_root to a folder of faces.'

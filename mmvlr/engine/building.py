@@ -132,6 +132,7 @@ def build_trainer(config: Config) -> Runner:
     resolve_num_classes(config, getattr(dataset, 'num_classes', None))
     name_compile_hook(config)
     name_shard_hook(config)
+    name_retain_hook(config)
     runner = FaceRunner.from_prepared(config)
     require_steps(runner)
     return runner
@@ -210,7 +211,10 @@ def build_tester(config: Config, checkpoint: str) -> Runner:
     for key in ('val_dataloader', 'val_cfg', 'val_evaluator'):
         config[key] = None
     # Hooks for training would require data that a test does not have.
-    training_only = ('CompileHook', 'FaceEMAHook', 'PrototypeInitHook', 'RegressionFitHook')
+    training_only = (
+        *('CompileHook', 'FaceEMAHook', 'PrototypeInitHook', 'RegressionFitHook'),
+        *('RetainHook', 'TeacherHook'),
+    )
     config.custom_hooks = [
         hook
         for hook in config.get('custom_hooks') or []
@@ -247,6 +251,26 @@ def name_shard_hook(config: Config) -> None:
     hooks = config.get('custom_hooks') or []
     if not any(hook['type'].split('.')[-1] == 'ShardCheckpointHook' for hook in hooks):
         config.custom_hooks = [*hooks, dict(type='ShardCheckpointHook')]
+
+
+def name_retain_hook(config: Config) -> None:
+    """Replace the entry ``retain_evaluator`` by a :class:`RetainHook`.
+
+    Args:
+        config: Changed in place.
+
+    Raises:
+        ValueError: There is no ``retain_dataloader``, or no validation beside which it would run.
+    """
+    evaluator = config.pop('retain_evaluator', None)
+    combine = config.pop('retain_combine', ())
+    if evaluator is None:
+        return
+    for name in ('retain_dataloader', 'val_dataloader'):
+        if config.get(name) is None:
+            raise ValueError(f'retain_evaluator needs a {name}, and the config has none')
+    hook = dict(type='RetainHook', evaluator=evaluator, combine=combine)
+    config.custom_hooks = [*(config.get('custom_hooks') or []), hook]
 
 
 def state_alignment(config: Config, dataset: Mapping[str, Any]) -> None:

@@ -1,7 +1,14 @@
 """Models: preprocessor, backbones, heads, losses, and the recognizers composed of them."""
 
 from .adapters import FixedGate, LoRA, QualityGate
-from .backbones import FaceBackbone, InceptionResnetV1, IResNet, MobileFaceNet, SFaceNet
+from .backbones import (
+    FaceBackbone,
+    InceptionResnetV1,
+    IResNet,
+    MobileFaceNet,
+    SFaceNet,
+    TimmBackbone,
+)
 from .data_preprocessor import FaceDataPreprocessor
 from .heads import (
     PartialRecognitionModule,
@@ -14,11 +21,14 @@ from .losses import (
     ArcFaceLoss,
     AttentionLoss,
     CosFaceLoss,
+    CosineDistillationLoss,
     CurricularFaceLoss,
+    FeatureSimilarityDistillationLoss,
     IndexDiversionLoss,
     IndexRegressionLoss,
     MagFaceLoss,
     NormFaceLoss,
+    RelationalDistillationLoss,
     SoftmaxLoss,
 )
 from .recognizers import FaceRecognizer, RIFace
@@ -28,10 +38,12 @@ __all__ = [
     'ArcFaceLoss',
     'AttentionLoss',
     'CosFaceLoss',
+    'CosineDistillationLoss',
     'CurricularFaceLoss',
     'FaceBackbone',
     'FaceDataPreprocessor',
     'FaceRecognizer',
+    'FeatureSimilarityDistillationLoss',
     'FixedGate',
     'IResNet',
     'InceptionResnetV1',
@@ -47,6 +59,8 @@ __all__ = [
     'QualityGate',
     'RIFace',
     'RecognitionModule',
+    'RelationalDistillationLoss',
     'SFaceNet',
     'SoftmaxLoss',
+    'TimmBackbone',
 ]

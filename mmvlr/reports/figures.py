@@ -53,6 +53,8 @@ _PANELS = {
     'UI statistics': r'(mu|sigma)_?ui|^ui_',
     'Effective rank': r'eff(ective)?_?rank|^erank',
     'Validation': r'rank-?_?\d+|(^|_)map(_|$)|tar@|tpir@|auc|acc|fnmr|^mean',
+    # Of another test set, see RetainHook.
+    'Retained': r'^retain|^both$',
     'Learning rates': r'(^|_)lr(_|$)',
     'Other': r'',
 }
@@ -85,8 +87,9 @@ def group_scalars(scalars: Scalars) -> dict[str, dict[str, tuple[np.ndarray, np.
     found: dict[str, dict[str, tuple[np.ndarray, np.ndarray]]] = {}
     for name, (steps, values) in scalars.items():
         key = name.rsplit('/', 1)[-1].lower()
+        panel = 'Retained' if name.startswith('retain') else _choose_panel(key)
         if not _BOOKKEEPING.match(key) and np.isfinite(flatten(values)).any():
-            found.setdefault(_choose_panel(key), {})[name] = (flatten(steps), flatten(values))
+            found.setdefault(panel, {})[name] = (flatten(steps), flatten(values))
     return {title: found[title] for title in _PANELS if title in found}
 
 

@@ -143,6 +143,7 @@ def run(args: argparse.Namespace) -> int:
             if hook['type'].split('.')[-1] != 'RegressionFitHook'
         ]
         config.val_cfg = config.val_dataloader = config.val_evaluator = None
+        config.retain_evaluator = None
         config.default_hooks.logger.interval = 1
         config.default_hooks.checkpoint.update(by_epoch=False, interval=args.max_iters)
         config.default_hooks.checkpoint.pop('save_best', None)

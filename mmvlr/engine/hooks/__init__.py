@@ -8,8 +8,10 @@ from .epoch_seed import EpochSeedHook
 from .prototype_init import PrototypeInitHook
 from .regression_fit import RegressionFitHook
 from .resume import ResumeHook
+from .retain import RetainHook
 from .runtime_info import BufferedRuntimeInfoHook
 from .shard_checkpoint import ShardCheckpointHook
+from .teacher import TeacherHook
 from .ui_center import UICenterHook
 
 __all__ = [
@@ -22,7 +24,9 @@ __all__ = [
     'PrototypeInitHook',
     'RegressionFitHook',
     'ResumeHook',
+    'RetainHook',
     'ShardCheckpointHook',
+    'TeacherHook',
     'TrainingCollapsedError',
     'UICenterHook',
 ]

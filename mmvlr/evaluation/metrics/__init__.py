@@ -3,11 +3,12 @@
 from .base import FaceMetric, Observations
 from .closed_set import ClosedSetMetric, SCfaceMetric, TinyFaceMetric
 from .open_set import OpenSetMetric
-from .verification import VerificationMetric
+from .verification import GalleryVerificationMetric, VerificationMetric
 
 __all__ = [
     'ClosedSetMetric',
     'FaceMetric',
+    'GalleryVerificationMetric',
     'Observations',
     'OpenSetMetric',
     'SCfaceMetric',

@@ -1,6 +1,7 @@
 """Verification of pairs: TAR at FAR, AUC, accuracy, and error over discard."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -164,3 +165,32 @@ class VerificationMetric(FaceMetric):
         score, people = self.compare(faces)
         curve = roc_curve(score, faces.same, people, self.num_resamples)
         return dict(roc={'pairs': curve})
+
+
+@METRICS.register_module()
+class GalleryVerificationMetric(VerificationMetric):
+    """The numbers of :class:`VerificationMetric` for sets of gallery and probes, without pairs.
+
+    Every probe is compared with every gallery image. Most pairs are of two people, so the accuracy
+    says little; TAR at FAR and AUC do not depend on the shares.
+
+    Raises:
+        ValueError: There are more than 20 million pairs.
+    """
+
+    default_prefix = 'verification'
+    roles = ('gallery', 'probe')
+    most_pairs = 20_000_000
+
+    def select(self, faces: FaceTable) -> FaceTable:
+        """Return gallery and probes with all their pairs."""
+        faces = super().select(faces)
+        probe, gallery = (np.flatnonzero(faces.role == role) for role in ('probe', 'gallery'))
+        if len(probe) * len(gallery) > self.most_pairs:
+            raise ValueError(
+                f'{type(self).__name__}: {len(probe):,} probes and {len(gallery):,} gallery images '
+                f'make more than {self.most_pairs:,} pairs; use ClosedSetMetric'
+            )
+        pairs = np.stack(np.meshgrid(probe, gallery, indexing='ij'), -1).reshape(-1, 2)
+        same = faces.identity[pairs[:, 0]] == faces.identity[pairs[:, 1]]
+        return replace(faces, pairs=pairs, same=same)

@@ -5,6 +5,7 @@ from .inception_resnet import InceptionResnetV1
 from .iresnet import IResNet
 from .mobilefacenet import MobileFaceNet
 from .sface import SFaceNet
+from .timm_backbone import TimmBackbone
 
 __all__ = [
     'BackboneTail',
@@ -13,4 +14,5 @@ __all__ = [
     'InceptionResnetV1',
     'MobileFaceNet',
     'SFaceNet',
+    'TimmBackbone',
 ]

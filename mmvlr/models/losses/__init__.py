@@ -4,6 +4,12 @@ from .adaface import AdaFaceLoss
 from .arcface import ArcFaceLoss, add_angle
 from .cosface import CosFaceLoss
 from .curricularface import CurricularFaceLoss
+from .distillation import (
+    CosineDistillationLoss,
+    DistillationLoss,
+    FeatureSimilarityDistillationLoss,
+    RelationalDistillationLoss,
+)
 from .index_diversion import IndexDiversionLoss
 from .magface import MagFaceLoss
 from .margin import MarginSoftmaxLoss, PrototypeLoss, cosine_matrix
@@ -18,7 +24,10 @@ __all__ = [
     'ArcFaceLoss',
     'AttentionLoss',
     'CosFaceLoss',
+    'CosineDistillationLoss',
     'CurricularFaceLoss',
+    'DistillationLoss',
+    'FeatureSimilarityDistillationLoss',
     'IndexDiversionLoss',
     'IndexRegressionLoss',
     'MagFaceLoss',
@@ -27,6 +36,7 @@ __all__ = [
     'PrototypeLoss',
     'Proximities',
     'RecognizabilityIndex',
+    'RelationalDistillationLoss',
     'SoftmaxLoss',
     'add_angle',
     'attention_target',

@@ -102,7 +102,8 @@ class CRFIQA(FaceRecognizer):
         features = self.extract_feat(inputs)
         embeddings = features[1]
         labels = self.stack_labels(data_samples, embeddings.device)
-        losses = self.head.loss(embeddings, labels)
+        losses = self.distillation_losses(features, data_samples)
+        losses |= self.head.loss(embeddings, labels)
         cr = relative_classifiability(embeddings, labels, self.head.weight, self.eps)
         if not self.regression_moves_backbone:
             features = [feature.detach() for feature in features]

@@ -74,6 +74,9 @@ class FaceRecognizer(BaseModel):
         flip_fusion: ``'none'``, or ``'sum'``: the embedding of a face is f(x) + f(flip(x)), made a
             unit vector. AdaFace's variant, unit embeddings weighted with their lengths, is the same
             sum. Published numbers exist for both conventions; state which one you report.
+        distillation: Configs of losses such as :class:`mmvlr.models.CosineDistillationLoss`
+            between this model and the features that :class:`TeacherHook` sets. A model with them
+            can be trained without a head, on faces without labels.
         channels_last: Keep feature maps channels-last: same numbers, several times faster
             training of depthwise convolutions on CPU.
         init_cfg: See :class:`mmengine.model.BaseModule`.
@@ -97,6 +100,7 @@ class FaceRecognizer(BaseModel):
         flip_fusion: str = 'none',
         channels_last: bool = True,
         init_cfg: dict | None = None,
+        distillation: Sequence[dict] = (),
     ):
         # Built here: mmengine's BaseModel knows mmvlr's preprocessor only inside a Runner.
         if not isinstance(data_preprocessor, nn.Module):
@@ -122,6 +126,9 @@ class FaceRecognizer(BaseModel):
                 )
             # DDP reads this: shards are neither broadcast nor averaged.
             self._ddp_params_and_buffers_to_ignore = [f'head.{name}' for name in sharded]
+        self.distillation = nn.ModuleList([MODELS.build(loss) for loss in distillation or ()])
+        #: ``sample_idx`` (N,) and the teacher's features of these faces, by name.
+        self.teacher: dict[str, torch.Tensor] | None = None
         self.flip_fusion = flip_fusion
         self.channels_last = channels_last
         if channels_last:
@@ -194,12 +201,36 @@ class FaceRecognizer(BaseModel):
         self, inputs: torch.Tensor, data_samples: Sequence[FaceDataSample]
     ) -> dict[str, torch.Tensor]:
         """Return the losses (keys with ``loss``) and log values of a batch."""
-        if self.head is None:
+        if self.head is None and not self.distillation:
             raise ValueError('the model has no head: give model.head to train it')
-        _, embeddings = self.extract_feat(inputs)
-        losses = self.head.loss(embeddings, self.stack_labels(data_samples, embeddings.device))
+        features = self.extract_feat(inputs)
+        embeddings = features[1]
+        losses = self.distillation_losses(features, data_samples)
+        if self.head is not None:
+            labels = self.stack_labels(data_samples, embeddings.device)
+            losses |= self.head.loss(embeddings, labels)
         losses['effective_rank'] = effective_rank(embeddings)
         return losses
+
+    def distillation_losses(
+        self, features: Sequence[torch.Tensor], data_samples: Sequence[FaceDataSample]
+    ) -> dict[str, torch.Tensor]:
+        """Return the losses against the teacher's features of the same faces.
+
+        Raises:
+            ValueError: No teacher has set its features, or it has not seen a face.
+        """
+        if not self.distillation:
+            return {}
+        if self.teacher is None:
+            raise ValueError('model.distillation needs a TeacherHook in custom_hooks')
+        wanted = torch.tensor([sample.sample_idx for sample in data_samples])
+        known = self.teacher['sample_idx']
+        rows = torch.searchsorted(known, wanted).clamp(max=len(known) - 1)
+        if not torch.equal(known[rows], wanted):
+            raise ValueError('the teacher has not seen all faces: give TeacherHook the whole set')
+        teacher = {k: v[rows] for k, v in self.teacher.items() if k != 'sample_idx'}
+        return {f'loss_{loss.name}': loss(features, teacher) for loss in self.distillation}
 
     @staticmethod
     def stack_labels(data_samples: Sequence[FaceDataSample], device: torch.device) -> torch.Tensor:

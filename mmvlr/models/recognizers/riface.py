@@ -125,7 +125,8 @@ class RIFace(FaceRecognizer):
             raise ValueError('the model has no head: give model.head to train it')
         feature_map, embeddings = self.extract_feat(inputs)
         labels = self.stack_labels(data_samples, embeddings.device)
-        losses = self.head.loss(embeddings, labels)
+        losses = self.distillation_losses((feature_map, embeddings), data_samples)
+        losses |= self.head.loss(embeddings, labels)
 
         distances = proximities(embeddings, labels, self.head.weight, self.ui_center)
         xi = self.recognizability(distances)

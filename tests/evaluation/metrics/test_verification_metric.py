@@ -13,7 +13,7 @@ from mmvlr.evaluation.functional import (
     rank_consistency,
     verification_rates,
 )
-from mmvlr.evaluation.metrics import VerificationMetric
+from mmvlr.evaluation.metrics import GalleryVerificationMetric, VerificationMetric
 from mmvlr.evaluation.tables import known_pairs
 
 from .faces import check_intervals, evaluate, make_faces, of, saved, unit
@@ -136,6 +136,24 @@ def test_options_reach_the_functions(problem):
     for name, own in (('tar@far0.2', 'tar@far0.2'), ('verification_accuracy', 'accuracy')):
         assert found[f'verification/{name}'] == pytest.approx(expected[own], abs=1e-4)
     assert expected['accuracy'] != verification_rates(score, same, (0.2,), 'grid')['accuracy']
+
+
+def test_every_probe_against_every_gallery_image(monkeypatch):
+    rng = np.random.default_rng(3)
+    rows = [(role, person) for role in ('gallery', 'probe', 'probe') for person in range(12)]
+    rows += [('distractor', -100)] * 5
+    faces = make_faces(rows, rng.standard_normal((12, 8)), lambda *_: 1.1, rng)
+    metric = GalleryVerificationMetric(fars=(0.1,))
+    found = evaluate(metric, faces)
+    probes, gallery = of(faces, 'probe'), of(faces, 'gallery')
+    score = np.array([unit(p) @ unit(g) for p in probes for g in gallery])
+    same = np.array([p['identity'] == g['identity'] for p in probes for g in gallery])
+    assert found['verification/verification_auc'] == pytest.approx(roc_auc_score(same, score))
+    rates = verification_rates(score, same, (0.1,))
+    assert found['verification/tar@far0.1'] == pytest.approx(rates['tar@far0.1'])
+    monkeypatch.setattr(metric, 'most_pairs', 100)
+    with pytest.raises(ValueError, match='24 probes and 12'):
+        evaluate(metric, faces)
 
 
 def test_table_of_a_file_gives_the_same(problem, tmp_path):
