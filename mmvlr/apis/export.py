@@ -20,6 +20,7 @@ from torch import nn
 
 from mmvlr.models.folding import folded
 from mmvlr.models.recognizers import FaceRecognizer
+from mmvlr.utils.checkpoint import digest_state
 from mmvlr.utils.io import sha256_of, write_atomic
 from mmvlr.version import __version__
 
@@ -33,7 +34,7 @@ from .exported import (
     needs,
     read_published,
 )
-from .network import digest_state, fingerprint_model, load_model
+from .network import fingerprint_model, load_model
 
 __all__ = ['OnnxNetwork', 'export_onnx', 'largest_differences', 'publish', 'read_published']
 

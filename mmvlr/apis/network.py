@@ -1,7 +1,6 @@
 """Load networks from files of any supported format, without running code of the file."""
 
 import copy
-import hashlib
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,7 +15,12 @@ from mmvlr.models.quality import FaceBatch, QualityMeasure
 from mmvlr.models.recognizers import FaceRecognizer, predict_in_full_batches
 from mmvlr.registry import MODELS, check_registered
 from mmvlr.structures.face_table import PREDICTED
-from mmvlr.utils.checkpoint import CheckpointMismatchError, check_values, unwrap_state_dict
+from mmvlr.utils.checkpoint import (
+    CheckpointMismatchError,
+    check_values,
+    digest_state,
+    unwrap_state_dict,
+)
 from mmvlr.utils.compat import load_checkpoint_file
 from mmvlr.utils.contract import (
     CONTRACT_KEY,
@@ -353,18 +357,6 @@ def fingerprint_model(model: FaceRecognizer) -> dict[str, Any]:
         CONTRACT_KEY: model.data_preprocessor.contract,
         'embedding': made,
     }
-
-
-def digest_state(state: Mapping[str, torch.Tensor]) -> str:
-    """Return the SHA-256 of named weights, independent of their order and of the file format."""
-    digest = hashlib.sha256()
-    for name, value in sorted(state.items()):
-        if name.endswith('num_batches_tracked'):
-            continue
-        array = value.detach().cpu().contiguous().numpy()
-        digest.update(f'{name} {array.dtype} {array.shape};'.encode())
-        digest.update(array.tobytes())
-    return digest.hexdigest()
 
 
 def load_network(

@@ -1,5 +1,6 @@
 """Write checkpoints, and check that they fit a model."""
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,18 @@ def unwrap_state_dict(checkpoint: Mapping[str, Any]) -> Mapping[str, torch.Tenso
     """Return the weights of a checkpoint, whether wrapped in ``state_dict`` or bare."""
     state = checkpoint.get('state_dict', checkpoint)
     return {key.removeprefix('module.'): value for key, value in state.items()}
+
+
+def digest_state(state: Mapping[str, torch.Tensor]) -> str:
+    """Return the SHA-256 of named weights, independent of their order and of the file format."""
+    digest = hashlib.sha256()
+    for name, value in sorted(state.items()):
+        if name.endswith('num_batches_tracked'):
+            continue
+        array = value.detach().cpu().contiguous().numpy()
+        digest.update(f'{name} {array.dtype} {array.shape};'.encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
 
 
 #: State that is nan until it has been measured.
