@@ -129,6 +129,12 @@ def add_config_and_checkpoint(parser: argparse.ArgumentParser) -> None:
     add_cfg_options(parser)
 
 
+def require_config(args: argparse.Namespace) -> None:
+    """Set the config that :func:`add_config_and_checkpoint` may leave out, before PyTorch loads."""
+    if args.config is None:
+        args.config = find_run_config(args.checkpoint.absolute().parent)
+
+
 def add_cfg_options(parser: argparse.ArgumentParser) -> None:
     """Add ``--cfg-options``; see :func:`read_options`."""
     parser.add_argument(
@@ -161,9 +167,7 @@ def read_options(texts: Sequence[str] | None) -> dict[str, Any] | None:
 
 
 def read_config(args: argparse.Namespace) -> 'Config':
-    """Return the config that :func:`add_config` describes, or that of the checkpoint's run."""
-    if args.config is None:
-        args.config = find_run_config(args.checkpoint.absolute().parent)
+    """Return the config that :func:`add_config` describes."""
     announce(f'loading {args.config.name}')
     from mmvlr.apis import load_config
 

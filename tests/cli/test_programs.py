@@ -1,5 +1,7 @@
 """Commands that are programs of their own: found by name, errors in one line."""
 
+import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -114,3 +116,70 @@ def test_a_base_that_mmengine_cannot_find_is_told_with_the_remedy(tmp_path, caps
 def test_without_docstrings():
     command = [sys.executable, '-OO', '-m', 'mmvlr', 'train', '--help']
     assert '--resume' in subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+MISTAKES = [
+    ('trian', 2, 'train'),
+    ('quality nowhere/ --model model.pth', 1, 'nowhere'),
+    ('quality . --model nowhere.pth', 1, 'nowhere.pth'),
+    ('quality . --model sface', 1, 'mmvlr models get sface'),
+    ('quality .', 2, 'mmvlr models'),
+    ('train riface/r50_tinyfac', 1, 'riface/r50_tinyface'),
+    ('train riface/sface_tinyface --no-such-option', 2, '--no-such-option'),
+    ('train riface/sface_tinyface --show-dir out', 2, 'mmvlr report'),
+    ('train riface/sface_tinyface --cfg-options load_from', 2, 'KEY=VALUE'),
+    ('train riface/sface_tinyface --cfg-options train_dataloader.batchsize=8', 1, 'batch_size'),
+    ('train riface/sface_tinyface --cfg-options load_from=nowhere.pth', 1, 'nowhere.pth'),
+    ('test nowhere.pth', 1, 'nowhere.pth'),
+    ('test model.pth', 1, 'mmvlr test CONFIG CHECKPOINT'),
+    ('report nowhere', 1, 'nowhere'),
+    ('evaluate nowhere.npz', 1, 'nowhere.npz'),
+    ('config riface/r50_tinyface --write model.pth', 1, 'model.pth'),
+]
+
+
+def test_mistakes_of_a_first_hour_are_one_line_and_need_no_pytorch(tmp_path, root):
+    """Each in turn in one process: code, what the line names, and nothing heavy was imported."""
+    (tmp_path / 'model.pth').write_bytes(b'')
+    code = (
+        'import contextlib, io, json, sys\n'
+        'from mmvlr.cli import main\n'
+        'found = []\n'
+        'for argv in json.loads(sys.argv[1]):\n'
+        '    told = io.StringIO()\n'
+        '    with contextlib.redirect_stderr(told):\n'
+        '        try:\n            code = main(argv)\n'
+        '        except SystemExit as left:\n            code = left.code\n'
+        '    found.append([code, told.getvalue(), "torch" in sys.modules])\n'
+        'print(json.dumps(found))\n'
+    )
+    commands = json.dumps([line.split() for line, _, _ in MISTAKES])
+    environment = {**os.environ, 'MMVLR_HOME': str(tmp_path), 'PYTHONPATH': str(root)}
+    for name in ('MMVLR_MODEL', 'PRETRAINED', 'MMVLR_DEBUG'):
+        environment.pop(name, None)
+    done = subprocess.run(
+        [sys.executable, '-c', code, commands],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=environment,
+        check=True,
+    )
+    for (line, code, told), found in zip(MISTAKES, json.loads(done.stdout), strict=True):
+        assert found[0] == code and told in found[1], (line, found)
+        assert found[1].count('\n') == 1 and not found[2], (line, found)
+
+
+def test_commands_of_a_page_are_timed(root, tmp_path):
+    """The script that measures the table of the page reads and runs what is printed there."""
+    import importlib.util
+
+    script = root / 'projects/benchmarks/first_words.py'
+    spec = importlib.util.spec_from_file_location('first_words', script)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    commands = module.read_commands((root / 'docs/get_started.md').read_text(), 'The first hour')
+    assert commands[0].startswith('mmvlr models get') and len(commands) > 8
+    environment = {**os.environ, 'ENV_FILE': str(tmp_path / 'env')}
+    first, end, code, text = module.run('sleep 0.3; echo word; sleep 0.3; exit 3', environment)
+    assert (code, text.strip()) == (3, 'word') and 0.2 < first < end - 0.2

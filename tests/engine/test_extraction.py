@@ -4,6 +4,7 @@ from mmengine.model import MMDistributedDataParallel
 from mmengine.runner import Runner
 
 from mmvlr.engine import extract_predictions, unwrap
+from mmvlr.engine.extraction import tell_progress
 
 
 @pytest.mark.parametrize('shuffle', [False, True])
@@ -66,6 +67,16 @@ def test_images_that_a_loader_leaves_out(make_model, make_loader):
     loader = {**make_loader(num_people=3, images_per_person=3), 'drop_last': True}
     with pytest.raises(ValueError, match='8 of 9 images'):
         extract_predictions(make_model(), Runner.build_dataloader(loader))
+
+
+@pytest.mark.parametrize(('every', 'shares'), [(0, ['33%', '67%']), (60, [])])
+def test_progress_is_told(make_loader, messages, every, shares):
+    loader = Runner.build_dataloader(make_loader(num_people=3, images_per_person=3))
+    messages.clear()
+    assert len(list(tell_progress(loader, 'measuring', every))) == len(loader) == 3
+    told = [text for _, text in messages]
+    assert told[0].startswith('measuring: 9 images') and len(told) == 1 + len(shares)
+    assert all(share in text for share, text in zip(shares, told[1:], strict=True))
 
 
 def test_unwrap():

@@ -49,6 +49,7 @@ def test_console_is_short_and_the_file_has_all(told):
     assert len(set(texts)) == len(texts)
     summary = ''.join(before)
     assert all(name in summary for name in ('RIFace', 'MobileFaceNet', '36 images', '6 people'))
+    assert 'measuring the prototypes: 36 images' in summary
 
 
 def test_set_up_is_no_data_time(told):

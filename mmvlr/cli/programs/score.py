@@ -11,7 +11,7 @@ mmvlr.evaluation.FaceTable.load reads it.
 import argparse
 
 from ..arguments import output_file, output_folder
-from ..common import add_config_and_checkpoint, read_config
+from ..common import add_config_and_checkpoint, read_config, require_config
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,6 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Score; return the exit code."""
+    require_config(args)
     from mmvlr.apis import score_faces
 
     config = read_config(args)

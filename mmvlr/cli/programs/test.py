@@ -8,7 +8,7 @@ import argparse
 import json
 
 from ..arguments import output_file, output_folder
-from ..common import add_config_and_checkpoint, announce, read_config
+from ..common import add_config_and_checkpoint, announce, read_config, require_config
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -53,6 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Test; return the exit code."""
+    require_config(args)
     announce('loading PyTorch')
     from mmengine.dist import is_main_process
 
