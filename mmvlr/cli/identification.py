@@ -28,6 +28,7 @@ from .common import (
     paragraphs,
     table,
 )
+from .operating import tell_operation
 from .tracks import add_track_options, add_tracks, read_rule
 
 if TYPE_CHECKING:
@@ -266,6 +267,10 @@ def run_identify(args: argparse.Namespace) -> Outcome:
             verdict = done.verdicts[number]
             row |= dict(outcome=verdict.outcome, person=verdict.person, reason=verdict.reason)
             row['threshold'] = finite(verdict.threshold)
+            if done.chances is not None:
+                chance, low, high = done.chances[number].tolist()
+                row |= dict(probability=chance, probability_low=low, probability_high=high)
+                shown[-1]['right'] = f'{chance:.0%} ({low:.0%} to {high:.0%})'
             shown[-1] |= dict(verdict=verdict.outcome, candidates=', '.join(found[:1]))
             shown[-1]['reason'] = verdict.reason
     thing, outcomes = 'face', Counter(verdict.outcome for verdict in done.verdicts or ())
@@ -282,6 +287,7 @@ def run_identify(args: argparse.Namespace) -> Outcome:
     document = dict(faces=rows, notes=[done.note] if done.note else []) | left
     note = done.note and f'Warning: {done.note}.'
     columns += ['best shot'] if done.tracks is not None else []
+    columns += ['right'] if done.chances is not None else []
     columns += [] if done.verdicts is None else ['reason']
     total = count(len(rows), thing)
     if done.verdicts is not None:
@@ -367,11 +373,12 @@ def run_calibrate(args: argparse.Namespace) -> Outcome:
     if done.left:
         document['unused_tracks'] = sorted(done.left)
         abstention += f'\n{count(len(done.left), "track")} without a used face do not count'
+    operating = tell_operation(decision.calibrated_on.get('operating'))
     names = ', '.join(map(printable, done.empty[:5]))
     notes = f'without an image: {count_people(len(done.empty))} ({names})' if done.empty else ''
     lines = [line | {probes: line['faces']} for line in bins]
     shown = table(['quality', 'threshold', 'people', probes], lines)
-    return Outcome(document, paragraphs(text, shown, abstention, notes, told), code)
+    return Outcome(document, paragraphs(text, shown, operating, abstention, notes, told), code)
 
 
 def bin_names(quality: str | None, edges: Sequence[float]) -> list[str]:

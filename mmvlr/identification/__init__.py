@@ -11,9 +11,10 @@ from mmvlr.evaluation.templates import (
 )
 
 from .answers import Calibration, Comparison, Enrollment, Identification
-from .audit import Audit, Finding, audit
+from .audit import audit
 from .calibrating import SearchedFaces, TargetNotReachedError, calibrate
 from .decision import Decision, Verdict
+from .findings import Audit, Finding
 from .gallery import Gallery, GalleryChangedError
 from .gallery_state import Enrolled, Matches
 from .gate import Gate, Refusal

@@ -70,6 +70,8 @@ class Identification:
         note: Warning if the gallery is not the one of the decision, else empty.
         tracks: The tracks and their faces; None for single faces.
         rule: The rule that made the probes of them.
+        chances: Probability that the most similar person is the right one, with its 95 % interval,
+            (N, 3); None without a decision that was calibrated with mated faces.
     """
 
     faces: FaceTable
@@ -78,6 +80,7 @@ class Identification:
     note: str
     tracks: Tracks | None = None
     rule: TrackRule | None = None
+    chances: np.ndarray | None = None
 
 
 @dataclass(frozen=True, eq=False)

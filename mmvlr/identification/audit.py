@@ -5,8 +5,7 @@ other people, gives two distributions; where the observed similarity is far more
 wrong one, there is a finding. All templates are means here, whatever the rule of the gallery.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,87 +14,14 @@ from scipy.stats import norm, t
 from mmvlr.evaluation.functional._blocks import product_blocks
 from mmvlr.structures.face_table import MEASURES
 
+from .findings import KINDS, Audit, Finding
 from .gallery import Gallery
 from .gate import FORCED
 from .search import PROBE_BLOCK, TEMPLATE_BLOCK
 
-#: Kind of a finding -> (what was found, what to do about it).
-KINDS = {
-    'collision': ('may be one person under two names', 'look at both; merge, or remove one'),
-    'wrong person': ('resembles another person more', 'move it there, or remove it'),
-    'stranger': ('resembles neither its person nor anybody', 'look at it; remove it'),
-    'lowers': ('the other images agree better without it', 'remove it'),
-    'two names': ('is enrolled as two people', 'remove it from one of them'),
-    'duplicate': ('is enrolled twice', 'remove one of the two'),
-    'no good image': ('has no image of good quality', 'enroll a better image'),
-    'forced': ('was enrolled against the gate', 'replace it by a better image'),
-}
 _BLOCK = PROBE_BLOCK, TEMPLATE_BLOCK
-
-
-@dataclass(frozen=True)
-class Finding:
-    """Something in a gallery that looks wrong.
-
-    Attributes:
-        kind: One of :data:`KINDS`.
-        person: The person.
-        image: The image, or ''.
-        other_person: The other person, or ''.
-        other_image: The other image, or ''.
-        probability: Estimated probability that it is wrong; None where the finding is certain or
-            is a measurement.
-        confusion: Of a collision, the estimated probability that a new image of the person is more
-            similar to the other one; else None.
-        value: What was measured: a similarity, its gain without the image, or a quality.
-    """
-
-    kind: str
-    person: str
-    image: str = ''
-    other_person: str = ''
-    other_image: str = ''
-    probability: float | None = None
-    confusion: float | None = None
-    value: float | None = None
-
-    @property
-    def found(self) -> str:
-        """What was found, in words."""
-        return KINDS[self.kind][0]
-
-    @property
-    def suggestion(self) -> str:
-        """What to do about it."""
-        return KINDS[self.kind][1]
-
-
-@dataclass(frozen=True, eq=False)
-class Audit:
-    """Result of :func:`audit`.
-
-    Attributes:
-        findings: By kind, the most probable first.
-        people: People in the gallery.
-        images: Their images.
-        about: What similarities are usual in this gallery.
-    """
-
-    findings: list[Finding]
-    people: int
-    images: int
-    about: Mapping[str, float] = field(default_factory=dict)
-
-    @property
-    def counts(self) -> dict[str, int]:
-        """Number of findings of each kind."""
-        return {kind: sum(one.kind == kind for one in self.findings) for kind in KINDS}
-
-    def rows(self) -> list[dict[str, Any]]:
-        """Return the findings as rows of a table."""
-        return [
-            dict(vars(one), found=one.found, suggestion=one.suggestion) for one in self.findings
-        ]
+#: People of several images below which their halves say too little.
+_FEW = 10
 
 
 @dataclass(frozen=True)
@@ -167,7 +93,7 @@ def audit(
         worst = {owner[row]: row for row, *_ in sorted(first, key=lambda one: -own[one[0]])}
         kept = ~np.isin(np.arange(len(owner)), [*worst.values()])
         means, own = _compare(unit, starts, owner, kept)
-        collisions = _find_collisions(means, people, own, scores, wrong)
+        collisions = _find_collisions(unit, starts, means, people, own, scores, wrong)
         # Of one person under two names, each image resembles both.
         pairs = {frozenset((one.person, one.other_person)) for one in collisions}
         findings += collisions
@@ -237,14 +163,22 @@ def _compare(
 
 
 def _others(unit: np.ndarray, means: np.ndarray, owner: np.ndarray) -> tuple[float, float]:
-    """Return mean and spread of the similarity of images to other people."""
-    total, square, count = 0.0, 0.0, 0
+    """Return mean and spread of the similarity to other people.
+
+    The spread is that of the upper tail, where it matters: one of a hundred is above 2.33.
+    """
+    edges = np.linspace(-1, 1, 2001)
+    counts, total = np.zeros(2000, np.int64), 0.0
     for rows, columns, block in product_blocks(unit, means, *_BLOCK):
         number = np.arange(columns.start, columns.start + block.shape[1])
-        values = block[owner[rows][:, None] != number[None]].astype(np.float64)
-        total, square, count = total + values.sum(), square + (values**2).sum(), count + values.size
-    mean = float(total) / max(count, 1)
-    return mean, max(float(square) / max(count, 1) - mean**2, 1e-6) ** 0.5
+        values = block[owner[rows][:, None] != number[None]]
+        counts += np.histogram(values, edges)[0]
+        total += float(values.sum(dtype=np.float64))
+    mean = total / max(counts.sum(), 1)
+    shares = counts.cumsum() / max(counts.sum(), 1)
+    inside = edges[1:][min(int(np.searchsorted(shares, norm.cdf(1))), 1999)] - mean
+    tail = edges[1:][min(int(np.searchsorted(shares, 0.99)), 1999)] - mean
+    return mean, float(max(inside, tail / norm.ppf(0.99), 1e-3))
 
 
 def _find_copies(
@@ -316,7 +250,13 @@ def _find_wrong(
 
 
 def _find_collisions(
-    means: np.ndarray, people: list[str], own: np.ndarray, scores: _Scores, wrong: float
+    unit: np.ndarray,
+    starts: np.ndarray,
+    means: np.ndarray,
+    people: list[str],
+    own: np.ndarray,
+    scores: _Scores,
+    wrong: float,
 ) -> list[Finding]:
     """Find people who are more alike than two people are.
 
@@ -327,7 +267,14 @@ def _find_collisions(
     """
     usual = own[np.isfinite(own)]
     prior = np.log(2 * wrong / max(len(people) - 1, 1))
-    pairs = _Scores(scores.own, _others(means, means, np.arange(len(means))))
+    # How alike two templates of one person are is seen by halving the images of each.
+    halves = [
+        float(np.prod(_normalize(np.stack([own[::2].sum(0), own[1::2].sum(0)])), axis=0).sum())
+        for own in np.split(unit, starts[1:-1])
+        if len(own) > 1
+    ]
+    alike = _spread(np.array(halves)) if len(halves) >= _FEW else scores.own
+    pairs = _Scores(alike, _others(means, means, np.arange(len(means))))
     findings = []
     for rows, columns, block in product_blocks(means, means, *_BLOCK):
         odds = prior + pairs.evidence(block.astype(np.float64))

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from .gallery_file import has_gallery
 from .gate import Gate
 from .model_check import check_model
 from .names import normalize_name
+from .operating import describe_operation, find_probability
 from .people import (
     describe_names,
     find_owner,
@@ -243,20 +245,21 @@ class Identifier:
             names = [gallery.find(owner) for owner in people[1]]
             found.append(matches[1].person[:, 0] == np.array(names, object))
         bins = quality or next(name for name in ('ri', 'norm') if name in strangers.qualities)
-        decision = calibrate(
-            SearchedFaces(
-                similarity=np.concatenate([part.similarity[:, 0] for part in matches]),
-                mated=np.repeat([False, True][: len(parts)], [len(part) for part in parts]),
-                correct=np.concatenate(found),
-                people=np.array(
-                    [f'{number} {owner}' for number, own in enumerate(people) for owner in own]
-                ),
-                qualities={
-                    name: np.concatenate([part.qualities[name] for part in parts])
-                    for name in strangers.qualities
-                },
+        searched = SearchedFaces(
+            similarity=np.concatenate([part.similarity[:, 0] for part in matches]),
+            mated=np.repeat([False, True][: len(parts)], [len(part) for part in parts]),
+            correct=np.concatenate(found),
+            people=np.array(
+                [f'{number} {owner}' for number, own in enumerate(people) for owner in own]
             ),
-            self.fingerprint,
+            qualities={
+                name: np.concatenate([part.qualities[name] for part in parts])
+                for name in strangers.qualities
+            },
+        )
+        fit = partial(
+            calibrate,
+            fingerprint=self.fingerprint,
             target_fpir=target_fpir,
             bin_quality=bins if mated is not None else None,
             abstain_by=abstain_by if target_error is not None else None,
@@ -269,10 +272,11 @@ class Identifier:
                 digest=gallery.digest,
             ),
         )
+        decision = fit(searched)
+        stated = {**decision.calibrated_on, **describe_operation(searched, decision, fit, bins)}
         if rule is not None:
-            stated = {**decision.calibrated_on, PROBE_KEY: rule.describe()}
-            decision = replace(decision, calibrated_on=stated)
-        self.decision = decision
+            stated[PROBE_KEY] = rule.describe()
+        self.decision = decision = replace(decision, calibrated_on=stated)
         return Calibration(decision, given, empty, left)
 
     def identify(
@@ -311,7 +315,10 @@ class Identifier:
             verdicts = decision.decide(
                 matches.similarity[:, 0], matches.person[:, 0], results.qualities
             )
-        return Identification(results, matches, verdicts, note, grouped, rule)
+        estimate, chances = find_probability(decision), None
+        if estimate is not None:
+            chances = estimate(decision, matches.similarity[:, 0], results.qualities)
+        return Identification(results, matches, verdicts, note, grouped, rule, chances)
 
     def verify(self, first: Any, second: Any) -> Comparison:
         """Compare two faces.

@@ -113,6 +113,12 @@ class FacePage:
             (given,) = answer.verdicts
             verdict = _OUTCOMES[given.outcome].format(person=person)
             reason = given.reason + (f' Warning: {answer.note}.' if answer.note else '')
+            if answer.chances is not None:
+                chance, low, high = answer.chances[0].tolist()
+                reason += (
+                    f' It is {person} with a probability of {chance:.0%} ({low:.0%} to {high:.0%}) '
+                    'for faces like those of the calibration.'
+                )
             decided = self.decision.needs
         told = self._tell(verdict, reason, faces, ('face',), decided, found)
         own = identifier.gallery.find_templates(person)

@@ -17,6 +17,7 @@ from mmvlr.apis.network import load_model
 from mmvlr.cli import main
 from mmvlr.cli.common import table
 from mmvlr.cli.identification import bin_names
+from mmvlr.cli.operating import tell_operation
 from mmvlr.identification.people import find_owner
 from mmvlr.models.quality import FaceBatch, GraFIQsQuality, PreFIQsQuality
 from mmvlr.structures import FaceTable
@@ -409,9 +410,14 @@ def test_calibrate_and_identify(mmvlr, gallery, faces, tmp_path):
     assert document['calibrated_on']['unmated_people'] == 12
     assert document['calibrated_on']['mated_faces'] == 24
     assert sum(row['faces'] for row in document['bins']) == 24
+    whole, *rows = document['calibrated_on']['operating']['rows']
+    assert (whole['by'], whole['mated_faces'], whole['unmated_faces']) == ('all', 24, 24)
+    assert {row['by'] for row in rows} == {'size', 'ri'}
     code, document = mmvlr(
         'identify', gallery, faces / 'strangers', faces / 'people', '--decision', out
     )
+    for row in document['faces']:
+        assert 0 <= row['probability_low'] <= row['probability_high'] <= 1
     assert code == 0
     told = [row['outcome'] for row in document['faces']]
     assert set(told) <= {'accept', 'unknown', 'abstain'}
@@ -592,6 +598,22 @@ def test_bin_names():
 
 
 # Output -------------------------------------------------------------------------------------------
+
+
+def test_tell_operation():
+    rates = dict(tpir=0.5, tpir_low=0.25, tpir_high=0.75, answered=1.0)
+    rates |= dict(answered_low=0.9, answered_high=1.0)
+    rates |= dict.fromkeys(['fpir', 'fpir_low', 'fpir_high'])
+    rows = [
+        dict(by='size', low=low, high=high, mated_faces=3, unmated_faces=0, **rates)
+        for low, high in ((None, 8.0), (8.0, 12.0), (12.0, None))
+    ]
+    told = tell_operation(dict(held_out=True, rows=rows)).splitlines()
+    starts = 'size below 8', 'size 8 to 12', 'size from 12'
+    assert all(line.startswith(start) for line, start in zip(told[2:], starts, strict=True))
+    assert '50.0% (25% to 75%)' in told[2] and ' - ' in told[2]
+    assert 'optimistic' in tell_operation(dict(held_out=False, rows=rows))
+    assert tell_operation(None) == ''
 
 
 def test_table_aligns_text_left_and_numbers_right():

@@ -1,0 +1,33 @@
+"""Tell what a decision is worth: its operating table as text."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from .common import table
+
+
+def tell_operation(operating: Mapping[str, Any] | None) -> str:
+    """Return the operating table of a decision as text; '' if there is none."""
+    if operating is None:
+        return ''
+
+    def rate(row: Mapping[str, Any], name: str) -> str:
+        if row[name] is None:
+            return '-'
+        return f'{row[name]:.1%} ({row[f"{name}_low"]:.0%} to {row[f"{name}_high"]:.0%})'
+
+    lines = []
+    for row in operating['rows']:
+        low, high = (None if row[end] is None else f'{row[end]:.3g}' for end in ('low', 'high'))
+        limits = f'{low or ""} to {high or ""}' if low and high else f'from {low}' if low else ''
+        faces = f'{row["by"]} {limits or (f"below {high}" if high else "")}'.strip()
+        lines.append(
+            dict(faces=faces, mated=row['mated_faces'], unmated=row['unmated_faces'])
+            | {name: rate(row, name) for name in ('tpir', 'fpir', 'answered')}
+        )
+    judged = (
+        'people who did not choose them'
+        if operating['held_out']
+        else ('the calibration people themselves, so optimistic')
+    )
+    return f'What to expect, thresholds judged on {judged}:\n' + table(list(lines[0]), lines)
