@@ -169,7 +169,6 @@ def prepare_measures(
     model: nn.Module, measures: Sequence[QualityMeasure], config: Mapping[str, Any]
 ) -> None:
     """Fit the measures that need it to training faces of the config."""
-
     known: dict[tuple, dict[str, Any]] = {}
 
     def extract(
