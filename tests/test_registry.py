@@ -449,7 +449,7 @@ def test_quality_measures(key, tmp_path):
     images = [np.full((9, 7, 3), index, np.uint8) for index in range(4)]
 
     @torch.no_grad()
-    def extract(loader, predict, copy=0):
+    def extract(loader, predict, copy=0, key=None):
         samples = [SimpleNamespace(gt_label=torch.tensor(label)) for label in (0, 0, 1, 1)]
         return dict(predict(torch.randn(4, 3, 32, 32)), samples=samples)
 

@@ -172,12 +172,21 @@ def prepare_measures(
     model: nn.Module, measures: Sequence[QualityMeasure], config: Mapping[str, Any]
 ) -> None:
     """Fit the measures that need it to training faces of the config."""
+    known: dict[tuple, dict[str, Any]] = {}
 
-    def extract(loader: str, predict: Callable, copy: int = 0) -> dict[str, Any]:
+    def extract(
+        loader: str, predict: Callable, copy: int = 0, key: str | None = None
+    ) -> dict[str, Any]:
+        place = (str(loader), copy, key)
+        if key is not None and place in known:
+            return known[place]
         built = build_loader(config, loader)
         # Another "epoch" is another draw of the degradation.
         set_epoch(built.dataset, copy)
-        return extract_predictions(model, built, predict)
+        found = extract_predictions(model, built, predict)
+        if key is not None:
+            known[place] = found
+        return found
 
     for measure in measures:
         if measure.needs_training_faces:

@@ -15,7 +15,7 @@ from scipy.stats import beta
 from mmvlr.utils.schema import FileModel, validate
 
 from .calibrating import SearchedFaces
-from .conformal import bin_of, finite, quality_edges
+from .conformal import find_bins, finite, quality_edges
 from .decision import Decision
 
 #: Keys of a decision's ``calibrated_on``.
@@ -200,7 +200,7 @@ def tabulate_operation(
         groups.append((quality, quality_edges(values[faces.mated], _QUARTERS), values))
     rows = []
     for name, edges, values in groups:
-        place = bin_of(finite(values, name), edges)
+        place = find_bins(finite(values, name), edges)
         limits = [None, *edges, None]
         for number in range(len(edges) + 1):
             inside = place == number

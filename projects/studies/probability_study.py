@@ -23,7 +23,7 @@ from rich.progress import track
 from mmvlr.cli.common import tell_errors
 from mmvlr.evaluation import FaceTable
 from mmvlr.identification import Gallery, SearchedFaces, calibrate
-from mmvlr.identification.conformal import bin_of, quality_edges
+from mmvlr.identification.conformal import find_bins, quality_edges
 from mmvlr.identification.operating import SIZES, fit_probability
 
 BINS = 10
@@ -86,7 +86,7 @@ def main(argv: list[str] | None = None) -> int:
             (args.quality, ['lowest quarter', '2nd', '3rd', 'highest'], quarters),
         ]
         for name, labels, edges in groups:
-            place = bin_of(second.quality(name), edges)
+            place = find_bins(second.quality(name), edges)
             for number, label in enumerate(labels[: len(edges) + 1]):
                 mated, others = (place == number) & second.mated, (place == number) & ~second.mated
                 if mated.sum() >= 5 and others.sum() >= 5:

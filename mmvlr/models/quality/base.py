@@ -10,8 +10,9 @@ import torch
 
 from mmvlr.models.recognizers import FaceRecognizer
 
-#: ``extract(loader, predict, copy=0)``: runs ``predict`` over a loader that the config names, whose
-#: random draws depend on ``copy``; returns its tensors in index order, and ``samples``.
+#: ``extract(loader, predict, copy=0, key=None)``: runs ``predict`` over a loader that the config
+#: names, whose random draws depend on ``copy``; returns its tensors in index order and ``samples``.
+#: What measures extract with one ``key`` (not None) is extracted once.
 Extract = Callable[..., dict[str, Any]]
 
 

@@ -72,7 +72,8 @@ class CCSQuality(QualityMeasure):
             read = head.to(embeddings.device).inputs(feature_map, embeddings)
             return dict(backbone_embedding=embeddings.float(), regression_input=read.float())
 
-        passes = [extract(loader, predict, copy) for loader, copy in self.loaders]
+        key = f'input of {self.regression}'
+        passes = [extract(loader, predict, copy, key) for loader, copy in self.loaders]
         values, self.summary = fit_read_out(passes, self.target, model.ui_center, self.alphas)
         head.set_read_out(*values)
         self.head, self.is_prepared = head, True

@@ -191,7 +191,7 @@ def test_heads_are_ridge_regression_on_cosines_to_class_centers(make_model, meas
     drawn |= {('rough', copy): torch.randn(8, 3, 32, 32) for copy in range(2)}
 
     @torch.no_grad()
-    def extract(loader, predict, copy=0):
+    def extract(loader, predict, copy=0, key=None):
         samples = [SimpleNamespace(gt_label=torch.tensor([label])) for label in labels]
         return dict(predict(drawn[loader, copy]), samples=samples)
 
