@@ -54,7 +54,9 @@ def similarity_transform(source: np.ndarray, target: np.ndarray) -> np.ndarray:
     return np.hstack([matrix, (goal - matrix @ mean)[:, None]])
 
 
-def align_face(image: np.ndarray, landmarks: np.ndarray, size: int = 112) -> np.ndarray:
+def align_face(
+    image: np.ndarray, landmarks: np.ndarray, size: int = 112, as_in: str | None = None
+) -> np.ndarray:
     """Move the landmarks of a face to the ArcFace template, bicubically.
 
     What the image does not show is its mirror image, as in :class:`RotateFace`: very small
@@ -65,14 +67,24 @@ def align_face(image: np.ndarray, landmarks: np.ndarray, size: int = 112) -> np.
         landmarks: (5, 2) as in :data:`TEMPLATE`, or (4, 2) as in :data:`FOUR_POINTS`, in pixels
             of the image.
         size: Side of the result in pixels.
+        as_in: ``'insightface'``: as its ``norm_crop``, bilinear, without averaging, with black
+            corners; ``size`` is a multiple of 112, and there are five landmarks.
 
     Returns:
         (size, size, 3) uint8.
 
     Raises:
-        ValueError: The landmarks coincide.
+        ValueError: The landmarks coincide, or ``as_in`` is unknown or cannot have this ``size``.
     """
     landmarks = np.asarray(landmarks, float)
+    if as_in is not None:
+        if as_in != 'insightface' or size % 112 or len(landmarks) != 5:
+            raise ValueError(
+                f"as_in must be 'insightface', with five landmarks and a multiple of 112 pixels, "
+                f'got {as_in!r}, {len(landmarks)} and {size}'
+            )
+        matrix = similarity_transform(landmarks, TEMPLATE * size / 112)
+        return cv2.warpAffine(image, matrix, (size, size))
     target = ((FOUR_POINTS if len(landmarks) == 4 else TEMPLATE) + 0.5) * size / 112 - 0.5
     matrix = similarity_transform(landmarks, target)
     shrink = int(1 / np.hypot(*matrix[:, 0]))

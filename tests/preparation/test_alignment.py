@@ -451,3 +451,19 @@ def test_only_what_is_read_is_averaged_down(shape):
         options = dict(flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT_101)
         expected = cv2.warpAffine(small, matrix, (32, 32), **options)
         np.testing.assert_array_equal(align_face(image, points, 32), expected)
+
+
+def test_norm_crop_of_insightface():
+    """Bilinear, black beyond the image, and no averaging: scikit-image's transform and OpenCV."""
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 255, (200, 180, 3), np.uint8)
+    points = (TEMPLATE - 56) * 1.4 + (60, 90) + rng.standard_normal((5, 2))
+    for size in (112, 224):
+        known = SimilarityTransform.from_estimate(points, TEMPLATE * size / 112)
+        expected = cv2.warpAffine(image, known.params[:2], (size, size), borderValue=0.0)
+        found = align_face(image, points, size, as_in='insightface')
+        np.testing.assert_array_equal(found, expected)
+        assert (found == 0).all(axis=2).any()
+    for options in (dict(as_in='nobody'), dict(as_in='insightface', size=100)):
+        with pytest.raises(ValueError, match='as_in'):
+            align_face(image, points, **options)

@@ -17,8 +17,8 @@ from ._blocks import (
 )
 from ._curves import check_rates
 from .averaging import PROTOCOLS, TemplateLike, make_templates, scaled_rows
-from .rates import open_set_rates
-from .search import SearchResult, best_scores, search
+from .rates import ThresholdRule, check_rule, open_set_rates
+from .search import MapRule, SearchResult, best_scores, search
 
 
 def closed_set_ranks(
@@ -28,6 +28,7 @@ def closed_set_ranks(
     probe_ids: ArrayLike,
     *,
     with_map: bool = True,
+    map_rule: MapRule = 'trapezoid',
     top_k: int = 1,
     on_missing_mate: Literal['error', 'drop'] = 'error',
     block_size: int = BLOCK_SIZE,
@@ -59,6 +60,10 @@ def closed_set_ranks(
         probe: Unit embeddings (P, D).
         probe_ids: Identities, integers (P,).
         with_map: Whether to compute the average precisions.
+        map_rule: Average precision of a probe with R mates: ``'trapezoid'``, of the official
+            TinyFace evaluation; ``'torchmetrics'``, the mean of the precisions at its mates;
+            ``'pml'``, of pytorch-metric-learning: the same, where only mates among the R best
+            count (MAP@R).
         top_k: How many of the best gallery images to keep per probe.
         on_missing_mate: Handling of probes that have no mate in the gallery: ``'error'`` refuses
             them, ``'drop'`` leaves them out.
@@ -97,6 +102,7 @@ def closed_set_ranks(
         probe,
         probe_ids,
         with_map=with_map,
+        map_rule=map_rule,
         top_k=top_k,
         on_missing_mate=on_missing_mate,
         block_size=block_size,
@@ -111,6 +117,7 @@ def closed_set_identification(
     ranks: Sequence[int] = (1, 5, 10, 20),
     *,
     with_map: bool = True,
+    map_rule: MapRule = 'trapezoid',
     on_missing_mate: Literal['error', 'drop'] = 'error',
     block_size: int = BLOCK_SIZE,
 ) -> dict[str, float | int]:
@@ -125,6 +132,7 @@ def closed_set_identification(
         probe_ids: Identities, integers (P,).
         ranks: The ranks k to report.
         with_map: Whether to report ``mAP``.
+        map_rule: See :func:`closed_set_ranks`.
         on_missing_mate: ``'error'`` or ``'drop'`` for probes without mate in the gallery.
         block_size: Rows of gallery and probes that are scored at a time.
 
@@ -152,6 +160,7 @@ def closed_set_identification(
         probe,
         probe_ids,
         with_map=with_map,
+        map_rule=map_rule,
         top_k=0,
         on_missing_mate=on_missing_mate,
         block_size=block_size,
@@ -174,7 +183,7 @@ def open_set_identification(
     fpirs: Sequence[float] = (0.3, 0.2, 0.1, 0.01),
     rank: int = 20,
     template: TemplateLike = 'mean_unit',
-    threshold_rule: Literal['exact', 'grid'] = 'exact',
+    threshold_rule: ThresholdRule = 'exact',
     *,
     qualities: Mapping[str, ArrayLike] | None = None,
     block_size: int = BLOCK_SIZE,
@@ -195,6 +204,8 @@ def open_set_identification(
       lowest to the highest unmated best score; the step whose FPIR is nearest to the target (of
       two equally near, the one with the lower FPIR, then the lower threshold). FPIR may exceed the
       target. The area is the trapezoidal one over the steps.
+    - ``'insightface'``: of U unmated best scores the ceil(U * FPIR)-th highest; only scores above
+      it are accepted. The area is that of ``'exact'``.
 
     Args:
         gallery: Embeddings (G, D), numpy or torch.
@@ -211,7 +222,7 @@ def open_set_identification(
             image is its own template, ranks count images, and the best own image counts.
             Or a rule of galleries (:class:`mmvlr.evaluation.templates.TemplateRule`): ranks count
             people, of whom the best template counts, as in a search of the gallery.
-        threshold_rule: ``'exact'`` or ``'grid'``.
+        threshold_rule: ``'exact'``, ``'grid'`` or ``'insightface'``.
         qualities: Qualities of the gallery's faces by name, (G,) each, for rules that need them.
         block_size: Rows of gallery and probes that are scored at a time.
 
@@ -235,8 +246,7 @@ def open_set_identification(
     """
     # Cheap checks come before a search that takes minutes.
     check_rates(tuple(fpirs), 'fpirs')
-    if threshold_rule not in ('exact', 'grid'):
-        raise ValueError(f"threshold_rule must be 'exact' or 'grid', got {threshold_rule!r}")
+    check_rule(threshold_rule)
     scores = open_set_scores(
         gallery,
         gallery_ids,

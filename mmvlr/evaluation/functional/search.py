@@ -1,6 +1,7 @@
 """The exact, block-wise search from which all identification metrics are computed."""
 
 from dataclasses import dataclass
+from typing import Literal, TypeAlias, get_args
 
 import numpy as np
 import torch
@@ -12,6 +13,8 @@ from ._blocks import (
     compute_device,
     score_tiles,
 )
+
+MapRule: TypeAlias = Literal['trapezoid', 'torchmetrics', 'pml']
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,6 +59,7 @@ def search(
     top_k: int,
     on_missing_mate: str,
     block_size: int,
+    map_rule: MapRule = 'trapezoid',
     people: np.ndarray | None = None,
     probe_name: str = 'probe',
 ) -> SearchResult:
@@ -76,6 +80,7 @@ def search(
         top_k: How many of the best columns to keep per probe.
         on_missing_mate: ``'error'`` or ``'drop'``.
         block_size: Rows of gallery and probes that are scored at a time.
+        map_rule: See :func:`closed_set_ranks`.
         people: Number of the person of each gallery row, int64 (G,): people are ranked by their
             best row. Default: rows are ranked.
         probe_name: Name of the probes, for the error message.
@@ -83,6 +88,8 @@ def search(
     Raises:
         ValueError: A probe has no mate.
     """
+    if map_rule not in get_args(MapRule):
+        raise ValueError(f'map_rule must be one of {get_args(MapRule)}, got {map_rule!r}')
     columns = _Columns(gallery_ids, people)
     pairs = _MatePairs(columns.ids, probe_ids)
     missing = pairs.missing
@@ -131,9 +138,13 @@ def search(
     if with_map:
         nth = 1 + np.arange(len(score)) - pairs.first[pairs.row]
         place = impostors + nth
-        before = np.where(place > 1, (nth - 1) / np.maximum(place - 1, 1), 1.0)
         at = nth / place
-        precision = np.add.reduceat((before + at) / 2, pairs.first[:-1]) / pairs.num_mates
+        if map_rule == 'trapezoid':
+            before = np.where(place > 1, (nth - 1) / np.maximum(place - 1, 1), 1.0)
+            at = (before + at) / 2
+        elif map_rule == 'pml':
+            at = np.where(place <= pairs.num_mates[pairs.row], at, 0)
+        precision = np.add.reduceat(at, pairs.first[:-1]) / pairs.num_mates
 
     top_index = columns.first[pairs.gallery_order[top.col.cpu().numpy()]]
     top_score = top.score.cpu().numpy()

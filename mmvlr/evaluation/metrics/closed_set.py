@@ -40,6 +40,7 @@ class ClosedSetMetric(FaceMetric):
 
     Args:
         ranks: The ranks k.
+        map_rule: Rule of the average precision; see :func:`closed_set_ranks`.
         **kwargs: See :class:`FaceMetric`.
 
     Example:
@@ -59,9 +60,12 @@ class ClosedSetMetric(FaceMetric):
     default_prefix = 'closed_set'
     roles = ('gallery', 'distractor', 'probe', 'ui')
 
-    def __init__(self, ranks: Sequence[int] = (1, 5, 10, 20), **kwargs):
+    def __init__(
+        self, ranks: Sequence[int] = (1, 5, 10, 20), map_rule: str = 'trapezoid', **kwargs
+    ):
         super().__init__(**kwargs)
         self.ranks = tuple(ranks)
+        self.map_rule = map_rule
         self._found: WeakKeyDictionary[FaceTable, Any] = WeakKeyDictionary()
 
     def select(self, faces: FaceTable) -> FaceTable:
@@ -81,7 +85,12 @@ class ClosedSetMetric(FaceMetric):
     def _search(self, faces: FaceTable) -> SearchResult:
         gallery, probe = self._parts(faces)
         return closed_set_ranks(
-            gallery.unit, gallery.identity, probe.unit, probe.identity, top_k=NUM_MATCHES
+            gallery.unit,
+            gallery.identity,
+            probe.unit,
+            probe.identity,
+            map_rule=self.map_rule,
+            top_k=NUM_MATCHES,
         )
 
     def _parts(self, faces: FaceTable, *roles: str) -> list[FaceTable]:

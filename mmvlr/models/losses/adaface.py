@@ -1,6 +1,7 @@
 """AdaFace."""
 
 import math
+from types import MappingProxyType
 
 import torch
 
@@ -30,6 +31,8 @@ class AdaFaceLoss(MarginSoftmaxLoss):
         initial_mean: mu at the start.
         initial_std: sigma at the start. Its influence decays slowly: to 0.37 after 100 batches.
         loss_weight: Factor of the whole loss.
+        as_in: ``'adaface'``: all cosines are clamped to within ``eps`` of +-1, and have no gradient
+            beyond; ``'cvlface'``: slope 1.
 
     Attributes:
         norm_mean, norm_std: mu and sigma, scalar buffers, updated by the training batches of all
@@ -40,6 +43,8 @@ class AdaFaceLoss(MarginSoftmaxLoss):
         >>> loss.quality(torch.tensor([10.0, 20.0, 50.0]))
         tensor([-0.5000,  0.0000,  1.0000])
     """
+
+    PEERS = MappingProxyType(dict(adaface=False, cvlface=True))
 
     def __init__(
         self,
@@ -52,8 +57,9 @@ class AdaFaceLoss(MarginSoftmaxLoss):
         initial_mean: float = 20.0,
         initial_std: float = 100.0,
         loss_weight: float = 1.0,
+        as_in: str | None = None,
     ):
-        super().__init__(scale=scale, loss_weight=loss_weight)
+        super().__init__(scale=scale, loss_weight=loss_weight, as_in=as_in)
         self.margin = margin
         self.h = h
         self.momentum = momentum
@@ -61,6 +67,18 @@ class AdaFaceLoss(MarginSoftmaxLoss):
         self.eps = eps
         self.register_buffer('norm_mean', torch.tensor(float(initial_mean)))
         self.register_buffer('norm_std', torch.tensor(float(initial_std)))
+
+    def bounded(self, target: torch.Tensor) -> torch.Tensor:
+        """Clamp cosines (B,); see :class:`MarginSoftmaxLoss`."""
+        if self.as_in == 'adaface':
+            return target.clamp(-1 + self.eps, 1 - self.eps)
+        return super().bounded(target)
+
+    def negative_cosines(
+        self, cosines: torch.Tensor, target: torch.Tensor, labels: torch.Tensor
+    ) -> torch.Tensor:
+        """Return the other classes' cosines (B, C)."""
+        return self.bounded(cosines) if self.as_in == 'adaface' else cosines
 
     def clamped(self, norms: torch.Tensor) -> torch.Tensor:
         """Return the norms (B,) within bounds, float32 and without gradient."""

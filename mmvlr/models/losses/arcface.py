@@ -1,6 +1,7 @@
 """ArcFace."""
 
 import math
+from types import MappingProxyType
 
 import torch
 
@@ -35,6 +36,7 @@ class ArcFaceLoss(MarginSoftmaxLoss):
         margin: The angle m in radians. RI-Face uses 0.45 (table 5).
         scale: The factor s in front of the cosines.
         loss_weight: Factor of the whole loss.
+        as_in: ``'insightface'``: cos(theta + m) beyond pi too, and slope 1.
 
     Example:
         >>> import torch
@@ -43,10 +45,20 @@ class ArcFaceLoss(MarginSoftmaxLoss):
         0.3133
     """
 
-    def __init__(self, margin: float = 0.45, scale: float = 64.0, loss_weight: float = 1.0):
-        super().__init__(scale=scale, loss_weight=loss_weight)
+    PEERS = MappingProxyType(dict(insightface=True))
+
+    def __init__(
+        self,
+        margin: float = 0.45,
+        scale: float = 64.0,
+        loss_weight: float = 1.0,
+        as_in: str | None = None,
+    ):
+        super().__init__(scale=scale, loss_weight=loss_weight, as_in=as_in)
         self.margin = margin
 
     def target_cosine(self, cosine: torch.Tensor, norms: torch.Tensor | None) -> torch.Tensor:
         """Return cos(theta + m), or its continuation beyond pi."""
+        if self.as_in == 'insightface':
+            return torch.cos(torch.acos(cosine) + self.margin)
         return add_angle(cosine, self.margin)

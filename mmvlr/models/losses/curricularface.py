@@ -1,5 +1,7 @@
 """CurricularFace."""
 
+from types import MappingProxyType
+
 import torch
 
 from mmvlr.registry import MODELS
@@ -33,6 +35,8 @@ class CurricularFaceLoss(ArcFaceLoss):
         >>> loss.t
         tensor(0.2500)
     """
+
+    PEERS = MappingProxyType({})
 
     def __init__(
         self,

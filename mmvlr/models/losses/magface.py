@@ -1,5 +1,7 @@
 """MagFace."""
 
+from types import MappingProxyType
+
 import torch
 
 from mmvlr.registry import MODELS
@@ -27,11 +29,15 @@ class MagFaceLoss(MarginSoftmaxLoss):
         regularizer_weight: lambda_g.
         scale: The factor s in front of the cosines.
         loss_weight: Factor of the whole loss.
+        as_in: ``'magface'``: no margin where the cosine is not above 0, as the authors' code has
+            it (``easy_margin``).
 
     Example:
         >>> MagFaceLoss().margins(torch.tensor([5.0, 10.0, 60.0, 110.0]))
         tensor([0.4500, 0.4500, 0.6250, 0.8000])
     """
+
+    PEERS = MappingProxyType(dict(magface=False))
 
     def __init__(
         self,
@@ -40,8 +46,9 @@ class MagFaceLoss(MarginSoftmaxLoss):
         regularizer_weight: float = 35.0,
         scale: float = 64.0,
         loss_weight: float = 1.0,
+        as_in: str | None = None,
     ):
-        super().__init__(scale=scale, loss_weight=loss_weight)
+        super().__init__(scale=scale, loss_weight=loss_weight, as_in=as_in)
         self.norm_bounds = norm_bounds
         self.margin_bounds = margin_bounds
         self.regularizer_weight = regularizer_weight
@@ -60,4 +67,5 @@ class MagFaceLoss(MarginSoftmaxLoss):
 
     def target_cosine(self, cosine: torch.Tensor, norms: torch.Tensor) -> torch.Tensor:
         """Return cos(theta + m(a)), or its continuation beyond pi."""
-        return add_angle(cosine, self.margins(norms))
+        shifted = add_angle(cosine, self.margins(norms))
+        return torch.where(cosine > 0, shifted, cosine) if self.as_in == 'magface' else shifted

@@ -9,6 +9,9 @@ This module is independent of distributed training: a head that shards its class
 combines the same steps in its own way (:class:`mmvlr.models.PartialRecognitionModule`).
 """
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -125,11 +128,27 @@ class MarginSoftmaxLoss(PrototypeLoss):
     Args:
         scale: The factor s in front of the cosines.
         loss_weight: Factor of the whole loss.
+        as_in: Project whose deviation from the publication is followed, one of :attr:`PEERS`.
+
+    Attributes:
+        PEERS: Projects whose code deviates, mapped to whether it passes the gradient of a cosine
+            through the margin as if that were a constant (slope 1).
+
+    Raises:
+        ValueError: There is no variant of this loss by that name.
     """
 
-    def __init__(self, scale: float = 64.0, loss_weight: float = 1.0):
+    PEERS: Mapping[str, bool] = MappingProxyType({})
+
+    def __init__(self, scale: float = 64.0, loss_weight: float = 1.0, as_in: str | None = None):
         super().__init__(loss_weight)
+        if as_in is not None and as_in not in self.PEERS:
+            known = ', '.join(self.PEERS) or 'none'
+            raise ValueError(
+                f'as_in of {type(self).__name__} must be one of {known}, not {as_in!r}'
+            )
         self.scale = scale
+        self.as_in = as_in
 
     def similarities(self, embeddings: torch.Tensor, prototypes: torch.Tensor) -> torch.Tensor:
         """Return the cosines (B, C) of embeddings (B, D) with prototypes (C, D)."""
@@ -162,7 +181,8 @@ class MarginSoftmaxLoss(PrototypeLoss):
         """Return the scaled logits (B, C) with the margin on the target column."""
         column = labels.clamp_min(0).view(-1, 1)
         others = self.negative_cosines(similarities, target.detach(), labels)
-        with_margin = torch.where(
-            labels >= 0, self.target_cosine(target, norms), others.gather(1, column).squeeze(1)
-        )
+        own = self.target_cosine(target, norms)
+        if self.as_in is not None and self.PEERS[self.as_in]:
+            own = target + (own - target).detach()
+        with_margin = torch.where(labels >= 0, own, others.gather(1, column).squeeze(1))
         return self.scale * others.scatter(1, column, with_margin.view(-1, 1))
