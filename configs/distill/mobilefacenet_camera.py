@@ -47,7 +47,9 @@ custom_hooks = [
     dict(type='TeacherHook', checkpoint=_base_.load_from, dataloader='teacher_dataloader')
 ]
 default_hooks = dict(checkpoint=dict(save_best=None))
-train_cfg = dict(by_epoch=True, max_epochs=20, val_interval=5)
+# Few steps: more than these learn the folder by heart.
+train_cfg = dict(by_epoch=True, max_epochs=6, val_interval=2)
+param_scheduler = dict(type='MultiStepLR', by_epoch=True, milestones=[4], gamma=0.1)
 val_cfg = test_cfg = dict()
 optim_wrapper = dict(
     optimizer=dict(type='Adam', lr=1e-3),

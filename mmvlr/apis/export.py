@@ -131,6 +131,11 @@ def export_onnx(
     """
     onnx, _, _ = needs('onnx', 'onnxscript', 'onnxruntime')
     path = _checked(path, '.onnx', license)
+    if model.adapter is not None and not model.adapter.is_constant:
+        raise ValueError(
+            f'{path}: adapters that a gate weights face by face cannot be written as ONNX; write '
+            '.safetensors, or use a FixedGate'
+        )
     # Reference of the comparison: the unfolded model on the CPU.
     model = copy.deepcopy(model, {id(model.head): None}).cpu().float().eval()
     traced = _Faces(model)

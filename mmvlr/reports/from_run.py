@@ -38,8 +38,8 @@ from .report import AttentionCard, Metric, ReportData, WrongMatch, render_report
 from .words import describe_run, name_metric, split_convention
 
 RECOGNITION, QUALITY = 'Recognition', 'Quality'
-#: Of the test set of :class:`mmvlr.engine.hooks.RetainHook`, at the last validation.
-RETAINED = 'Retained, last validation'
+#: At the last validation, beside :class:`mmvlr.engine.hooks.RetainHook`'s values of the start.
+VALIDATED, RETAINED = 'Validation, last one', 'Retained, last validation'
 NUM_FACES, NUM_SPECTRUM, NUM_ATTENTION, NUM_FAILURES = 24, 16, 10, 6
 
 
@@ -143,11 +143,14 @@ def collect_data(
     scalars, epoch_ends = read_scalars(work_dir)
     # Areas have another scale than the rates, with which they would share a panel.
     scalars = {name: curve for name, curve in scalars.items() if '_auc_' not in name}
-    for name, (_, values) in scalars.items():
-        if name.startswith('retain') and len(values) > 1:
+    for name, (steps, values) in scalars.items():
+        shown = name.rsplit('/', 1)[-1]
+        if len(steps) > 1 and steps[0] == 0 and not shown.startswith('threshold'):
             before = {'before the training': float(values[0])}
-            shown = name_metric(name.rsplit('/', 1)[-1])
-            metrics[name] = Metric(shown, float(values[-1]), baselines=before, group=RETAINED)
+            group = RETAINED if name.startswith('retain') else VALIDATED
+            metrics[name] = Metric(
+                name_metric(shown), float(values[-1]), baselines=before, group=group
+            )
     ui = run.measure_ui()
     for name, metric in judge_qualities(run, ui).items():
         if metrics.setdefault(name, metric) is metric:

@@ -121,6 +121,14 @@ def test_everything_is_inside(model, file, faces):
         assert np.ptp(wanted) > 0.01
 
 
+def test_gated_adapters_are_refused(config, tmp_path):
+    gate = dict(type='QualityGate', quality=dict(type='NormQuality'))
+    backbone = {**config['backbone'], 'adapter': dict(type='LoRA', rank=2, gate=gate)}
+    with pytest.raises(ValueError, match='gate'):
+        export_onnx(built(config, backbone=backbone), tmp_path / 'a.onnx', license='MIT')
+    assert not (tmp_path / 'a.onnx').exists()
+
+
 @pytest.mark.parametrize('number', [1, 8, 9, 19])
 def test_any_batch(file, faces, number):
     network = OnnxNetwork(file, threads=1)

@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
+from torch.utils.data import DataLoader
 
+from mmvlr.evaluation.metrics import FaceMetric
 from mmvlr.evaluation.tables import build_metrics, evaluate_faces
 from mmvlr.registry import HOOKS
 
@@ -21,8 +23,8 @@ class RetainHook(Hook):
     """Evaluate a second test set beside every validation, and once before the training.
 
     Its metrics, ``retain/rank1`` and so on, join those of the validation: they are logged with
-    them, and ``save_best`` and ``EarlyStoppingHook`` can name them. The values before the training
-    are logged as those of step 0.
+    them, and ``save_best`` and ``EarlyStoppingHook`` can name them. The values of both sets before
+    the training are logged as those of step 0.
 
     ``mmvlr train`` adds this hook to a config with the entries ``retain_dataloader``,
     ``retain_evaluator`` and, for ``combine``, ``retain_combine``.
@@ -55,7 +57,8 @@ class RetainHook(Hook):
     def before_train(self, runner: Runner) -> None:
         """Measure the network that the training starts from."""
         if runner.iter == 0:
-            found = self.measure(runner)
+            metrics = runner.val_loop.evaluator.metrics
+            found = self._evaluate(runner, runner.val_dataloader, metrics) | self.measure(runner)
             runner.visualizer.add_scalars(found, step=0)
             shown = ', '.join(f'{name} {value:.4f}' for name, value in found.items())
             runner.logger.info(f'before the training: {shown}')
@@ -80,14 +83,20 @@ class RetainHook(Hook):
 
     def measure(self, runner: Runner) -> dict[str, float]:
         """Return the metrics of the current weights, the same on all ranks."""
+        if self.dataloader is None:
+            self.dataloader = build_loader(runner.cfg, self.dataloader_cfg, runner.seed)
+        return self._evaluate(runner, self.dataloader, self.metrics)
+
+    @staticmethod
+    def _evaluate(
+        runner: Runner, loader: DataLoader, metrics: Sequence[FaceMetric]
+    ) -> dict[str, float]:
         # Late: building names hooks, and scoring builds.
         from ..scoring import score_loader
 
-        if self.dataloader is None:
-            self.dataloader = build_loader(runner.cfg, self.dataloader_cfg, runner.seed)
-        faces = score_loader(unwrap(runner.model), self.dataloader)
+        faces = score_loader(unwrap(runner.model), loader)
         found: list[dict[str, float] | None] = [None]
         if is_main_process():
-            found = [evaluate_faces(faces, self.metrics)]
+            found = [evaluate_faces(faces, metrics)]
         broadcast_object_list(found)
         return found[0]
