@@ -14,6 +14,7 @@ import argparse
 import re
 import sys
 from collections import defaultdict
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -82,7 +83,11 @@ def main(argv: list[str] | None = None) -> int:
         accepted = second.similarity > decision.thresholds.thresholds[0].threshold
         quarters = quality_edges(first.quality(args.quality)[first.mated], 4)
         groups = [
-            ('size', [f'{low:g} px and more' for low in (0, *SIZES)], SIZES),
+            (
+                'size',
+                [f'{low:g} to {high:g} px' for low, high in pairwise((0, *SIZES, 999))],
+                SIZES,
+            ),
             (args.quality, ['lowest quarter', '2nd', '3rd', 'highest'], quarters),
         ]
         for name, labels, edges in groups:

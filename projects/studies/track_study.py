@@ -88,7 +88,8 @@ def run_split(
     """Return rates by (number of faces, share of smears, rule, FPIR, name)."""
     rng = np.random.default_rng(seed)
     names = np.array([Path(name).name for name in faces.names])
-    who = np.array([re.search(args.person, name)[1] for name in names])
+    matches = [re.search(args.person, name) for name in names]
+    who = np.array([match[1] or match[0] for match in matches])
     own = {person: np.flatnonzero(who == person) for person in np.unique(who).tolist()}
     most = max(args.faces)
     barred = {p for p, rows in own.items() if re.search(args.bar, faces.names[rows[0]])}
@@ -185,7 +186,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument('file', type=Path, help='faces, a file of mmvlr embed')
     parser.add_argument('--smears', type=Path, help='faces that show nobody, of the same model')
     parser.add_argument('--share', type=float, default=0.25, help='share of smears')
-    parser.add_argument('--person', default=r'^(\d+)_', help='finds the person in a file name')
+    parser.add_argument('--person', default=r'^(\d+)_|^.+', help='finds the person in a file name')
     parser.add_argument(
         '--bar', default='(?!)', metavar='REGEX', help='people of such paths are not enrolled'
     )
