@@ -145,7 +145,7 @@ def collect_data(
     scalars = {name: curve for name, curve in scalars.items() if '_auc_' not in name}
     for name, (steps, values) in scalars.items():
         shown = name.rsplit('/', 1)[-1]
-        if len(steps) > 1 and steps[0] == 0 and not shown.startswith('threshold'):
+        if len(steps) > 1 and steps[0] == 0 and not re.search('threshold|discard', shown):
             before = {'before the training': float(values[0])}
             group = RETAINED if name.startswith('retain') else VALIDATED
             metrics[name] = Metric(

@@ -41,6 +41,7 @@ METHODS: dict[str, list[str]] = {
     'LoRA 4': [LORA, 'model.backbone.adapter.rank=4'],
     'LoRA 8': [LORA, 'model.backbone.adapter.rank=8'],
     'LoRA 16': [LORA, 'model.backbone.adapter.rank=16'],
+    'distillation': [],
     'LoRA 8, gated': [LORA, 'model.backbone.adapter.rank=8', *GATE],
 }
 #: Column -> (test set, name of the metric).
@@ -90,7 +91,8 @@ def train(folder: Path, backbone: str, method: str, seed: int, args: argparse.Na
     facts = folder / 'facts.json'
     if last.is_file() and facts.is_file():
         return last
-    command = [sys.executable, '-m', 'mmvlr', 'train', f'arcface/{backbone}_tinyface']
+    recipe = 'distill' if method == 'distillation' else 'arcface'
+    command = [sys.executable, '-m', 'mmvlr', 'train', f'{recipe}/{backbone}_tinyface']
     command += ['--work-dir', str(folder), '--seed', str(seed), '--resume']
     command += ['--cfg-options', *options(method, backbone, args)]
     folder.mkdir(parents=True, exist_ok=True)

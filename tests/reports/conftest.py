@@ -61,6 +61,7 @@ def report_data():
             'd_ui': (steps, rng.random(120)),
             'effective_rank': (steps, rng.random(120)),
             'tinyface/rank1': (steps[::40], rng.random(3)),
+            'retain/rank1': (steps[::40], np.linspace(0.9, 0.8, 3)),
             'lr': (steps, np.full(120, 1e-4)),
         },
         epoch_steps=np.array([40, 80, 120]),

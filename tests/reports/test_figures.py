@@ -289,6 +289,7 @@ def test_group_scalars():
         'UI statistics': ['mu_ui', 'sigma_ui'],
         'Effective rank': ['effective_rank', 'train/eff_rank'],
         'Validation': ['tinyface/rank1', 'mAP', 'surv/tar@far0.1'],
+        'Retained': ['retain/rank1', 'both'],
         'Learning rates': ['lr', 'base_lr', 'lr_backbone'],
         'Other': ['grad_norm'],
     }

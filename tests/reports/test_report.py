@@ -47,7 +47,7 @@ def test_full_page_holds_the_numbers(page):
     assert faces.count('frame right') == faces.count('frame wrong') == 3
     assert 'Highest RI' in faces and '<h3>Lowest RI' in faces
     # Training, CMC, two of rates each, quality, discard.
-    assert page.count('<svg') == 6 + 1 + 2 + 2 + 3 + 1
+    assert page.count('<svg') == 7 + 1 + 2 + 2 + 3 + 1
 
 
 def test_auc_of_probes_against_ui():

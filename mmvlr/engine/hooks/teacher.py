@@ -16,6 +16,7 @@ from mmvlr.registry import HOOKS, MODELS
 from mmvlr.utils.checkpoint import check_architecture, unwrap_state_dict
 from mmvlr.utils.contract import check_contract, contract_of_checkpoint
 from mmvlr.utils.io import sha256_of, write_atomic
+from mmvlr.utils.zoo import find_model
 
 from ..extraction import build_loader, extract_predictions, unwrap
 from ..sources import digest_images, make_plain
@@ -31,7 +32,7 @@ class TeacherHook(Hook):
     Runs in ``before_train``.
 
     Args:
-        checkpoint: Checkpoint of the teacher.
+        checkpoint: Checkpoint of the teacher, or the name of a public network.
         dataloader: Config of a loader over the training set in its order, without degradation and
             augmentation, or the name of that entry of the config.
         model: Config of the teacher; by default that of the student without head and adapter, which
@@ -60,6 +61,7 @@ class TeacherHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Read the teacher's features, or compute them, and hand them to the student."""
+        self.checkpoint = str(find_model(self.checkpoint))
         student = unwrap(runner.model)
         if not student.distillation:
             raise ValueError('TeacherHook: the model has no distillation, so nothing is learned')
