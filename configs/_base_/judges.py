@@ -6,6 +6,6 @@ quality_measures = [
     dict(type='PreFIQsQuality'),
     dict(type='CCSQuality'),
     dict(type='CCASQuality'),
-    dict(type='GraFIQsQuality'),
+    dict(type='GraFIQsQuality', block=-4),
     dict(type='FROQQuality'),
 ]

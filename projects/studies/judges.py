@@ -18,17 +18,17 @@ from mmvlr.cli.common import tell_errors
 from mmvlr.evaluation import FaceTable
 from mmvlr.evaluation.functional import (
     discard_auc_bounds,
-    paired_bootstrap,
     rank1_error_versus_discard,
+    resample,
 )
 from mmvlr.evaluation.metrics import ClosedSetMetric
 from mmvlr.reports.page import compute_skewness
 from mmvlr.structures.face_table import MEASURES
 
 
-def measure_area(columns: np.ndarray) -> float:
+def measure_area(columns: np.ndarray) -> dict[str, float]:
     """Return the area of (quality, correct), (N, 2)."""
-    return rank1_error_versus_discard(columns[:, 0], columns[:, 1])['auc']
+    return dict(area=rank1_error_versus_discard(columns[:, 0], columns[:, 1])['auc'])
 
 
 def judge(faces: FaceTable, correct: np.ndarray, num_resamples: int) -> list[dict]:
@@ -39,25 +39,21 @@ def judge(faces: FaceTable, correct: np.ndarray, num_resamples: int) -> list[dic
         correct: Whether each was identified correctly, (N,).
         num_resamples: Number of resamples.
     """
-    columns = {
-        name: np.stack([values, correct.astype(float)], axis=1)
+    drawn = {
+        name: resample(
+            np.stack([values, correct.astype(float)], axis=1),
+            faces.groups,
+            measure_area,
+            num_resamples=num_resamples,
+        )
         for name, values in faces.qualities.items()
     }
     rows = []
-    for name, own in columns.items():
-        found = paired_bootstrap(
-            own, columns['ri'], faces.groups, measure_area, num_resamples=num_resamples
-        )
-        rows.append(
-            dict(
-                name=name,
-                area=measure_area(own),
-                difference=found.difference,
-                low=found.low,
-                high=found.high,
-                skewness=compute_skewness(own[:, 0]),
-            )
-        )
+    for name, own in drawn.items():
+        found = own.minus(drawn['ri'])['area']
+        row = dict(name=name, area=float(own.estimate[0]), difference=found.difference)
+        row |= dict(low=found.low, high=found.high)
+        rows.append(row | dict(skewness=compute_skewness(faces.qualities[name])))
     return sorted(rows, key=lambda row: row['area'])
 
 
