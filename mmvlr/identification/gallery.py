@@ -51,7 +51,7 @@ class Gallery:
         >>> fingerprint = dict(embedding=dict(dims=2))
         >>> gallery = Gallery(fingerprint, template='best')
         >>> gallery.enroll('Ann', [[1.0, 0.0], [0.8, 0.6]], dict(ri=[0.4, 0.1]))
-        >>> gallery.enroll('Bob', [[0.0, 3.0]], dict(ri=[-0.2]))
+        >>> gallery.enroll('Bob', [[0.0, 3.0]], dict(ri=[0.2]))
         >>> matches = gallery.search([[0.0, 1.0]], k=2)
         >>> matches.person[0].tolist(), matches.similarity[0].round(2).tolist()
         (['Bob', 'Ann'], [1.0, 0.3199999928474426])
