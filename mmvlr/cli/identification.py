@@ -63,7 +63,11 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
     enroll.add_argument(
         'faces', nargs='*', type=face_source, help='folder with a folder a person, or images'
     )
-    enroll.add_argument('--person', help='all the images are of this person')
+    owner = enroll.add_mutually_exclusive_group()
+    owner.add_argument('--person', help='all the images are of this person')
+    owner.add_argument(
+        '--by-name', action='store_true', help='in the folder ann_1.jpg shows ann, and so on'
+    )
     enroll.add_argument(
         '--template',
         help='how the images of a person become one template: mean, norm, ri, best or images '
@@ -186,6 +190,7 @@ def run_enroll(args: argparse.Namespace) -> Outcome:
     done = identifier.enroll(
         faces or None,
         args.person,
+        by_name=args.by_name,
         remove=args.remove,
         template=args.template,
         gate=gate,

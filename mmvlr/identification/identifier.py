@@ -25,6 +25,7 @@ from .names import normalize_name
 from .operating import describe_operation, find_probability
 from .people import (
     describe_names,
+    find_named_people,
     find_owner,
     find_people,
     find_strangers,
@@ -88,6 +89,7 @@ class Identifier:
         faces: Any = None,
         person: str | None = None,
         *,
+        by_name: bool = False,
         remove: Sequence[str] = (),
         template: Any = None,
         on_error: str = 'collect',
@@ -104,6 +106,8 @@ class Identifier:
                 person, a folder with a folder for each person. Images that are enrolled already
                 are left out.
             person: The person in all images.
+            by_name: Take the person from the name of each image in a folder: ``ann_1.jpg`` shows
+                ``ann``.
             remove: People to remove first.
             template: The new template rule, see :class:`mmvlr.identification.Gallery`.
             on_error: See :meth:`mmvlr.apis.FaceInferencer.stream`.
@@ -123,7 +127,7 @@ class Identifier:
             self._gallery = Gallery.load(self.folder, self.fingerprint)
         owners, results, notes, empty = [], None, [], []
         if faces is not None:
-            owners, results, empty = self._embed_people(faces, person, on_error)
+            owners, results, empty = self._embed_people(faces, person, on_error, by_name)
             check_model(self.inferencer, results, faces, owners)
             notes = describe_names(owners, empty)
         qualities, refused = {} if results is None else results.qualities, []
@@ -361,13 +365,19 @@ class Identifier:
         return parts[0]
 
     def _embed_people(
-        self, faces: Any, person: str | None, on_error: str = 'collect'
+        self, faces: Any, person: str | None, on_error: str = 'collect', by_name: bool = False
     ) -> tuple[list[str], FaceTable, list[str]]:
         """Return the person of each face, the faces, and people without an image."""
         if person is not None:
             normalize_name(person)
             results = self.inferencer.embed(faces, on_error)
             return [person] * len(results), results, []
+        if by_name:
+            named = find_named_people(faces)
+            for name in {*named.values()}:
+                normalize_name(name)
+            results = self.inferencer.embed(list(named), on_error)
+            return [named[name] for name in results.names], results, []
         folders = find_people(faces)
         for folder in folders:
             normalize_name(folder.name)

@@ -29,9 +29,31 @@ def find_people(folder: str | Path) -> list[Path]:
         found = f'{len(loose)} images such as {loose[0].name}' if loose else 'no folder'
         raise ValueError(
             f'{folder} should have one folder for each person; there is {found} in it. '
-            'For images of one person: --person NAME'
+            'For images of one person: --person NAME; for names such as ann_1.jpg: --by-name'
         )
     return folders
+
+
+def find_named_people(folder: str | Path) -> dict[str, str]:
+    """Return the person of each image below a folder whose names have the form PERSON_NUMBER.
+
+    Raises:
+        FileNotFoundError: There is no such folder.
+        UnknownOwnerError: It holds no image, or one whose name has another form.
+    """
+    folder = Path(folder).expanduser()
+    if not folder.is_dir():
+        raise FileNotFoundError(f'{folder} does not exist or is no folder')
+    images = find_images(folder).images
+    owners = {str(path): Path(str(path)).stem.rpartition('_')[0] for path in images}
+    unnamed = [name for name, owner in owners.items() if not owner.strip()]
+    if unnamed or not owners:
+        found = f'{unnamed[0]} ({len(unnamed)} such)' if unnamed else f'no image in {folder}'
+        raise UnknownOwnerError(
+            f'--by-name wants names such as ann_1.jpg, the person before the last underscore, and '
+            f'found {found}. Rename it, or make a folder for each person'
+        )
+    return owners
 
 
 def is_empty(folder: Path) -> bool:

@@ -222,6 +222,21 @@ def test_enroll_refuses_loose_images(mmvlr, faces, tmp_path):
     assert not (tmp_path / 'gallery').exists()
 
 
+def test_enroll_takes_the_person_from_the_name(mmvlr, faces, tmp_path):
+    flat = tmp_path / 'flat'
+    flat.mkdir()
+    for image in (faces / 'people').glob('*/*.png'):
+        shutil.copy(image, flat / f'{image.parent.name}_{image.name}')
+    code, document = mmvlr('enroll', tmp_path / 'gallery', flat, '--by-name')
+    assert code == 0
+    assert document['enrolled'] == {f'Zoë {number}': 2 for number in range(8)}
+    (flat / 'Zoë 0_0.png').rename(flat / 'whose.png')
+    code, document = mmvlr('enroll', tmp_path / 'other', flat, '--by-name')
+    assert code == 1
+    assert 'whose.png' in document['error']
+    assert not (tmp_path / 'other').exists()
+
+
 def test_enroll_tells_people_without_images(mmvlr, faces, tmp_path):
     shutil.copytree(faces / 'people', tmp_path / 'people')
     (tmp_path / 'people' / 'Nobody').mkdir()
