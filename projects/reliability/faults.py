@@ -241,6 +241,9 @@ def main() -> int:
         help='SIGKILLs a command; half as many of others',
     )
     parser.add_argument('--seed', type=int, default=0, help='of the moments')
+    parser.add_argument(
+        '--seconds', type=float, default=300, help='of mixed input, in which memory is watched'
+    )
     args = parser.parse_args()
     # What a shell starts in the background ignores it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -257,6 +260,7 @@ def main() -> int:
     (work / 'tmp').mkdir()
     os.environ['TMPDIR'] = str(work / 'tmp')
     faults, bad = Faults(work, args.kills, args.seed), False
+    faults.mixed_seconds = args.seconds
     with stage('inputs'):
         faults.prepare()
     if {*args.faults} & {*OTHERS}:

@@ -111,8 +111,9 @@ class Loads(Commands):
         wrong += [] if gallery.people == [p.name for p in people] else ['the gallery differs']
         return sum(part[-1] for part in found), wrong, 'rounds: embed, enroll, search, remove'
 
-    def memory(self, seconds: float = 300) -> tuple:
+    def memory(self) -> tuple:
         """Embed images of all sizes and kinds, broken ones between them; watch the memory."""
+        seconds = self.mixed_seconds
         rng, inferencer = np.random.default_rng(0), FaceInferencer(str(self.model), 'cpu')
         folder, points, images, unusable = self.work / 'mixed', [], 0, 0
         folder.mkdir()

@@ -3,6 +3,7 @@
 import ctypes
 import hashlib
 import json
+import math
 import os
 import re
 import signal
@@ -48,13 +49,13 @@ def fork(work: Callable[[], int], log: Path, patch: Callable[[], Any] | None = N
     os._exit(code or 0)
 
 
-def wait(pid: int) -> int:
+def wait(pid: int, seconds: float = 900) -> int:
     """Wait for a process; return its exit code, of a killed one minus the signal.
 
     Raises:
-        TimeoutError: It has not ended after a quarter of an hour; it is killed.
+        TimeoutError: It has not ended after ``seconds``; it is killed.
     """
-    end = time.monotonic() + 900
+    end = time.monotonic() + seconds
     while not (found := os.waitpid(pid, os.WNOHANG))[0]:
         if time.monotonic() > end:
             os.kill(pid, signal.SIGKILL)
@@ -76,7 +77,8 @@ def isolate(work: Callable[[], Any], folder: Path) -> Any:
         answer.write_text(json.dumps(work()))
         return 0
 
-    if code := wait(fork(write_answer, folder / 'isolated.log')):
+    # All tries of a fault, each of which waits for its own processes.
+    if code := wait(fork(write_answer, folder / 'isolated.log'), math.inf):
         raise RuntimeError(f'code {code}: {(folder / "isolated.log").read_text()[-2000:]}')
     return json.loads(answer.read_text())
 
