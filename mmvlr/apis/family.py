@@ -25,7 +25,7 @@ def list_models(pattern: str | None = None) -> list[str]:
         pattern: Such as ``'riface/*'``; None for all.
 
     Example:
-        >>> list_models('*face')[:2]
+        >>> list_models('sface*')
         ['sface']
     """
     return fnmatch.filter([*ZOO, *list_configs()], pattern or '*')

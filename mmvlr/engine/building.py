@@ -163,7 +163,9 @@ def require_monitored(config: Config) -> None:
     """Raise :class:`ValueError` if no metric of the validation makes what ``save_best`` names."""
     best = ((config.get('default_hooks') or {}).get('checkpoint') or {}).get('save_best')
     metrics = config.get('val_evaluator')
-    if not best or not metrics:
+    # What is retained has metrics of its own, and a key for both, which its hook checks.
+    hooks = [hook['type'] for hook in config.get('custom_hooks') or ()]
+    if not best or not metrics or 'RetainHook' in hooks:
         return
     metrics = [metrics] if isinstance(metrics, Mapping) else metrics
     prefixes = [

@@ -21,6 +21,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import mmvlr  # noqa: F401  # isort: skip
+
 import numpy as np
 from mmengine.registry import DefaultScope
 

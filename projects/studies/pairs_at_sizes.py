@@ -15,6 +15,8 @@ import os
 import sys
 from pathlib import Path
 
+import mmvlr  # noqa: F401  # isort: skip
+
 import numpy as np
 from mmengine.registry import DefaultScope
 from mmengine.runner import Runner

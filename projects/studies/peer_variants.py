@@ -9,6 +9,8 @@ import argparse
 import sys
 from pathlib import Path
 
+import mmvlr  # noqa: F401  # isort: skip
+
 import torch
 
 from mmvlr.evaluation import FaceTable

@@ -31,6 +31,7 @@ MISTAKES = [
     ('enroll m.pth crops', 1, 'm.pth'),
     ('enroll gallery crops --model gone.pth', 1, 'gone.pth'),
     ('people gone', 1, 'gone'),
+    ('audit-gallery gone --out a.html', 1, 'gone'),
     ('calibrate crops d.json --unmated gone', 1, 'gone'),
     ('calibrate crops crops --unmated crops', 1, 'crops'),
     ('identify crops crops --model m.pth --decision gone.json', 1, 'gone.json'),

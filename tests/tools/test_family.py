@@ -1,10 +1,12 @@
 """What users of MMPretrain and its like type: it works, or an error names mmvlr's way."""
 
 import re
+from collections import OrderedDict
 
 import numpy as np
 import pytest
 import torch
+from mmengine.visualization import Visualizer
 from PIL import Image
 
 from mmvlr.apis import (
@@ -85,7 +87,9 @@ def test_amp_and_auto_scale_lr(project, config_file, monkeypatch, tool):
         ('visualizer.vis_backends.0.type=MLflowVisBackend', 'mlflow'),
     ],
 )
-def test_what_is_missing_is_told_in_a_line(project, config_file, capsys, option, told):
+def test_what_is_missing_is_told_in_a_line(project, config_file, capsys, option, told, monkeypatch):
+    # Runs of one second share a visualizer, and the next test has another one.
+    monkeypatch.setattr(Visualizer, '_instance_dict', OrderedDict())
     work_dir = str(project / 'missing')
     assert main(['train', config_file, '--work-dir', work_dir, '--cfg-options', option]) == 1
     error = capsys.readouterr().err
