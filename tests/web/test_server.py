@@ -28,8 +28,10 @@ from ..tools.test_foreign_files import FOREIGN
 
 LIMITS = dict(file=20_000, upload=50_000, kept=60_000, message=5_000, seconds=2.0, half_sent=4)
 HOST = '127.0.0.1'
+# What a shell starts in the background ignores SIGINT, and so does what that starts.
 SCRIPT = """
-import sys
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from tests.web.test_server import StandIn
 from mmvlr.web import serve
 serve(StandIn(), port=0)
