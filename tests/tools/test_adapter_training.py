@@ -16,6 +16,8 @@ from mmvlr.engine.testing import evaluate_checkpoint
 from mmvlr.utils.compat import load_checkpoint_file
 from mmvlr.utils.contract import ModelMismatchError
 
+pytestmark = pytest.mark.slow
+
 ADAPTED = """
 _base_ = {base!r}
 load_from = {load_from!r}

@@ -13,6 +13,8 @@ from mmvlr.apis import load_config
 from mmvlr.engine.building import FaceRunner
 from mmvlr.registry import HOOKS, RUNNERS
 
+pytestmark = pytest.mark.slow
+
 
 @HOOKS.register_module(force=True)
 class SlowSetUpHook(Hook):
