@@ -15,6 +15,7 @@ import re
 import select
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -84,7 +85,8 @@ def main(argv: list[str] | None = None) -> int:
     failed = 0
     print('| command | first word, s | end, s | exit code |\n|---|---|---|---|')
     for path in args.path or [None]:
-        own = dict(os.environ, ENV_FILE=str(Path(f'.env-{os.getpid()}').resolve()))
+        # The environment may hold secrets: a folder that its owner alone reads.
+        own = dict(os.environ, ENV_FILE=f'{tempfile.mkdtemp()}/environment')
         if path:
             own['PYTHONPATH'] = str(Path(path).resolve())
             print(f'| in {path} | | | |')
@@ -98,6 +100,7 @@ def main(argv: list[str] | None = None) -> int:
                 failed += 1
                 print(text)
         Path(own['ENV_FILE']).unlink(missing_ok=True)
+        Path(own['ENV_FILE']).parent.rmdir()
     return min(failed, 1)
 
 
