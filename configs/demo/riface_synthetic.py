@@ -67,7 +67,7 @@ model = dict(
         dropout=0.0,
         loss=dict(type='ArcFaceLoss', scale=16.0, margin=0.2),
     ),
-    attention=dict(type='PerceptibilityAttention', reduction=16, kernel_size=3),
+    attention=dict(type='PerceptibilityAttention', reduction=16, kernel_size=3, projection='tail'),
     data_preprocessor=dict(
         type='FaceDataPreprocessor', size=size, interpolation='bicubic', mean=127.5, std=128.0
     ),

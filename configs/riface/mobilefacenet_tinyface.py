@@ -8,7 +8,7 @@ _base_ = [
 
 model = dict(**_base_.network, **_base_.method)
 optim_wrapper = dict(
-    paramwise_cfg=dict(rates=dict(backbone=1e-4, head=1e-3, attention=1e-2, regression=1e-4))
+    paramwise_cfg=dict(rates=dict(backbone=1e-4, head=1e-3, attention=1e-4, regression=1e-4))
 )
 custom_hooks = [
     *_base_.custom_hooks,

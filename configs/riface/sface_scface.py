@@ -6,8 +6,7 @@ _base_ = [
     '../_base_/default_runtime.py',
 ]
 
-model = dict(**_base_.network, **_base_.method, attended_weight=0.5)
-model['attention']['projection'] = 'tail'
+model = dict(**_base_.network, **_base_.method)
 optim_wrapper = dict(
     paramwise_cfg=dict(rates=dict(backbone=1e-4, head=1e-3, attention=1e-4, regression=1e-4))
 )

@@ -104,8 +104,9 @@ class Executor:
             if not run.finished:
                 groups.setdefault(run.scores.parent, []).append(run)
             elif (lock := _find_lock(run)).exists():
-                # Left by an executor that was killed while its last process finished the run.
-                with contextlib.suppress(BlockingIOError), held_file(lock, _LOCK_MARK, wait=0):
+                # Left by an executor that was killed while its last process finished the run; that
+                # process may hold the lock still, until it has ended.
+                with contextlib.suppress(BlockingIOError), held_file(lock, _LOCK_MARK, wait=60):
                     pass
         waiting: queue.SimpleQueue = queue.SimpleQueue()
         for group in groups.values():

@@ -87,7 +87,13 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize('name', CASES)
+@pytest.mark.parametrize(
+    'name',
+    [
+        pytest.param(name, marks=[pytest.mark.slow] * (name in ('tinyface', 'survface')))
+        for name in CASES
+    ],
+)
 def test_real_layouts(shared, packs, name):
     for kind, arguments, count in CASES[name]:
         folder, packed = shared / 'data' / name, packs / f'{name}.pack'

@@ -326,7 +326,16 @@ def test_the_lock_that_a_killed_executor_left_on_a_finished_run_goes(here):
         lock.write_text(content)
         assert executor_of(here).execute(runs) == []
         assert lock.exists() == left
-    assert len(calls(runs[0])) == 1
+    # Its last process has written the result, and has not ended yet.
+    lock.write_text('mmvlr run\n')
+    held = 'import fcntl, sys, time; f = open(sys.argv[1]); fcntl.flock(f, fcntl.LOCK_EX);'
+    with subprocess.Popen(
+        [sys.executable, '-c', f'{held} print(flush=True); time.sleep(1)', str(lock)],
+        stdout=subprocess.PIPE,
+    ) as process:
+        process.stdout.readline()
+        executor_of(here).execute(runs)
+    assert not lock.exists() and len(calls(runs[0])) == 1
 
 
 @pytest.mark.slow

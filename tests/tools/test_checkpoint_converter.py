@@ -530,6 +530,10 @@ CASES = {
 }
 
 
+# One of each kind of network; the others take seconds each.
+QUICK = ('insightface-iresnet-18', 'insightface-mbf', 'facexzoo-mbf')
+
+
 @pytest.fixture(scope='module')
 def converter(tool):
     return tool('model_converters/convert.py')
@@ -537,7 +541,7 @@ def converter(tool):
 
 @pytest.mark.parametrize(
     'case',
-    [pytest.param(case, marks=[pytest.mark.slow] * case.endswith('-50')) for case in CASES],
+    [pytest.param(case, marks=[pytest.mark.slow] * (case not in QUICK)) for case in CASES],
 )
 def test_converted_network_computes_what_its_source_does(converter, tmp_path, capsys, case):
     case = CASES[case]

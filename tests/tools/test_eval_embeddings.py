@@ -71,6 +71,7 @@ def test_reuse_needs_no_network(test, trained, monkeypatch):
     assert test(trained / 'epoch_3.pth') == first
 
 
+@pytest.mark.slow
 def test_what_changes_embeddings_is_another_file(test, trained, kept, tmp_path):
     test(trained / 'epoch_3.pth')
     test(trained / 'epoch_2.pth')
@@ -86,6 +87,7 @@ def test_what_changes_embeddings_is_another_file(test, trained, kept, tmp_path):
     assert len(kept()) == 4
 
 
+@pytest.mark.slow
 def test_bare_backbone_depends_on_the_ui_set(test, trained, kept, tmp_path):
     state = load_checkpoint_file(str(trained / 'epoch_3.pth'))['state_dict']
     bare = {name: value for name, value in state.items() if name.startswith('backbone.')}
@@ -166,6 +168,7 @@ def test_missing_image_is_named(test, trained, kept, tool, config_file, tmp_path
     assert f'1 of {len(faces)} images, such as {faces.columns["name"][0]}' in error
 
 
+@pytest.mark.slow
 def test_comparison(test, trained, kept, evaluate, config_file, tmp_path):
     """Against itself there is no difference; against noise there is, and it is sure."""
     expected = test(trained / 'epoch_3.pth')

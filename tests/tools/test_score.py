@@ -110,6 +110,7 @@ def test_a_measure_of_the_config_is_measured_and_evaluated(
     assert name_metric('discard_auc_my_norm') == 'area of error over discard, my norm'
 
 
+@pytest.mark.slow
 def test_judges_of_a_config_are_fitted_measured_and_reported(config_file, trained, tmp_path):
     """Those that need it are fitted to the config's training faces first."""
     config = load_config(config_file)

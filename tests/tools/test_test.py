@@ -48,6 +48,7 @@ def test_names(run, trained):
     assert metrics['tinyface/rank1'] <= metrics['tinyface/rank5']
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('behind', [[], ['--intervals']])
 def test_config_beside_the_checkpoint(run, tool, trained, tmp_path, behind):
     """As with the config named, wherever options stand; without one, the line says so."""

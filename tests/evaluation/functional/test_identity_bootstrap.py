@@ -52,6 +52,7 @@ def rate_at_tenth(kept):
     return (wanted > np.sort(refused)[-1 - len(refused) // 10]).mean()
 
 
+@pytest.mark.slow
 def test_interval_of_tpir_covers_the_truth_as_often_as_it_says():
     """60 mated and 60 unmated people of 10 images, whose scores have variance 1 in all."""
     rng = np.random.default_rng(0)
