@@ -28,7 +28,7 @@ from .common import (
     paragraphs,
     table,
 )
-from .operating import tell_operation
+from .operating import count_abstentions, tell_operation
 from .tracks import add_track_options, add_tracks, read_rule
 
 if TYPE_CHECKING:
@@ -272,6 +272,7 @@ def run_identify(args: argparse.Namespace) -> Outcome:
             verdict = done.verdicts[number]
             row |= dict(outcome=verdict.outcome, person=verdict.person, reason=verdict.reason)
             row['threshold'] = finite(verdict.threshold)
+            row['changes'] = [change.describe() for change in verdict.changes]
             if done.chances is not None:
                 chance, low, high = done.chances[number].tolist()
                 row |= dict(probability=chance, probability_low=low, probability_high=high)
@@ -298,6 +299,8 @@ def run_identify(args: argparse.Namespace) -> Outcome:
     if done.verdicts is not None:
         document['counts'] = {name: outcomes[name] for name in ('accept', 'unknown', 'abstain')}
         total += ': ' + ', '.join(f'{outcomes[name]} {told}' for name, told in OUTCOMES.items())
+        document['abstained_for'], reasons = count_abstentions(rows)
+        total += reasons
     return Outcome(document, paragraphs(table(columns, shown), total, note, told), code)
 
 
