@@ -1,8 +1,8 @@
 """``mmvlr page``."""
 
 import argparse
-from pathlib import Path
 
+from .arguments import existing_file, existing_gallery
 from .common import Outcome, add_model_options, load_inferencer
 
 
@@ -15,8 +15,15 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
         "Nothing leaves this computer. Needs pip install 'mmvlr[web]'.\n\n"
         '  mmvlr page --model riface.safetensors --gallery gallery/ --decision decision.json',
     )
-    page.add_argument('--gallery', type=Path, help='people to search among (mmvlr enroll)')
-    page.add_argument('--decision', metavar='FILE', help='thresholds (mmvlr calibrate)')
+    page.add_argument(
+        '--gallery',
+        type=existing_gallery,
+        metavar='FOLDER',
+        help='people to search among (mmvlr enroll)',
+    )
+    page.add_argument(
+        '--decision', type=existing_file, metavar='FILE', help='thresholds (mmvlr calibrate)'
+    )
     page.add_argument(
         '--host',
         default='127.0.0.1',
