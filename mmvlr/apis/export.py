@@ -157,7 +157,8 @@ def export_onnx(
             'mmvlr.identity': json.dumps(fingerprint),
             'mmvlr.contract': json.dumps(model.data_preprocessor.contract),
             'mmvlr.outputs': json.dumps([output.name for output in proto.graph.output]),
-        },
+        }
+        | ({'mmvlr.training_note': note} if (note := model.training_note) else {}),
     )
     onnx.checker.check_model(proto)
     data = proto.SerializeToString(deterministic=True)
@@ -335,6 +336,7 @@ def publish(
         identity=fingerprint_model(model),
         config=config,
     )
+    metadata |= {} if model.training_note is None else dict(training_note=model.training_note)
     if adapter_only:
         metadata['base'] = digest_state(model.backbone.state_dict())
     metadata['sha256'] = digest_weights(state, metadata)

@@ -45,6 +45,7 @@ class _OnnxFacts(FileModel):
     identity: Fingerprint
     contract: Contract
     outputs: Annotated[list[Literal['embedding', 'norm', 'ri', 'ers']], Field(min_length=1)]
+    training_note: _Text | None = None
 
 
 class _Published(FileModel):
@@ -58,6 +59,8 @@ class _Published(FileModel):
     config: dict[str, Any]
     #: Of an adapter alone: SHA-256 of the weights of the backbone that it changes.
     base: _Text | None = None
+    #: What the training set said of its faces; files without a note lack the entry.
+    training_note: _Text | None = None
 
 
 class OnnxNetwork:
@@ -76,6 +79,7 @@ class OnnxNetwork:
         name: Name of the model.
         license: SPDX expression.
         outputs: Names of the outputs of a call.
+        training_note: What the training set said of its faces, or None.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -129,6 +133,7 @@ class OnnxNetwork:
         self.contract: dict[str, Any] = facts.contract.model_dump()
         self.size: tuple[int, int] = tuple(facts.contract.size)
         self.name, self.license, self.outputs = facts.name, facts.license, facts.outputs
+        self.training_note = facts.training_note
         self._check_graph()
         on_cpu = self.session.get_providers()[0] == 'CPUExecutionProvider'
         self._portion = _PORTION if on_cpu else 64

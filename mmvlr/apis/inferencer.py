@@ -102,7 +102,7 @@ class FaceInferencer:
             raise ValueError(f"align must be 'none' or 'mtcnn', not {align!r}, or a config")
         self.network: Network = load_network(model, device, config)
         #: What the training set says of its faces, which need not be like those to come.
-        self.training_note = getattr(getattr(self.network, 'model', None), 'training_note', None)
+        self.training_note: str | None = getattr(self.network, 'training_note', None)
         self.source = f'model {model}' if isinstance(model, (str, Path)) else 'the model'
         self.batch_size = batch_size
         self.aligner = None

@@ -43,8 +43,7 @@ _TRAINING_ONLY = (
     'loss_attention',
     'init_cfg',
 )
-#: Longest part of a config in messages, in characters.
-_SHOWN = 300
+_SHOWN = 300  # characters of a file's text in messages
 # mmengine keeps one default scope for all threads.
 _building = threading.Lock()
 
@@ -56,11 +55,13 @@ class Network(Protocol):
         fingerprint: See :func:`fingerprint_model`.
         contract: The preprocessing contract.
         size: (height, width) of the faces in pixels.
+        training_note: What the training set said of its faces, or None.
     """
 
     fingerprint: dict[str, Any]
     contract: dict[str, Any]
     size: tuple[int, int]
+    training_note: str | None
 
     def __call__(self, faces: np.ndarray) -> dict[str, np.ndarray]:
         """Map faces (B, H, W, 3), uint8 RGB of the contract's size, to the outputs of the network.
@@ -97,6 +98,7 @@ class TorchNetwork:
         self.fingerprint = fingerprint_model(model)
         self.contract = model.data_preprocessor.contract
         self.size = model.data_preprocessor.size
+        self.training_note = model.training_note
         self.measures: Sequence[QualityMeasure] = ()
 
     def inputs(self, faces: np.ndarray) -> torch.Tensor:
@@ -158,10 +160,10 @@ def load_model(
             '(.safetensors) or an export (.onnx)'
         )
     size = path.stat().st_size
+    base = None if adapter is None else load_model(path, config)
     if adapter is not None or path.suffix == '.safetensors':
         from .exported import read_published
 
-        base = None if adapter is None else load_model(path, config)
         path, config = (path, config) if adapter is None else (Path(adapter).expanduser(), None)
         found, state, meta = read_published(path)
         _check_base(base, meta.get('base'), path)
@@ -211,14 +213,15 @@ def load_model(
         stated['backbone'] = {k: v for k, v in stated['backbone'].items() if k != 'adapter'}
     #: What the model was built from, for publishing it.
     model.source_config = stated
-    model.training_note = _read_training_note(meta)
+    model.training_note = _read_training_note(meta) or (base and base.training_note)
     return model
 
 
 def _read_training_note(meta: Any) -> str | None:
     """Return what the training set says of its faces, such as that they are synthetic."""
-    data = meta.get('dataset_meta') if isinstance(meta, Mapping) else None
-    note = data.get('note') if isinstance(data, Mapping) else None
+    meta = meta if isinstance(meta, Mapping) else {}
+    data = meta.get('dataset_meta')
+    note = data.get('note') if isinstance(data, Mapping) else meta.get('training_note')
     return printable(note[:_SHOWN]) if isinstance(note, str) else None
 
 

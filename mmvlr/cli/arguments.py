@@ -12,6 +12,7 @@ import os
 import tempfile
 from pathlib import Path
 
+from mmvlr.utils.filetype import GALLERY_FILES, IMAGE_SUFFIXES, describe_content
 from mmvlr.utils.io import is_written_through
 from mmvlr.utils.zoo import find_model
 
@@ -44,7 +45,14 @@ def existing_model(text: str) -> Path:
     """Return the file of a model: a path, or a name of the zoo (``mmvlr models``)."""
     path = find_model(text)
     try:
-        return existing_file(str(path))
+        path = existing_file(str(path))
+        with open(path, 'rb') as file:
+            head = file.read(512)
+        # A checkpoint is a zip archive or a pickle.
+        if path.suffix == '.pth' and not head.startswith((b'PK', b'\x80')):
+            kind = describe_content(head) or 'of no known kind'
+            raise OSError(f'{path} is not a readable checkpoint: it is {kind}')
+        return path
     except FileNotFoundError as error:
         if path.suffix or len(path.parts) > 1:
             raise
@@ -59,11 +67,22 @@ def existing_folder(text: str) -> Path:
     return path
 
 
+def existing_gallery(text: str) -> Path:
+    """Return the folder of a gallery that was enrolled."""
+    folder = existing_folder(text)
+    if not any((folder / name).is_file() for name in GALLERY_FILES):
+        raise FileNotFoundError(f'{folder} holds no gallery: {GALLERY_FILES[0]} is not there')
+    return folder
+
+
 def face_source(text: str) -> str:
     """Return what names images: a file, a folder, or a pattern that something matches."""
     pattern = os.path.expanduser(text)
     # What an address needs is told by who reads images.
     if os.path.lexists(pattern) or '://' in text:
+        if os.path.isdir(pattern) and is_without_images(pattern):
+            suffixes = ', '.join(sorted(IMAGE_SUFFIXES))
+            raise FileNotFoundError(f'folder {text} holds no image ({suffixes})')
         return text
     if not glob.has_magic(pattern):
         return str(existing_path(text))
@@ -71,6 +90,16 @@ def face_source(text: str) -> str:
     if '**' not in pattern and not glob.glob(pattern):
         raise FileNotFoundError(f'no file matches {text}')
     return text
+
+
+def is_without_images(folder: str) -> bool:
+    """Return whether a folder surely holds no image; links and what is unreadable may be some."""
+    failures: list[OSError] = []
+    for place, folders, files in os.walk(folder, onerror=failures.append):
+        named = any(os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES for name in files)
+        if named or failures or any(os.path.islink(os.path.join(place, f)) for f in folders):
+            return False
+    return not failures
 
 
 def output_file(text: str) -> Path:

@@ -6,7 +6,7 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .arguments import existing_folder, output_file
+from .arguments import existing_gallery, output_file
 from .common import Outcome, UsageError, count, paragraphs, table
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
         '  mmvlr audit-gallery gallery/ --out audit.html --out audit.csv\n\n'
         'No model is needed: the gallery is its own reference.',
     )
-    audit.add_argument('gallery', type=existing_folder, help='folder of the gallery')
+    audit.add_argument('gallery', type=existing_gallery, help='folder of the gallery')
     audit.add_argument(
         '--out',
         type=output_file,

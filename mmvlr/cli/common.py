@@ -267,6 +267,7 @@ def load_inferencer(args: argparse.Namespace) -> 'FaceInferencer':
     announce(f'loading {model.name}')
     from mmvlr.apis import FaceInferencer
     from mmvlr.utils.compat import keep_freed_memory
+    from mmvlr.utils.contract import tell_training
 
     keep_freed_memory()
     inferencer = FaceInferencer(
@@ -276,12 +277,8 @@ def load_inferencer(args: argparse.Namespace) -> 'FaceInferencer':
         align=align,
         config=model_config(args),
     )
-    if note := inferencer.training_note:
-        print(
-            f'Warning: the training set of {model} says: "{note}" What the model makes of other '
-            'faces is not to be relied on.',
-            file=sys.stderr,
-        )
+    if told := tell_training(inferencer.training_note, str(model)):
+        print(f'Warning: {told}', file=sys.stderr)
     return inferencer
 
 

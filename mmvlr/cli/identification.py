@@ -11,6 +11,7 @@ from mmvlr.utils.text import printable
 from .arguments import (
     existing_file,
     existing_folder,
+    existing_gallery,
     face_source,
     output_file,
     output_folder,
@@ -28,7 +29,7 @@ from .common import (
     paragraphs,
     table,
 )
-from .operating import tell_operation
+from .operating import count_abstentions, tell_operation
 from .tracks import add_track_options, add_tracks, read_rule
 
 if TYPE_CHECKING:
@@ -103,7 +104,7 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
         description='List the people of a gallery with the number of their images, and the rule\n'
         'that makes templates of these.\n\n  mmvlr people gallery/',
     )
-    people.add_argument('gallery', type=existing_folder, help='folder of the gallery')
+    people.add_argument('gallery', type=existing_gallery, help='folder of the gallery')
     people.set_defaults(run=run_people)
 
     calibrate = commands.add_parser(
@@ -120,7 +121,7 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
         '--fpir is accepted, on average over calibrations (conformal prediction). With --tracks,\n'
         'of new tracks of such people.',
     )
-    calibrate.add_argument('gallery', type=existing_folder, help='folder of the gallery')
+    calibrate.add_argument('gallery', type=existing_gallery, help='folder of the gallery')
     calibrate.add_argument('out', type=output_file, help='file to write (.json)')
     calibrate.add_argument('--unmated', nargs='+', type=face_source, required=True, metavar='FACES')
     calibrate.add_argument('--mated', type=existing_folder, metavar='FOLDER')
@@ -155,7 +156,7 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
         'people are listed. With --tracks, each track of faces gets one:\n\n'
         '  mmvlr identify gallery/ tracks/ --tracks folder --decision tracks.json --model ...',
     )
-    identify.add_argument('gallery', type=existing_folder, help='folder of the gallery')
+    identify.add_argument('gallery', type=existing_gallery, help='folder of the gallery')
     identify.add_argument('faces', nargs='+', type=face_source, help='images, folders and globs')
     identify.add_argument(
         '--decision', type=existing_file, metavar='FILE', help='what mmvlr calibrate wrote'
@@ -272,6 +273,7 @@ def run_identify(args: argparse.Namespace) -> Outcome:
             verdict = done.verdicts[number]
             row |= dict(outcome=verdict.outcome, person=verdict.person, reason=verdict.reason)
             row['threshold'] = finite(verdict.threshold)
+            row['changes'] = [change.describe() for change in verdict.changes]
             if done.chances is not None:
                 chance, low, high = done.chances[number].tolist()
                 row |= dict(probability=chance, probability_low=low, probability_high=high)
@@ -298,6 +300,8 @@ def run_identify(args: argparse.Namespace) -> Outcome:
     if done.verdicts is not None:
         document['counts'] = {name: outcomes[name] for name in ('accept', 'unknown', 'abstain')}
         total += ': ' + ', '.join(f'{outcomes[name]} {told}' for name, told in OUTCOMES.items())
+        document['abstained_for'], reasons = count_abstentions(rows)
+        total += reasons
     return Outcome(document, paragraphs(table(columns, shown), total, note, told), code)
 
 

@@ -1,6 +1,7 @@
-"""Tell what a decision is worth: its operating table as text."""
+"""Tell what a decision is worth, and what it left without an answer."""
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .common import table
@@ -31,3 +32,11 @@ def tell_operation(operating: Mapping[str, Any] | None) -> str:
         else ('the calibration people themselves, so optimistic')
     )
     return f'What to expect, thresholds judged on {judged}:\n' + table(list(lines[0]), lines)
+
+
+def count_abstentions(rows: Sequence[Mapping[str, Any]]) -> tuple[dict[str, int], str]:
+    """Return how many rows were not answered for which measure, and the same as text."""
+    open_rows = [row for row in rows if row['outcome'] == 'abstain']
+    first = [next(iter(row['changes']), dict(measure='other'))['measure'] for row in open_rows]
+    counts = dict(Counter(first))
+    return counts, ''.join(f'; {n} abstain for {name}' for name, n in counts.items())

@@ -1,9 +1,9 @@
 """``mmvlr page``."""
 
 import argparse
-from pathlib import Path
 
-from .common import Outcome, add_model_options, load_inferencer
+from .arguments import existing_file, existing_folder, existing_gallery
+from .common import Outcome, UsageError, add_model_options, load_inferencer
 
 
 def add_commands(commands: argparse._SubParsersAction) -> None:
@@ -15,8 +15,22 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
         "Nothing leaves this computer. Needs pip install 'mmvlr[web]'.\n\n"
         '  mmvlr page --model riface.safetensors --gallery gallery/ --decision decision.json',
     )
-    page.add_argument('--gallery', type=Path, help='people to search among (mmvlr enroll)')
-    page.add_argument('--decision', metavar='FILE', help='thresholds (mmvlr calibrate)')
+    page.add_argument(
+        '--gallery',
+        type=existing_gallery,
+        metavar='FOLDER',
+        help='people to search among (mmvlr enroll)',
+    )
+    page.add_argument(
+        '--decision', type=existing_file, metavar='FILE', help='thresholds (mmvlr calibrate)'
+    )
+    page.add_argument(
+        '--images',
+        type=existing_folder,
+        metavar='FOLDER',
+        help='with --gallery: folder with the images that were enrolled, to show the people found; '
+        'the gallery holds none',
+    )
     page.add_argument(
         '--host',
         default='127.0.0.1',
@@ -31,6 +45,8 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
 
 def run_page(args: argparse.Namespace) -> Outcome:
     """Show the page until it is interrupted."""
+    if args.images and not args.gallery:
+        raise UsageError('--images goes with --gallery')
     from mmvlr.identification import Decision, Gallery
     from mmvlr.web import FacePage, check_page, serve
 
@@ -41,5 +57,5 @@ def run_page(args: argparse.Namespace) -> Outcome:
         gallery = Gallery.load(args.gallery, fingerprint=inferencer.fingerprint)
     if args.decision:
         decision = Decision.load(args.decision, fingerprint=inferencer.fingerprint)
-    _, address = serve(FacePage(inferencer, gallery, decision), args.host, args.port)
+    _, address = serve(FacePage(inferencer, gallery, decision, args.images), args.host, args.port)
     return Outcome(dict(address=address))

@@ -72,5 +72,9 @@ def add_tracks(rows: list[dict[str, Any]], done: 'Identification', quality: str 
         row |= dict(images=int(images), used=int(used), best_shot=names[best[row['name']]])
     for track, count in tracks.empty.items():
         reason = done.rule.tell_empty(count)
+        changes = done.rule.find_changes(tracks.faces.take(tracks.rows(track)))
+        if changes:
+            reason += f' The highest is {changes[0].value:.3f}.'
         row = dict(name=track, candidates=[], images=count, used=0, best_shot=names[best[track]])
-        rows.append(row | dict(outcome='abstain', person=None, reason=reason, threshold=None))
+        row |= dict(outcome='abstain', person=None, reason=reason, threshold=None)
+        rows.append(row | dict(changes=[change.describe() for change in changes]))

@@ -10,11 +10,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+from mmvlr.utils.filetype import IMAGE_SUFFIXES
+
 from .storage.paths import PackPath
 
 #: Reason why a link to a parent folder is not read: following it would never end.
 ABOVE = 'a link to a folder above, not followed'
-IMAGE_SUFFIXES = frozenset({'.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp'})
 
 
 class Unread(NamedTuple):

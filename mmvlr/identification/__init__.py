@@ -13,7 +13,7 @@ from mmvlr.evaluation.templates import (
 from .answers import Calibration, Comparison, Enrollment, Identification
 from .audit import audit
 from .calibrating import SearchedFaces, TargetNotReachedError, calibrate
-from .decision import Decision, Verdict
+from .decision import Change, Decision, Verdict
 from .findings import Audit, Finding
 from .gallery import Gallery, GalleryChangedError
 from .gallery_state import Enrolled, Matches
@@ -29,6 +29,7 @@ __all__ = [
     'BestTemplate',
     'BrokenModelError',
     'Calibration',
+    'Change',
     'Comparison',
     'Decision',
     'Enrolled',

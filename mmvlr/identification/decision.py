@@ -22,6 +22,29 @@ DISTANCE = 'distance'
 
 
 @dataclass(frozen=True)
+class Change:
+    """Value with which a face that was not answered would have been, all else being equal.
+
+    Attributes:
+        measure: ``'similarity'``, or the name of a quality.
+        value: What it is.
+        bound: What it would have to be: at least this if ``value`` is lower, else at most.
+        outcome: The answer then, ``'accept'`` or ``'unknown'``; None if it is not to be known.
+    """
+
+    measure: str
+    value: float
+    bound: float
+    outcome: str | None = None
+
+    def describe(self) -> dict[str, Any]:
+        """Return plain values: the bound as ``at_least`` or ``at_most``, and ``by`` how much."""
+        side = 'at_least' if self.bound > self.value else 'at_most'
+        content = {'measure': self.measure, 'value': self.value, side: self.bound}
+        return content | dict(by=abs(self.bound - self.value), outcome=self.outcome)
+
+
+@dataclass(frozen=True)
 class Verdict:
     """Decision on one face.
 
@@ -32,6 +55,7 @@ class Verdict:
         threshold: Threshold that the similarity must exceed.
         quality: The quality that decided on abstention, or on the bin; None if neither did.
         reason: Explanation in one sentence.
+        changes: With ``'abstain'``, what would each have given an answer.
     """
 
     outcome: Literal['accept', 'unknown', 'abstain']
@@ -40,6 +64,7 @@ class Verdict:
     threshold: float
     quality: float | None
     reason: str
+    changes: tuple[Change, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -138,8 +163,10 @@ class Decision:
         for row, score in enumerate(similarity.tolist()):
             bound = float(threshold[row])
             quality = None if told is None else float(used[told][row])
+            changes: tuple[Change, ...] = ()
             if self.level is not None and used[self.abstain_by][row] < self.level.level:
-                outcome, reason = 'abstain', self._abstains(quality)
+                changes = self._find_changes(score, bound, quality)
+                outcome, reason = 'abstain', self._abstains(quality, changes)
             else:
                 outcome = 'accept' if score > bound else 'unknown'
                 reason = (
@@ -148,21 +175,40 @@ class Decision:
                     f'positive rate of {self.target_fpir:g}.'
                 )
             who = str(person[row]) if outcome == 'accept' else None
-            verdicts.append(Verdict(outcome, who, score, bound, quality, reason))
+            verdicts.append(Verdict(outcome, who, score, bound, quality, reason, changes))
         return verdicts
 
-    def _abstains(self, quality: float) -> str:
+    def _find_changes(self, score: float, bound: float, quality: float) -> tuple[Change, ...]:
+        """Return what would have given an answer to a face of this similarity and quality."""
         level = self.level.level
         if self.abstain_by == DISTANCE:
+            sides = (('accept', bound + level), ('unknown', bound - level))
+            # Beyond 1 there is no similarity.
+            return tuple(Change('similarity', score, x, o) for o, x in sides if abs(x) <= 1)
+        if self.bin_quality == self.abstain_by:
+            (number,) = find_bins(np.array([level]), self.thresholds.edges)
+            bound = self.thresholds.thresholds[number].threshold
+        return (Change(self.abstain_by, quality, level, 'accept' if score > bound else 'unknown'),)
+
+    def _abstains(self, quality: float, changes: Sequence[Change]) -> str:
+        level = self.level.level
+        if self.abstain_by == DISTANCE:
+            answers = [
+                f'{c.outcome} with {abs(c.bound - c.value):.3f} '
+                f'{"more" if c.bound > c.value else "less"}'
+                for c in changes
+            ]
+            told = f'; the answer would be {", ".join(answers)}' if answers else ''
             return (
                 f'The similarity is only {quality:.3f} from the threshold, and {level:.3f} is '
-                'asked for.'
+                f'asked for{told}.'
             )
         name = MEASURES.get(self.abstain_by, self.abstain_by)
         place = float(self.percentile(self.abstain_by, quality))
         return (
             f'{name} {quality:.3f} is below {level:.3f}, the lowest that is answered; it is at '
-            f'percentile {place:.0f} of the calibration faces.'
+            f'percentile {place:.0f} of the calibration faces. The answer would be '
+            f'{changes[0].outcome} with {level - quality:.3f} more.'
         )
 
     def _of_bin(self, number: int) -> str:

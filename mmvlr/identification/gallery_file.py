@@ -18,6 +18,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from pydantic import Field
 
+from mmvlr.utils.filetype import GALLERY_FILES
 from mmvlr.utils.io import sha256_of, write_atomic
 from mmvlr.utils.locks import locked
 from mmvlr.utils.schema import (
@@ -30,10 +31,9 @@ from mmvlr.utils.schema import (
     read_sealed,
 )
 
-FILE = 'gallery.safetensors'
+FILE, FILE_VERSION_1 = GALLERY_FILES
 #: Seconds that a writer waits for other writers.
 WAIT = 600.0
-FILE_VERSION_1 = 'gallery.json'
 _FORMAT, _VERSION = 'mmvlr gallery', 3
 _EMBEDDING, _QUALITY, _CONTENT = 'embedding', 'quality.', 'content'
 #: The quality of files before version 3 that is on another scale.

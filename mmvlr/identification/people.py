@@ -26,7 +26,8 @@ def find_people(folder: str | Path) -> list[Path]:
     loose = [e for e in entries if e.is_file() and e.suffix.lower() in IMAGE_SUFFIXES]
     folders = [entry for entry in entries if entry.is_dir()]
     if loose or not folders:
-        found = f'{len(loose)} images such as {loose[0].name}' if loose else 'no folder'
+        found = f'the image {loose[0].name}' if loose else 'no folder'
+        found += f', and {len(loose) - 1} more,' if loose[1:] else ''
         raise ValueError(
             f'{folder} should have one folder for each person; there is {found} in it. '
             'For images of one person: --person NAME; for names such as ann_1.jpg: --by-name'

@@ -17,6 +17,8 @@ from mmvlr.structures.face_table import MEASURES
 from mmvlr.utils.schema import FileModel, read_csv, validate
 from mmvlr.utils.vectors import unit_rows
 
+from .decision import Change
+
 #: Value of ``tracks`` with which the images of a folder are a track.
 FOLDER = 'folder'
 #: Key of a decision's ``calibrated_on`` that says which probes it was calibrated on.
@@ -179,6 +181,13 @@ class TrackRule:
             name = f'{kind.__module__}.{kind.__qualname__}'
         least = {name: float(value) for name, value in sorted(self.least.items())}
         return dict(template=template_config(self.template), least=least, keep=name)
+
+    def find_changes(self, faces: FaceTable) -> tuple[Change, ...]:
+        """Return what would have given a probe to the faces of a track, none of which is used."""
+        if self.keep is not None or len(self.least) != 1:
+            return ()  # the best face by one rule may be left out by the other
+        ((name, least),) = self.least.items()
+        return (Change(name, float(faces.columns[name].max()), float(least)),)
 
     def tell_empty(self, number: int) -> str:
         """Return why a track of a number of faces gives no probe."""

@@ -9,6 +9,8 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from .signatures import find_arguments
+
 #: Top-level keys that mmengine (arguments of its Runner, and more) and mmvlr read.
 KNOWN_KEYS = frozenset(
     [
@@ -87,7 +89,7 @@ def check_options(
     """Raise an error if an option of ``--cfg-options`` has a misspelled key.
 
     New keys below a known one are accepted (``model.backbone.with_cp=True``), unless they resemble
-    an existing one.
+    an existing one, or a class of mmvlr reads them that has no such argument.
 
     Args:
         config: The config that the options will be merged into.
@@ -96,7 +98,8 @@ def check_options(
         warn: Warn of what has no effect.
 
     Raises:
-        ValueError: A key is not known at the top level, or resembles an existing one.
+        ValueError: A key is not known at the top level, resembles an existing one, or is no
+            argument of its class.
     """
     for option in options:
         first, *rest = option.split('.')
@@ -119,12 +122,37 @@ def check_options(
                 near = _nearest(part, value)
                 if near:
                     raise ValueError(_unknown(option, part, near))
+                if 'custom_imports' not in config:
+                    new = {key: value[key] for key in ('type',) if key in value} | {part: None}
+                    check_arguments(new, f'--cfg-options {option}')
             if isinstance(value, Mapping):
                 value = value.get(part)
             elif isinstance(value, Sequence) and part.isdecimal() and int(part) < len(value):
                 value = value[int(part)]
             else:
                 break
+
+
+def check_arguments(part: Any, source: str) -> None:
+    """Raise an error if a part of a config states what its class in mmvlr does not take.
+
+    Args:
+        part: Dicts, lists and plain values.
+        source: Where it is from, for the message.
+
+    Raises:
+        ValueError: A dict has an entry that is no argument of its ``type``.
+    """
+    if isinstance(part, Mapping):
+        arguments = find_arguments(str(part.get('type')))
+        for key in part:
+            if arguments is not None and key not in arguments:
+                known = ', '.join(sorted(arguments - {'_scope_', '_delete_', 'type'}))
+                raise ValueError(f'{source}: {part["type"]} has no {key!r}, only {known}')
+        part = list(part.values())
+    if isinstance(part, (list, tuple)):
+        for value in part:
+            check_arguments(value, source)
 
 
 def _unknown(option: str, part: str, near: str | None) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from .config_keys import check_file_keys, check_options
+from .config_keys import KNOWN_KEYS, check_arguments, check_file_keys, check_options
 from .shipped import find_configs
 
 
@@ -29,6 +29,8 @@ def check_early(path: Path, options: Iterable[str] = ()) -> None:
     config = read_outline(path, texts)
     if config is not None:
         check_file_keys(config, '\n'.join(texts), str(path))
+        if 'custom_imports' not in config:
+            check_arguments({key: config[key] for key in config.keys() & KNOWN_KEYS}, str(path))
         keys = [option.partition('=')[0] for option in options]
         check_options(config, keys, '\n'.join(texts), warn=False)
 
@@ -45,6 +47,37 @@ def find_weights(path: Path, options: Iterable[str] = ()) -> str | None:
         return None if stated == 'None' else stated
     weights = (read_outline(path, []) or {}).get('load_from')
     return weights if isinstance(weights, str) else None
+
+
+def check_folders(path: Path, options: Iterable[str], loaders: Iterable[str]) -> None:
+    """Raise an error if the folder of a data set of a config does not exist.
+
+    Args:
+        path: The config.
+        options: What ``--cfg-options`` gives; where it is about data, nothing is checked.
+        loaders: Names of the loaders, such as ``'train_dataloader'``.
+
+    Raises:
+        FileNotFoundError: A folder is missing; the message names the variable that sets it.
+    """
+    texts: list[str] = []
+    config = read_outline(path, texts) or {}
+    if any('root' in option or 'dataset' in option for option in options):
+        return
+    variables = re.findall(r"environ\.get\('(\w+)'\) or '([^']+)'", '\n'.join(texts))
+    for loader in loaders:
+        dataset = config.get(loader)
+        while isinstance(dataset, dict) and 'data_root' not in dataset:
+            dataset = dataset.get('dataset')
+        root = dataset.get('data_root') if isinstance(dataset, dict) else None
+        # What lies inside of a pack is left to who reads it.
+        if not isinstance(root, str) or os.path.exists(os.path.expanduser(root)) or '.pack' in root:
+            continue
+        setting = [name for name, default in variables if root in (os.environ.get(name), default)]
+        told = f'export {setting[0]}=FOLDER, where you have it' if setting else 'name another'
+        raise FileNotFoundError(
+            f'{loader}: {dataset.get("type")}: folder {root} does not exist; {told}'
+        )
 
 
 def read_outline(path: Path, texts: list[str]) -> dict[str, Any] | None:

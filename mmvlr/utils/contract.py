@@ -51,6 +51,21 @@ class Fingerprint(FileModel):
     embedding: Embedding
 
 
+def tell_training(note: str | None, model: str) -> str:
+    """Return what a user must know of the faces that a model learned from; '' if nothing.
+
+    Args:
+        note: What the training set says of its faces.
+        model: The model, for the sentence.
+    """
+    if note is None:
+        return ''
+    return (
+        f'the training set of {model} says: "{note}" What the model makes of other faces is not '
+        'to be relied on.'
+    )
+
+
 class ContractMismatchError(ValueError):
     """A checkpoint was made with another preprocessing contract than the config states."""
 

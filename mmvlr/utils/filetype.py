@@ -1,4 +1,8 @@
-"""Identify the kind of a file from its first bytes, for error messages."""
+"""Identify the kind of a file from its name or its first bytes, without a package."""
+
+IMAGE_SUFFIXES = frozenset({'.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp'})
+#: Files of a gallery: of this version and of the first.
+GALLERY_FILES = ('gallery.safetensors', 'gallery.json')
 
 _STARTS = (
     (b'version https://git-lfs', 'a Git LFS pointer: git lfs pull gets the file itself'),

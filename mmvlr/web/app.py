@@ -23,6 +23,10 @@ _INTRODUCTION = (
 )
 
 
+#: Least width of an image in pixels: its label stands beside its buttons.
+_WIDTH = 300
+
+
 def import_gradio() -> Any:
     """Return the package gradio, which reports nothing to its makers.
 
@@ -112,6 +116,7 @@ def build_page(page: FacePage, folder: Path | None = None) -> 'gradio.Blocks':
             sources=['upload', 'clipboard'],
             height=260,
             elem_classes='face-image',
+            min_width=_WIDTH,
             buttons=[],
         )
         return _take_paths(block)
@@ -124,6 +129,7 @@ def build_page(page: FacePage, folder: Path | None = None) -> 'gradio.Blocks':
             height=260,
             format='png',
             elem_classes='face-image',
+            min_width=_WIDTH,
             buttons=['fullscreen', 'download'],
         )
 

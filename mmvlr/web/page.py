@@ -1,10 +1,12 @@
 """The page: two faces, or a face and a gallery; how alike, how recognizable, and what follows."""
 
+import contextlib
 import copy
 import functools
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -12,10 +14,12 @@ import numpy as np
 from mmvlr.apis.images import as_rgb
 from mmvlr.apis.inferencer import FaceInferencer
 from mmvlr.apis.network import TorchNetwork
-from mmvlr.datasets.transforms import read_image
+from mmvlr.datasets.transforms import ImageError, read_image
 from mmvlr.identification import Comparison, Decision, Gallery, Identifier
 from mmvlr.reports.faces import find_border, overlay_attention, resize_longer_side
+from mmvlr.reports.page import embed_image
 from mmvlr.structures.face_table import MEASURES, FaceTable
+from mmvlr.utils.contract import tell_training
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -43,6 +47,8 @@ class FacePage:
         inferencer: The model.
         gallery: People to search among; None: those whose images are dropped on the page.
         decision: Thresholds and calibration set; None: similarities are shown without a verdict.
+        images: Folder with the images that were enrolled, to show one of each person found; the
+            gallery holds none. See :func:`find_enrolled`.
     """
 
     def __init__(
@@ -50,8 +56,14 @@ class FacePage:
         inferencer: FaceInferencer,
         gallery: Gallery | None = None,
         decision: Decision | None = None,
+        images: Path | None = None,
     ):
         self.inferencer = inferencer
+        self.images = images
+        self._files: Counter[str] = Counter()
+        if images is not None and gallery is not None:
+            names = (name for person in gallery.people for name in gallery.images(person)[0])
+            self._files.update(Path(name).name for name in names)
         self.gallery = gallery
         self.decision = decision
         self.identifier = Identifier(inferencer, gallery, decision)
@@ -120,7 +132,8 @@ class FacePage:
                     'for faces like those of the calibration.'
                 )
             decided = self.decision.needs
-        told = self._tell(verdict, reason, faces, ('face',), decided, found)
+        shown = [(*pair, self._show_person(identifier.gallery, pair[0], people)) for pair in found]
+        told = self._tell(verdict, reason, faces, ('face',), decided, shown)
         own = identifier.gallery.find_templates(person)
         best = own[(own @ faces.unit[0].numpy()).argmax()]
         note, image = self._attention([pixels], best[None])
@@ -158,6 +171,20 @@ class FacePage:
             f'most {decision.target_fpir:.1%} of them). For a single comparison that is a strict '
             'threshold.',
         )
+
+    def _show_person(
+        self, gallery: Gallery, person: str, dropped: Sequence[str] | None
+    ) -> dict[str, Any] | None:
+        """Return an enrolled image of a person, inside of the page; None where there is none."""
+        names = gallery.images(person)[0] if person in gallery else []
+        for name in names:
+            path: Path | None = Path(name)
+            if not dropped:
+                path = find_enrolled(name, self.images, self._files) if self.images else None
+            if path is not None:
+                with contextlib.suppress(ImageError, OSError):
+                    return embed_image(read_image(str(path), upright=True))
+        return None
 
     def _dropped(self, paths: Sequence[str]) -> Identifier:
         """Return an identifier among the people of dropped files; the decision is not for them."""
@@ -200,7 +227,7 @@ class FacePage:
         faces: FaceTable,
         titles: Sequence[str],
         decided: Sequence[str] = (),
-        people: Sequence[tuple[str, float]] = (),
+        people: Sequence[tuple[str, float, dict[str, Any] | None]] = (),
     ) -> str:
         """Return an answer as HTML: first the qualities that decided, or the one that would."""
         names = [*faces.qualities]
@@ -218,9 +245,31 @@ class FacePage:
             verdict=verdict,
             reason=reason,
             people=people,
+            warning=tell_training(self.inferencer.training_note, 'this model'),
             measures=measures,
             decided=bool(decided),
         )
+
+
+def find_enrolled(name: str, folder: Path, files: Mapping[str, int]) -> Path | None:
+    """Return the image below a folder that was enrolled under a name; None if there is none.
+
+    The folder may have been moved: of ``people/Ann/1.jpg`` it may hold the end, ``Ann/1.jpg``. The
+    name of the file alone is enough only where no other enrolled image has it.
+
+    Args:
+        name: Path of the image when it was enrolled.
+        folder: Folder; nothing outside of it is returned.
+        files: Number of enrolled images by name of the file.
+    """
+    parts = [part for part in Path(name).parts if part != Path(name).anchor]
+    for start in range(len(parts)):
+        if start == len(parts) - 1 and files[parts[-1]] > 1:
+            break
+        path = folder.joinpath(*parts[start:])
+        if path.is_file() and path.resolve().is_relative_to(folder.resolve()):
+            return path
+    return None
 
 
 def name_person(path: str | Path) -> str:

@@ -9,14 +9,16 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from mmvlr.apis import export
+from mmvlr.apis import FaceInferencer, export
 from mmvlr.apis.export import OnnxNetwork, export_onnx, publish, read_published
 from mmvlr.apis.exported import digest_weights
 from mmvlr.apis.network import fingerprint_model, load_model
+from mmvlr.cli import main
 from mmvlr.registry import MODELS
 from mmvlr.utils.contract import check_fingerprint
 from mmvlr.utils.schema import FileFormatError
@@ -146,6 +148,7 @@ def test_file_says_what_it_is(model, file):
     assert network.contract == model.data_preprocessor.contract
     assert network.size == (32, 32)
     assert (network.name, network.license) == ('small', 'CC-BY-NC-4.0')
+    assert network.training_note is None
     proto = onnx.load(file)
     onnx.checker.check_model(proto)
     metadata = {entry.key: entry.value for entry in proto.metadata_props}
@@ -420,6 +423,23 @@ def test_published_model_is_the_model(config, tmp_path):
     second = publish(load_model(path), tmp_path / 'second.safetensors', 'MIT', name='ours')
     again = load_model(tmp_path / 'second.safetensors')
     assert publish(again, tmp_path / 'third.safetensors', 'MIT', name='ours') == second
+
+
+def test_files_keep_the_training_note(plain, tmp_path, capsys):
+    """Whatever file of a model judges faces, the same is said of the faces that it learned from."""
+    note = 'Drawn by hand.'
+    meta = dict(cfg=f'model = {plain.source_config!r}', dataset_meta=dict(note=note))
+    torch.save(dict(state_dict=plain.state_dict(), meta=meta), tmp_path / 'epoch_1.pth')
+    Image.fromarray(np.full((32, 32, 3), 9, np.uint8)).save(tmp_path / 'face.png')
+    made = [tmp_path / name for name in ('epoch_1.pth', 'a.safetensors', 'b.safetensors', 'b.onnx')]
+    for number, path in enumerate(made):
+        if number:
+            source = made[number - 1 if number < 3 else 0]
+            assert main(['export', str(source), str(path), '--license', 'MIT']) == 0
+        assert FaceInferencer(path).training_note == note
+        capsys.readouterr()
+        assert main(['quality', str(tmp_path / 'face.png'), '--model', str(path)]) == 0
+        assert note in capsys.readouterr().err
 
 
 def test_config_of_another_model_is_refused(plain, config, tmp_path):

@@ -30,11 +30,21 @@ MISTAKES = [
     ('enroll gallery gone --model m.pth', 1, 'gone'),
     ('enroll m.pth crops', 1, 'm.pth'),
     ('enroll gallery crops --model gone.pth', 1, 'gone.pth'),
+    ('people crops', 1, 'gallery.safetensors'),
+    ('identify crops crops --model m.pth', 1, 'gallery.safetensors'),
+    ('calibrate crops d.json --unmated crops', 1, 'gallery.safetensors'),
+    ('audit-gallery crops --out a.html', 1, 'gallery.safetensors'),
+    ('quality empty --model m.pth', 1, 'empty holds no image'),
+    ('quality crops --model text.pth', 1, 'text.pth'),
+    (f'train {CONFIG} --cfg-options model.typo=1 load_from=None', 1, "RIFace has no 'typo'"),
+    (f'train {CONFIG} --cfg-options load_from=None', 1, 'TINYFACE_ROOT'),
+    (f'test {CONFIG} m.pth', 1, 'TINYFACE_ROOT'),
+    (f'score {CONFIG} m.pth --out a.npz', 1, 'TINYFACE_ROOT'),
     ('people gone', 1, 'gone'),
     ('audit-gallery gone --out a.html', 1, 'gone'),
-    ('calibrate crops d.json --unmated gone', 1, 'gone'),
-    ('calibrate crops crops --unmated crops', 1, 'crops'),
-    ('identify crops crops --model m.pth --decision gone.json', 1, 'gone.json'),
+    ('calibrate gallery d.json --unmated gone', 1, 'gone'),
+    ('calibrate gallery crops --unmated crops', 1, 'crops'),
+    ('identify gallery crops --model m.pth --decision gone.json', 1, 'gone.json'),
     ('export gone.pth a.onnx --license MIT', 1, 'gone.pth'),
     ('export m.pth a.txt --license MIT', 2, 'a.txt'),
     ('train riface/r50_tinyfase', 1, f'did you mean {CONFIG}'),
@@ -97,16 +107,21 @@ for line in json.loads(sys.argv[1]):
 def told(root, tmp_path_factory):
     """Line -> exit code, what was said, heavy packages that were imported by then."""
     folder = tmp_path_factory.mktemp('cwd')
-    (folder / 'm.pth').touch()
-    (folder / 'crops').mkdir()
-    environment = {k: v for k, v in os.environ.items() if not k.startswith('MMVLR_')}
+    for name in ('crops', 'empty', 'gallery'):
+        (folder / name).mkdir()
+    (folder / 'm.pth').write_bytes(b'PK')
+    for name in ('text.pth', 'crops/a.png', 'gallery/gallery.safetensors'):
+        (folder / name).write_bytes(b'text')
+    hidden = ('MMVLR_', 'TINYFACE', 'PRETRAINED')
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(hidden)}
     lines = [line for line, _, _ in MISTAKES]
     done = subprocess.run(
         [sys.executable, '-c', RUN, json.dumps(lines)],
         env={**environment, 'PYTHONPATH': str(root), 'XDG_CACHE_HOME': str(folder)},
         **dict(cwd=folder, capture_output=True, text=True, check=True),
     )
-    assert sorted(path.name for path in folder.iterdir()) == ['crops', 'm.pth']
+    left = ['crops', 'empty', 'gallery', 'm.pth', 'text.pth']
+    assert sorted(path.name for path in folder.iterdir()) == left
     return dict(zip(lines, map(json.loads, done.stdout.splitlines()), strict=True))
 
 

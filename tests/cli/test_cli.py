@@ -440,6 +440,7 @@ def test_calibrate_and_identify(mmvlr, gallery, faces, tmp_path):
     assert sum(outcome == 'accept' for outcome in told[:24]) <= 0.2 * 13 / 12 * 24
     assert all(row['reason'].endswith('.') for row in document['faces'])
     assert document['notes'] == []
+    assert sum(document['abstained_for'].values()) == told.count('abstain')
     assert document['counts'] == {
         outcome: told.count(outcome) for outcome in ('accept', 'unknown', 'abstain')
     }
@@ -477,6 +478,9 @@ def test_tracks_get_one_answer_each(mmvlr, gallery, faces, tmp_path):
         'identify', gallery, faces / 'strangers', '--tracks', table, '--least', 'size=9999'
     )
     assert code == 0 and document['faces'][0]['outcome'] == 'abstain'
+    (change,) = document['faces'][0]['changes']
+    assert (change['measure'], change['at_least']) == ('size', 9999)
+    assert change['by'] == 9999 - change['value'] > 0
     code, document = mmvlr(*arguments)
     assert code == 1 and 'tracks' in document['error']
 

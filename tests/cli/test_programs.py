@@ -140,7 +140,8 @@ MISTAKES = [
 
 def test_mistakes_of_a_first_hour_are_one_line_and_need_no_pytorch(tmp_path, root):
     """Each in turn in one process: code, what the line names, and nothing heavy was imported."""
-    (tmp_path / 'model.pth').write_bytes(b'')
+    (tmp_path / 'model.pth').write_bytes(b'PK')
+    (tmp_path / 'a.png').touch()
     code = (
         'import contextlib, io, json, sys\n'
         'from mmvlr.cli import main\n'

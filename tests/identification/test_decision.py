@@ -184,6 +184,47 @@ def test_abstention_by_distance():
     assert (near.outcome, far.outcome) == ('abstain', 'accept')
     assert near.quality == pytest.approx(0.9 * level)
     assert 'only' in near.reason and 'from the threshold' in near.reason
+    assert [change.outcome for change in near.changes] == ['accept', 'unknown']
+    assert [change.measure for change in near.changes] == ['similarity'] * 2
+    assert far.changes == ()
+
+
+@pytest.mark.parametrize(
+    ('abstain_by', 'level', 'bins'),
+    [
+        ('distance', 0.1, None),
+        ('distance', 0.1, 'ri'),
+        ('ri', 0.2, 'ri'),
+        ('ri', 0.2, None),
+        ('size', 20, 'ri'),
+    ],
+)
+def test_what_is_said_to_change_an_abstention_changes_it(abstain_by, level, bins):
+    """The same face with the value that is named gets the answer, and with a bit less none."""
+    faces = searched()
+    decision = calibrate(faces, IDENTITY, 0.1, bin_quality=bins, num_bins=3 if bins else 1)
+    found = abstention_level([1, 2], [False, True], 0.9)
+    decision = replace(decision, abstain_by=abstain_by, level=replace(found, level=level))
+    qualities = {name: values[:, None] for name, values in faces.qualities.items()}
+    verdicts = decision.decide(faces.similarity, [''] * len(faces.similarity), faces.qualities)
+    tried = 0
+    for row, verdict in enumerate(verdicts):
+        assert bool(verdict.changes) == (verdict.outcome == 'abstain')
+        for change in verdict.changes:
+            given = dict(similarity=faces.similarity[[row]])
+            given |= {name: values[row] for name, values in qualities.items()}
+            step = 1e-9 * np.sign(change.bound - change.value)
+            outcomes = []
+            for value in (change.bound + step, change.bound - step):
+                one = given | {change.measure: np.array([value])}
+                (found,) = decision.decide(one.pop('similarity'), ['a'], one)
+                outcomes.append(found.outcome)
+            assert outcomes == [change.outcome, 'abstain']
+            told = change.describe()
+            assert told['by'] == pytest.approx(abs(change.value - change.bound))
+            assert ('at_least' in told) == (change.bound > change.value)
+            tried += 1
+    assert tried > 5
 
 
 def test_reasons_name_the_bin():

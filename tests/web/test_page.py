@@ -1,17 +1,22 @@
 """What the page says, and that the page itself can be built and asked."""
 
+import base64
 import copy
+import io
 import re
+import shutil
+from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from mmvlr.apis import FaceInferencer
-from mmvlr.identification import Gallery, SearchedFaces, calibrate
+from mmvlr.identification import Gallery, Identifier, SearchedFaces, calibrate
 from mmvlr.web import FacePage, build_page, serve
-from mmvlr.web.page import name_person
+from mmvlr.web.page import find_enrolled, name_person
 
 from ..people import model_file, people_folders
 
@@ -176,6 +181,52 @@ def test_identify_among_dropped_images(inferencer, faces, tmp_path):
     assert image is None
 
 
+def addresses(told):
+    return re.findall(r'<img class="face-person" src="data:image/png;base64,([^"]+)"', told)
+
+
+def decoded(address):
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(address))))
+
+
+def test_people_found_are_shown_from_their_folder(inferencer, faces, tmp_path, monkeypatch):
+    """Whatever way the folder is named now; a removed person is shown no longer."""
+    identifier = Identifier(inferencer, tmp_path / 'gallery')
+    identifier.enroll(str(faces))
+    face, gallery = still(faces, 2, 0), identifier.gallery
+    assert addresses(FacePage(inferencer, gallery).identify(face)[0]) == []
+    shutil.copytree(faces, tmp_path / 'moved')
+    for images in (faces, tmp_path / 'moved', faces.parent):
+        found = addresses(FacePage(inferencer, gallery, images=images).identify(face)[0])
+        assert len(found) == 5
+        assert np.array_equal(decoded(found[0]), face)
+    # All people have a 0.png: which of them is in this folder is not to be known.
+    one = FacePage(inferencer, gallery, images=tmp_path / 'moved' / 'Zoë 0').identify(face)[0]
+    assert addresses(one) == []
+    identifier.remove('Zoë 2')
+    told = FacePage(inferencer, identifier.gallery, images=faces).identify(face)[0]
+    assert len(addresses(told)) == 5
+    assert not any(np.array_equal(decoded(address), face) for address in addresses(told))
+
+
+def test_no_file_outside_of_the_folder_is_shown(tmp_path):
+    (tmp_path / 'in').mkdir()
+    for place in ('a.png', 'in/b.png', 'c.png'):
+        (tmp_path / place).touch()
+    (tmp_path / 'in' / 'c.png').symlink_to(tmp_path / 'c.png')
+    names = {f'{tmp_path}/a.png': None, '../a.png': None, 'in/../../a.png': None, 'x/c.png': None}
+    for name, expected in (names | {'x/b.png': 'b.png', '/y/in/b.png': 'b.png'}).items():
+        found = find_enrolled(name, tmp_path / 'in', Counter([Path(name).name]))
+        assert found == (expected and tmp_path / 'in' / expected)
+
+
+def test_training_faces_are_told_with_every_answer(inferencer, faces, monkeypatch):
+    pair = still(faces, 0, 0), still(faces, 0, 1)
+    assert 'Warning' not in FacePage(inferencer).compare(*pair)[0]
+    monkeypatch.setattr(inferencer, 'training_note', 'Drawn by <hand>.')
+    assert 'Drawn by &lt;hand&gt;.' in FacePage(inferencer).compare(*pair)[0]
+
+
 @pytest.mark.parametrize(
     ('name', 'person'),
     [('Ann.jpg', 'Ann'), ('x/Ann_12.png', 'Ann'), ('Ann Lee-3.png', 'Ann Lee'), ('A7.png', 'A7')],
@@ -189,12 +240,14 @@ def test_served_page_answers(inferencer, gallery, faces, tmp_path, monkeypatch):
     """Through the server, as a browser asks."""
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
     import socket
+    import urllib.error
+    import urllib.parse
     import urllib.request
 
     with socket.socket() as taken:
         taken.bind(('127.0.0.1', 0))
         port = taken.getsockname()[1]
-    app, address = serve(FacePage(inferencer, gallery), port=port, block=False)
+    app, address = serve(FacePage(inferencer, gallery, images=faces), port=port, block=False)
     try:
         with urllib.request.urlopen(address, timeout=30) as response:
             content = response.read().decode()
@@ -208,5 +261,11 @@ def test_served_page_answers(inferencer, gallery, faces, tmp_path, monkeypatch):
         client = Client(address, verbose=False, download_files=str(tmp_path))
         told, _ = client.predict(handle_file(faces / 'Zoë 1' / '0.png'), None, api_name='/run_1')
         assert 'Most similar: Zoë &lt;1&gt;' in told
+        # Images are in the answers alone.
+        with pytest.raises(urllib.error.HTTPError):
+            urllib.request.urlopen(
+                f'{address}gradio_api/file={urllib.parse.quote(str(faces))}/Zo%C3%AB%201/0.png',
+                timeout=30,
+            )
     finally:
         app.close()

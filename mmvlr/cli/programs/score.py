@@ -10,6 +10,8 @@ mmvlr.evaluation.FaceTable.load reads it.
 
 import argparse
 
+from mmvlr.utils.config_outline import check_folders
+
 from ..arguments import output_file, output_folder
 from ..common import add_config_and_checkpoint, read_config, require_config
 
@@ -24,6 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Score; return the exit code."""
     require_config(args)
+    check_folders(args.config, args.cfg_options or (), ('test_dataloader',))
     from mmvlr.apis import score_faces
 
     config = read_config(args)

@@ -7,6 +7,8 @@ mmvlr test CONFIG CHECKPOINT --out result.json
 import argparse
 import json
 
+from mmvlr.utils.config_outline import check_folders
+
 from ..arguments import output_file, output_folder
 from ..common import add_config_and_checkpoint, announce, read_config, require_config
 
@@ -54,6 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Test; return the exit code."""
     require_config(args)
+    check_folders(args.config, args.cfg_options or (), ('test_dataloader',))
     announce('loading PyTorch')
     from mmengine.dist import is_main_process
 

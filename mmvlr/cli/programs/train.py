@@ -10,7 +10,7 @@ import resource
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mmvlr.utils.config_outline import find_weights
+from mmvlr.utils.config_outline import check_folders, find_weights
 from mmvlr.utils.zoo import find_model, require_checkpoint
 
 from ..arguments import existing_file, natural, output_folder, positive
@@ -111,6 +111,7 @@ def run(args: argparse.Namespace) -> int:
     weights = None if args.resume else find_weights(args.config, args.cfg_options or ())
     if weights and '://' not in weights:
         require_checkpoint(str(find_model(weights)))
+    check_folders(args.config, args.cfg_options or (), ('train_dataloader', 'ui_dataloader'))
     announce('loading PyTorch')
     from mmvlr.apis import build_trainer, load_config
     from mmvlr.engine.work_dir import hold_work_dir

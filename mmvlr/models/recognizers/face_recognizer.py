@@ -88,9 +88,12 @@ class FaceRecognizer(BaseModel):
             synchronize the GPU in every step: set the center by :meth:`set_ui_center` or from a
             checkpoint.
         needs_all_prototypes: Whether training compares faces with all of the head's prototypes.
+        training_note: What the training set said of its faces, such as that they are synthetic:
+            from the file that the model was loaded from.
     """
 
     needs_all_prototypes = False
+    training_note: str | None = None
 
     def __init__(
         self,

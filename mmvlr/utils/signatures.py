@@ -1,0 +1,54 @@
+"""The arguments of the registered classes of mmvlr, from their sources: nothing is imported."""
+
+import ast
+import functools
+import re
+from pathlib import Path
+
+_PACKAGE = Path(__file__).parents[1]
+#: Entries that are read by others than the class that a dict builds: the registry, the base class
+#: of modules, and the recognizer, whose backbone gets an adapter.
+_READ_BY_OTHERS = frozenset({'type', 'init_cfg', 'adapter', '_scope_', '_delete_'})
+
+
+def find_arguments(name: str) -> frozenset[str] | None:
+    """Return what a config may state of a class of mmvlr; None if that is not to be known.
+
+    Args:
+        name: Its name, such as ``'RIFace'``.
+
+    Example:
+        >>> 'attention' in find_arguments('RIFace'), find_arguments('Adam')
+        (True, None)
+    """
+    found = _find_own(name.removeprefix('mmvlr.'), frozenset())
+    return None if found is None else found | _READ_BY_OTHERS
+
+
+@functools.cache
+def _list_classes() -> dict[str, list[Path]]:
+    places: dict[str, list[Path]] = {}
+    for path in _PACKAGE.rglob('*.py'):
+        text = path.read_text(encoding='utf-8')
+        for name in re.findall(r'^class (\w+)', text, flags=re.MULTILINE):
+            places.setdefault(name, []).append(path)
+    return places
+
+
+def _find_own(name: str, seen: frozenset[str]) -> frozenset[str] | None:
+    places = _list_classes().get(name, [])
+    if len(places) != 1 or name in seen:
+        return None
+    tree = ast.parse(places[0].read_text(encoding='utf-8'))
+    (node,) = (n for n in tree.body if isinstance(n, ast.ClassDef) and n.name == name)
+    methods = {n.name: n for n in node.body if isinstance(n, ast.FunctionDef)}
+    own: frozenset[str] = frozenset()
+    if '__init__' in methods:
+        given = methods['__init__'].args
+        own = frozenset(argument.arg for argument in [*given.args[1:], *given.kwonlyargs])
+        if given.kwarg is None:
+            return None if given.vararg else own
+    elif any('dataclass' in ast.unparse(decorator) for decorator in node.decorator_list):
+        return None
+    bases = [_find_own(ast.unparse(base), seen | {name}) for base in node.bases]
+    return None if not bases or None in bases else own.union(*bases)
