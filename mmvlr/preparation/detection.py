@@ -44,12 +44,13 @@ class Detection:
     Attributes:
         box: (x1, y1, x2, y2) in pixels of the image; may reach over its edge.
         confidence: The detector's score in (0, 1).
-        landmarks: (5, 2) as in :data:`TEMPLATE`, in pixels; (0, 0) is the center of the first.
+        landmarks: (5, 2) as in :data:`TEMPLATE`, in pixels; (0, 0) is the center of the first. None
+            for a detector of your own that finds none.
     """
 
     box: tuple[float, float, float, float]
     confidence: float
-    landmarks: np.ndarray
+    landmarks: np.ndarray | None
 
     @property
     def size(self) -> float:
