@@ -10,7 +10,7 @@ from .detection import (
     build_detector,
     configure_detector,
 )
-from .frames import VideoError, open_frames
+from .frames import UnreadableVideoError, open_frames
 from .track_folder import TrackReport, track_faces
 from .track_settings import Judge, TrackSettings, make_judge
 
@@ -23,7 +23,7 @@ __all__ = [
     'MTCNNDetector',
     'TrackReport',
     'TrackSettings',
-    'VideoError',
+    'UnreadableVideoError',
     'YuNetDetector',
     'align_face',
     'align_tree',

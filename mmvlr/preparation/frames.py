@@ -22,11 +22,17 @@ from .people_layouts import natural_key
 
 #: Frames a second of a folder of images, and of a video that does not state it.
 RATE = 25.0
+# Containers and bare streams of video; not playlists, which lead to other files and addresses, nor
+# images, nor texts, which FFmpeg takes for ANSI art.
+_FORMATS = (
+    'mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,m4v,h264,hevc,av1,obu,ivf,'
+    'flv,live_flv,asf,ogg,mxf,dv,nut,gif,mjpeg'
+)
 # Seconds that may be missing at the end: containers round their duration.
 _MISSING = 0.5
 
 
-class VideoError(ValueError):
+class UnreadableVideoError(ValueError):
     """A file that cannot be read as a video; the message names it."""
 
 
@@ -119,7 +125,7 @@ class VideoFile(FrameSource):
     Raises:
         ImportError: PyAV is not installed.
         FileNotFoundError: There is no such file.
-        VideoError: It is no video, is too large, or its beginning is damaged.
+        UnreadableVideoError: It is no video, is too large, or its beginning is damaged.
     """
 
     def __init__(self, path: str | Path, every: int = 1):
@@ -141,24 +147,23 @@ class VideoFile(FrameSource):
     @contextlib.contextmanager
     def _open(self) -> Iterator[tuple[Any, Any]]:
         av = _import_av()
+        options = dict(format_whitelist=_FORMATS, protocol_whitelist='file')
         try:
-            # A playlist must not lead to an address.
-            container = av.open(str(self.path), options=dict(protocol_whitelist='file'))
+            container = av.open(str(self.path), options=options)
         except av.error.FFmpegError as error:
             with open(self.path, 'rb') as file:
                 kind = describe_content(file.read(512))
             told = f'it is {kind}' if kind else f'{error.strerror}: no video, or cut off'
-            raise VideoError(f'{self.path} cannot be read as a video ({told})') from error
+            raise UnreadableVideoError(f'{self.path} cannot be read as a video ({told})') from error
         with container:
-            name = container.format.name
             streams = container.streams.video
-            # FFmpeg takes a text for ANSI art, and an image for a video of one frame.
-            if not streams or name == 'tty' or name.endswith('_pipe') or name == 'image2':
-                kind = f'{name} without a picture track' if not streams else f'a file of {name}'
-                raise VideoError(f'{self.path} is no video, but {kind}; give a video, or a folder')
+            if not streams:
+                raise UnreadableVideoError(
+                    f'{self.path} is no video, but {container.format.long_name} sound'
+                )
             stream = streams[0]
             if stream.width * stream.height > MAX_PIXELS:
-                raise VideoError(
+                raise UnreadableVideoError(
                     f'{self.path} has frames of {stream.width:,} x {stream.height:,} pixels; up to '
                     f'{MAX_PIXELS / 1e6:.0f} megapixels are read: reduce it first'
                 )
@@ -199,7 +204,9 @@ class VideoFile(FrameSource):
         if damaged:
             self.problems.append(f'{self.path}: {damaged:,} damaged frames')
         if not number:
-            raise VideoError(f'{self.path} has no frame that can be read; it is damaged or cut off')
+            raise UnreadableVideoError(
+                f'{self.path} has no frame that can be read; it is damaged or cut off'
+            )
         end = last + 1 / self._rate
         if self.duration is not None and self.duration - end > _MISSING:
             self.problems.append(

@@ -241,7 +241,8 @@ def study_memory(args: argparse.Namespace, folder: Path) -> None:
             samples.append((time.monotonic() - begin, resident(started.pid)))
     print(started.communicate()[0])
     values = [value for _, value in samples if value]
-    print(f'{args.seconds / 60:.1f} minutes of video in {samples[-1][0]:.0f} s; MiB at 5, 50 and 95 %:')
+    print(f'{args.seconds / 60:.1f} minutes of video in {samples[-1][0]:.0f} s')
+    print('MiB at 5, 50 and 95 % of the time:')
     print([round(values[int(share * (len(values) - 1))]) for share in (0.05, 0.5, 0.95)])
 
 
@@ -275,7 +276,9 @@ def study_kill(args: argparse.Namespace, folder: Path) -> None:
     last = run_track(video, folder / 'killed', args, args.every[0])
     print(last.communicate()[0])
     first, second = digest(folder / 'whole'), digest(folder / 'killed')
-    print(f'{kills} kills; {len(first)} files, equal: {first == second}; exit code {last.returncode}')
+    print(
+        f'{kills} kills; {len(first)} files, equal: {first == second}; exit code {last.returncode}'
+    )
 
 
 def main(argv: list[str] | None = None) -> int:
