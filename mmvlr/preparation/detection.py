@@ -22,6 +22,7 @@ from mmvlr.datasets.alignment import FRAME_SIDE, MIN_SIZE, check_detector, not_i
 from mmvlr.datasets.alignment import detector_version as mtcnn_version
 from mmvlr.datasets.transforms.geometric import resize
 from mmvlr.registry import TASK_UTILS
+from mmvlr.utils.compat import limit_primitive_cache
 from mmvlr.utils.io import sha256_of
 
 #: Gray level around the image while faces are sought: MTCNN's input is centered at 127.5.
@@ -169,6 +170,7 @@ class MTCNNDetector(FaceDetector):
             from facenet_pytorch import MTCNN
         except ImportError as error:
             raise not_installed() from error
+        limit_primitive_cache()
         self.version = mtcnn_version()
         self.mtcnn = MTCNN(thresholds=list(self.thresholds), keep_all=True).eval()
 

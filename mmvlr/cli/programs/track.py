@@ -89,6 +89,10 @@ def run(args: argparse.Namespace) -> int:
     detector = read_detector(args.detector, args.detector_file)
     from mmvlr.preparation import TrackSettings, make_judge, open_frames, track_faces
 
+    from mmvlr.utils.compat import limit_primitive_cache
+
+    # The model may compute before the detector.
+    limit_primitive_cache()
     start = time.perf_counter()
     names = ('every', 'min_size', 'min_confidence', 'gap', 'margin', 'best')
     settings = TrackSettings(
