@@ -21,11 +21,12 @@ GALLERY = ['faiss-cpu>=1.9']
 TIMM = ['timm>=1.0.9']
 MMCV = ['mmcv-lite>=2.2']
 CLUSTER = ['submitit>=1.5']
+VIDEO = ['av>=14.2', 'trackers>=2.6,<3']
 WEB = ['gradio>=6', *CAM]
 USE = [*EXPORT, *GALLERY, *WEB]
 TESTS = [
     *('pytest>=8', 'pytest-timeout', 'pytest-xdist', 'hypothesis', 'ruff'),
-    *(*DEMO, *ALIGN, *CAM, *TIMM, *USE, *CLUSTER),
+    *(*DEMO, *ALIGN, *CAM, *TIMM, *USE, *CLUSTER, *VIDEO),
 ]
 DOCS = ['sphinx>=7', 'myst-parser', 'furo']
 
@@ -87,6 +88,7 @@ setup(
         'export': EXPORT,
         'gallery': GALLERY,
         'web': WEB,
+        'video': VIDEO,
         'cluster': CLUSTER,
         'mmcv': MMCV,
         'timm': TIMM,

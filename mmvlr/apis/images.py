@@ -217,8 +217,8 @@ def _read(path: Path) -> NamedImage:
         require_readable(path)
         if _is_video(path):
             raise VideoError(
-                f'{path} is a video; take its frames out first '
-                f'(ffmpeg -i {path.name} frames/%06d.png), or give frames as a generator of arrays'
+                f'{path} is a video; mmvlr track cuts the faces out, '
+                f'ffmpeg -i {path.name} frames/%06d.png takes out whole frames'
             )
         return NamedImage(str(path), _checked(read_image(str(path), upright=True), str(path)))
     except Exception as error:  # whatever it is, the others are still wanted

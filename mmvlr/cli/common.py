@@ -32,7 +32,7 @@ CODES = """exit codes:
   3  done, but some images could not be used; they are listed
   4  verify --threshold: the faces are less alike than that
   5  --align: some of the images show no face, or several of which none stands out; they were
-     left out as well
+     left out as well; track: there is no face in the video
   130  interrupted by Ctrl-C
 MMVLR_DEBUG=1 in the environment shows where an error comes from"""
 
@@ -189,8 +189,8 @@ def read_config(args: argparse.Namespace) -> 'Config':
         raise
 
 
-def add_model_options(parser: argparse.ArgumentParser) -> None:
-    """Add what says which model looks at the images, and how."""
+def add_model(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
+    """Add what names a model and how it runs; return the group of these options."""
     group = parser.add_argument_group('model')
     group.add_argument(
         '--model',
@@ -206,6 +206,16 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         metavar='FILE',
         help='config of the model, for checkpoints that hold none',
     )
+    group.add_argument('--device', help='such as cpu or cuda (default: the GPU if there is one)')
+    group.add_argument(
+        '--batch-size', type=positive, default=64, metavar='N', help='faces at a time'
+    )
+    return group
+
+
+def add_model_options(parser: argparse.ArgumentParser) -> None:
+    """Add what says which model looks at the images, and how."""
+    group = add_model(parser)
     group.add_argument(
         '--align',
         choices=('none', 'mtcnn', 'yunet'),
@@ -220,10 +230,6 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         type=float,
         metavar='PIXELS',
         help='with --align: smallest face sought in whole frames (default: 12)',
-    )
-    group.add_argument('--device', help='such as cpu or cuda (default: the GPU if there is one)')
-    group.add_argument(
-        '--batch-size', type=positive, default=64, metavar='N', help='faces at a time'
     )
 
 
@@ -259,11 +265,20 @@ def read_detector(name: str, file: Path | None, **settings: Any) -> dict[str, An
 
 def load_inferencer(args: argparse.Namespace) -> 'FaceInferencer':
     """Return the inferencer that :func:`add_model_options` describe."""
-    model, align = model_file(args), args.align
+    model_file(args)  # A mistake in it is told before PyTorch is imported.
+    align = args.align
     if align != 'none':
         align = read_detector(align, args.detector_file, min_size=args.min_size)
     elif args.detector_file or args.min_size is not None:
         raise UsageError('--detector-file and --min-size go with --align mtcnn or yunet')
+    return open_model(args, align)
+
+
+def open_model(
+    args: argparse.Namespace, align: str | Mapping[str, Any] = 'none'
+) -> 'FaceInferencer':
+    """Return the inferencer that :func:`add_model` describes."""
+    model = model_file(args)
     announce(f'loading {model.name}')
     from mmvlr.apis import FaceInferencer
     from mmvlr.utils.compat import keep_freed_memory

@@ -45,6 +45,7 @@ PROGRAMS = {
     'models': ('models', 'public networks by name: list them, fetch one'),
     'prepare': ('prepare', 'check an unpacked data set and list its images'),
     'align': ('align', 'align the images below a folder'),
+    'track': ('track', 'cut the faces of a video out, a folder a track'),
     'pack': ('pack', 'pack a data set into one file'),
     'degrade': ('degrade', 'make a face set very low-resolution'),
     'fit-degradation': ('fit_degradation', 'measure what faces have lost; fit a degradation'),

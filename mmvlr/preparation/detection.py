@@ -22,6 +22,7 @@ from mmvlr.datasets.alignment import FRAME_SIDE, MIN_SIZE, check_detector, not_i
 from mmvlr.datasets.alignment import detector_version as mtcnn_version
 from mmvlr.datasets.transforms.geometric import resize
 from mmvlr.registry import TASK_UTILS
+from mmvlr.utils.compat import limit_primitive_cache
 from mmvlr.utils.io import sha256_of
 
 #: Gray level around the image while faces are sought: MTCNN's input is centered at 127.5.
@@ -44,12 +45,13 @@ class Detection:
     Attributes:
         box: (x1, y1, x2, y2) in pixels of the image; may reach over its edge.
         confidence: The detector's score in (0, 1).
-        landmarks: (5, 2) as in :data:`TEMPLATE`, in pixels; (0, 0) is the center of the first.
+        landmarks: (5, 2) as in :data:`TEMPLATE`, in pixels; (0, 0) is the center of the first. None
+            for a detector of your own that finds none.
     """
 
     box: tuple[float, float, float, float]
     confidence: float
-    landmarks: np.ndarray
+    landmarks: np.ndarray | None
 
     @property
     def size(self) -> float:
@@ -168,6 +170,7 @@ class MTCNNDetector(FaceDetector):
             from facenet_pytorch import MTCNN
         except ImportError as error:
             raise not_installed() from error
+        limit_primitive_cache()
         self.version = mtcnn_version()
         self.mtcnn = MTCNN(thresholds=list(self.thresholds), keep_all=True).eval()
 

@@ -7,11 +7,11 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, BinaryIO
 
 import cv2
 import torch
@@ -42,6 +42,8 @@ class Journal:
         header: Settings that the results depend on; plain values.
         key: Name of the entry that identifies a result.
         entry: Model of a result.
+        keep: Hold the results in memory. Otherwise ``found`` stays empty, and :meth:`entries`
+            reads those of earlier runs.
 
     Raises:
         FileFormatError: The file is damaged, no journal, or holds results of another header.
@@ -56,25 +58,41 @@ class Journal:
         header: Mapping[str, Any],
         key: str,
         entry: type[FileModel] = Entry,
+        keep: bool = True,
     ):
-        self.path, self.key = Path(path), key
+        self.path, self.key, self.entry, self.keep = Path(path), key, entry, keep
         self.found: dict[str, dict] = {}
         # Converted by JSON like the one in the file, where lists and tuples are the same.
         self.header = json.loads(json.dumps(header))
         if not os.path.lexists(self.path):
             self._write_all()
-        content = self.path.read_bytes()
-        whole = content[: content.rfind(b'\n') + 1]
-        first, *lines = whole.split(b'\n')[:-1] or [b'']
-        self._check(parse_json(first, Header, f'{self.path}, line 1', _REMEDY).root)
-        for number, line in enumerate(lines, start=2):
-            source = f'{self.path}, line {number}'
-            found = parse_json(line, entry, source, _REMEDY).model_dump()
-            if type(found.get(key)) is not str:
-                raise FileFormatError(source, f'{key}: must be text', _REMEDY)
-            self.found[found[key]] = found
+        with open(self.path, 'rb') as file:
+            self._whole = _find_last_line(file)
+            file.seek(0)
+            first = file.readline() if self._whole else b''
+        self._check(parse_json(first.rstrip(b'\n'), Header, f'{self.path}, line 1', _REMEDY).root)
+        if keep:
+            self.found = {found[key]: found for found in self.entries()}
         self._open()
-        self._file.truncate(len(whole))
+        self._file.truncate(self._whole)
+
+    def entries(self) -> Iterator[dict]:
+        """Read the results that the file held when it was opened, in their order.
+
+        Raises:
+            FileFormatError: One is damaged.
+        """
+        with open(self.path, 'rb') as file:
+            place = len(file.readline())
+            for number, line in enumerate(file, start=2):
+                place += len(line)
+                if place > self._whole:
+                    return
+                source = f'{self.path}, line {number}'
+                found = parse_json(line[:-1], self.entry, source, _REMEDY).model_dump()
+                if self.keep and type(found.get(self.key)) is not str:
+                    raise FileFormatError(source, f'{self.key}: must be text', _REMEDY)
+                yield found
 
     def _open(self) -> None:
         self._file = open(self.path, 'ab', buffering=0)  # noqa: SIM115 - closed by close()
@@ -113,7 +131,8 @@ class Journal:
         except OSError as error:
             error.filename = str(self.path)
             raise
-        self.found.update((entry[self.key], entry) for entry in entries)
+        if self.keep:
+            self.found.update((entry[self.key], entry) for entry in entries)
 
     def discard(self, keys: Iterable[str]) -> None:
         """Remove results."""
@@ -126,6 +145,19 @@ class Journal:
     def close(self) -> None:
         """Close the file."""
         self._file.close()
+
+
+def _find_last_line(file: BinaryIO) -> int:
+    """Return the length of a file up to the end of its last whole line."""
+    end = file.seek(0, os.SEEK_END)
+    while end:
+        start = max(0, end - (1 << 16))
+        file.seek(start)
+        place = file.read(end - start).rfind(b'\n')
+        if place >= 0:
+            return start + place + 1
+        end = start
+    return 0
 
 
 #: Result of :func:`read_stamp`, in a file.
@@ -168,7 +200,7 @@ def _run_work(item: Any) -> Any:
     return _work(item)
 
 
-def in_order(make: Callable[[], Callable], items: Sequence, jobs: int = 1) -> Iterator:
+def in_order(make: Callable[[], Callable], items: Iterable, jobs: int = 1) -> Iterator:
     """Process items in several processes; yield the results in the order of the items.
 
     Every process uses one thread: sums depend on the number of threads, and small images gain
@@ -177,7 +209,7 @@ def in_order(make: Callable[[], Callable], items: Sequence, jobs: int = 1) -> It
     Args:
         make: Called once in every process; returns the function that processes an item. It must be
             picklable, as must items and results.
-        items: The items.
+        items: The items; a few more than are yielded are drawn, eight for each process.
         jobs: Number of processes; 1 uses this process.
 
     Raises:
@@ -208,7 +240,7 @@ def in_order(make: Callable[[], Callable], items: Sequence, jobs: int = 1) -> It
 
 
 @contextlib.contextmanager
-def progress_bar(what: str, total: int) -> Iterator[Callable[[], None]]:
+def progress_bar(what: str, total: int | None) -> Iterator[Callable[[], None]]:
     """Show the progress of a long task, with images per second.
 
     Yields:
