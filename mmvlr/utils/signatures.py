@@ -11,6 +11,7 @@ _PACKAGE = Path(__file__).parents[1]
 _READ_BY_OTHERS = frozenset({'type', 'init_cfg', 'adapter', '_scope_', '_delete_'})
 
 
+@functools.cache
 def find_arguments(name: str) -> frozenset[str] | None:
     """Return what a config may state of a class of mmvlr; None if that is not to be known.
 
@@ -30,17 +31,24 @@ def _list_classes() -> dict[str, list[Path]]:
     places: dict[str, list[Path]] = {}
     for path in _PACKAGE.rglob('*.py'):
         text = path.read_text(encoding='utf-8')
-        for name in re.findall(r'^class (\w+)', text, flags=re.MULTILINE):
+        for name in re.findall(r'^class (\w+)[(:]', text, flags=re.MULTILINE):
             places.setdefault(name, []).append(path)
     return places
+
+
+@functools.cache
+def _parse(path: Path) -> list[ast.stmt]:
+    return ast.parse(path.read_text(encoding='utf-8')).body
 
 
 def _find_own(name: str, seen: frozenset[str]) -> frozenset[str] | None:
     places = _list_classes().get(name, [])
     if len(places) != 1 or name in seen:
         return None
-    tree = ast.parse(places[0].read_text(encoding='utf-8'))
-    (node,) = (n for n in tree.body if isinstance(n, ast.ClassDef) and n.name == name)
+    nodes = [n for n in _parse(places[0]) if isinstance(n, ast.ClassDef) and n.name == name]
+    if not nodes:  # a line of a text
+        return None
+    node = nodes[0]
     methods = {n.name: n for n in node.body if isinstance(n, ast.FunctionDef)}
     own: frozenset[str] = frozenset()
     if '__init__' in methods:
