@@ -8,7 +8,7 @@ from pathlib import Path
 _PACKAGE = Path(__file__).parents[1]
 #: Entries that are read by others than the class that a dict builds: the registry, the base class
 #: of modules, and the recognizer, whose backbone gets an adapter.
-_READ_BY_OTHERS = frozenset({'type', 'init_cfg', 'adapter', '_scope_', '_delete_'})
+READ_BY_OTHERS = frozenset({'type', 'init_cfg', 'adapter', '_scope_', '_delete_'})
 
 
 @functools.cache
@@ -23,7 +23,7 @@ def find_arguments(name: str) -> frozenset[str] | None:
         (True, None)
     """
     found = _find_own(name.removeprefix('mmvlr.'), frozenset())
-    return None if found is None else found | _READ_BY_OTHERS
+    return None if found is None else found | READ_BY_OTHERS
 
 
 @functools.cache
