@@ -7,8 +7,11 @@ from pathlib import Path
 
 _PACKAGE = Path(__file__).parents[1]
 #: Entries that are read by others than the class that a dict builds: the registry, the base class
-#: of modules, and the recognizer, whose backbone gets an adapter.
-READ_BY_OTHERS = frozenset({'type', 'init_cfg', 'adapter', '_scope_', '_delete_'})
+#: of modules, the recognizer, whose backbone gets an adapter, and mmengine's Runner.
+READ_BY_OTHERS = frozenset(
+    ['type', '_scope_', '_delete_', 'init_cfg', 'adapter']
+    + ['priority', 'constructor', 'paramwise_cfg', 'convert_to_iter_based']
+)
 
 
 @functools.cache
@@ -41,6 +44,19 @@ def _parse(path: Path) -> list[ast.stmt]:
     return ast.parse(path.read_text(encoding='utf-8')).body
 
 
+def _hands_on(method: ast.FunctionDef, keywords: str) -> bool:
+    """Return whether all that a constructor does with its keywords is to give them to its base."""
+    uses = [n for n in ast.walk(method) if isinstance(n, ast.Name) and n.id == keywords]
+    given = [
+        word.value
+        for call in ast.walk(method)
+        if isinstance(call, ast.Call) and ast.unparse(call.func) == 'super().__init__'
+        for word in call.keywords
+        if word.arg is None
+    ]
+    return len(uses) == 1 and uses[0] in given
+
+
 def _find_own(name: str, seen: frozenset[str]) -> frozenset[str] | None:
     places = _list_classes().get(name, [])
     if len(places) != 1 or name in seen:
@@ -56,6 +72,8 @@ def _find_own(name: str, seen: frozenset[str]) -> frozenset[str] | None:
         own = frozenset(argument.arg for argument in [*given.args[1:], *given.kwonlyargs])
         if given.kwarg is None:
             return None if given.vararg else own
+        if not _hands_on(methods['__init__'], given.kwarg.arg):
+            return None
     elif any('dataclass' in ast.unparse(decorator) for decorator in node.decorator_list):
         return None
     bases = [_find_own(ast.unparse(base), seen | {name}) for base in node.bases]
