@@ -9,8 +9,17 @@ _PACKAGE = Path(__file__).parents[1]
 #: Entries that are read by others than the class that a dict builds: the registry, the base class
 #: of modules, the recognizer, whose backbone gets an adapter, and mmengine's Runner.
 READ_BY_OTHERS = frozenset(
-    ['type', '_scope_', '_delete_', 'init_cfg', 'adapter']
-    + ['priority', 'constructor', 'paramwise_cfg', 'convert_to_iter_based']
+    [
+        'type',
+        '_scope_',
+        '_delete_',
+        'init_cfg',
+        'adapter',
+        'priority',
+        'constructor',
+        'paramwise_cfg',
+        'convert_to_iter_based',
+    ]
 )
 
 
