@@ -62,6 +62,9 @@ def announce(what: str) -> None:
         print(f'{what} ...', file=sys.stderr, flush=True)
 
 
+_FAILURES = (OSError, ValueError, RuntimeError, ImportError, LookupError, SyntaxError, TypeError)
+
+
 def tell_errors(verb: str, work: Callable[[], int], as_json: bool = False) -> int:
     """Run a command; whatever a user can mend is one line and an exit code, no traceback.
 
@@ -90,8 +93,10 @@ def tell_errors(verb: str, work: Callable[[], int], as_json: bool = False) -> in
         return INTERRUPTED
     except UsageError as error:
         kind, told, code = 'UsageError', str(error), 2
-    except (OSError, ValueError, RuntimeError, ImportError, LookupError, SyntaxError) as error:
-        if os.environ.get('MMVLR_DEBUG') or 'TORCHELASTIC_RUN_ID' in os.environ:
+    except _FAILURES as error:
+        # A class of another package that a config gives what it does not take; others are bugs.
+        is_bug = isinstance(error, TypeError) and 'unexpected keyword argument' not in str(error)
+        if is_bug or os.environ.get('MMVLR_DEBUG') or 'TORCHELASTIC_RUN_ID' in os.environ:
             raise
         kind, told = type(error).__name__, str(error) or type(error).__name__
         code = NO_FACE if kind == 'NoFaceError' else FAILED

@@ -29,7 +29,7 @@ from .common import (
     paragraphs,
     table,
 )
-from .operating import count_abstentions, tell_operation
+from .operating import count_abstentions, tell_level, tell_operation
 from .tracks import add_track_options, add_tracks, read_rule
 
 if TYPE_CHECKING:
@@ -371,8 +371,7 @@ def run_calibrate(args: argparse.Namespace) -> Outcome:
             error=decision.level.error,
             coverage=decision.level.coverage,
         )
-        abstention = f'No answer below {args.abstain_by} {decision.level.level:.3f}: '
-        abstention += decision.level.summary
+        abstention = tell_level(args.abstain_by, decision.level)
         if decision.level.coverage < FEW_ANSWERS:
             document['warnings'] = [
                 f'only {decision.level.coverage:.0%} of such faces get an answer: take a higher '

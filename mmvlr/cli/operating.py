@@ -1,10 +1,14 @@
 """Tell what a decision is worth, and what it left without an answer."""
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .common import table
+
+if TYPE_CHECKING:
+    from mmvlr.identification.abstention import AbstentionLevel
 
 
 def tell_operation(operating: Mapping[str, Any] | None) -> str:
@@ -32,6 +36,12 @@ def tell_operation(operating: Mapping[str, Any] | None) -> str:
         else ('the calibration people themselves, so optimistic')
     )
     return f'What to expect, thresholds judged on {judged}:\n' + table(list(lines[0]), lines)
+
+
+def tell_level(name: str, found: 'AbstentionLevel') -> str:
+    """Return below which value of a measure no answer is given, and what that brings, as text."""
+    told = f'No answer below {name} {found.level:.3f}'
+    return f'{told if found.level > -math.inf else "Every face is answered"}: {found.summary}'
 
 
 def count_abstentions(rows: Sequence[Mapping[str, Any]]) -> tuple[dict[str, int], str]:

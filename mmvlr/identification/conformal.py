@@ -43,13 +43,7 @@ class ConformalThreshold:
     @property
     def shortage(self) -> str:
         """Message that states how many people are missing; empty if there are enough."""
-        if self.enough:
-            return ''
-        return (
-            f'a false positive rate of {self.fpir:g} needs calibration faces of at least '
-            f'{people_needed(self.fpir)} people who are not enrolled, there are '
-            f'{self.num_people}: add people or allow a higher rate'
-        )
+        return describe_shortage(self.fpir, self.num_people)
 
     def realized_fpir(self, probability: float = 0.9) -> float:
         """Return the false positive rate that is not exceeded with a given probability.
@@ -90,6 +84,17 @@ def people_needed(fpir: float) -> int:
     if not 0 < fpir < 1:
         raise ValueError(f'the target FPIR must lie in (0, 1), got {fpir}')
     return math.ceil(1 / fpir - 1 - _SLACK)
+
+
+def describe_shortage(fpir: float, num_people: int) -> str:
+    """Return a message that states how many calibration people are missing; '' if none."""
+    needed = people_needed(fpir)
+    if num_people >= needed:
+        return ''
+    return (
+        f'a false positive rate of {fpir:g} needs calibration faces of at least {needed} people '
+        f'who are not enrolled, there are {num_people}: add people or allow a higher rate'
+    )
 
 
 def conformal_threshold(

@@ -16,6 +16,7 @@ from mmvlr.utils.vectors import unit_rows
 
 from .answers import Calibration, Comparison, Embedder, Enrollment, Identification
 from .calibrating import SearchedFaces, calibrate
+from .conformal import describe_shortage
 from .decision import Decision
 from .gallery import Gallery
 from .gallery_file import has_gallery
@@ -25,6 +26,8 @@ from .names import normalize_name
 from .operating import describe_operation, find_probability
 from .people import (
     describe_names,
+    describe_split,
+    find_most_people,
     find_named_people,
     find_owner,
     find_people,
@@ -129,7 +132,7 @@ class Identifier:
         if faces is not None:
             owners, results, empty = self._embed_people(faces, person, on_error, by_name)
             check_model(self.inferencer, results, faces, owners)
-            notes = describe_names(owners, empty)
+            notes = describe_names(owners, empty) + (describe_split(owners) if by_name else [])
         qualities, refused = {} if results is None else results.qualities, []
         if gate is not None and results is not None:
             results, owners, qualities, refused = gate.admit(results, owners, force)
@@ -209,6 +212,10 @@ class Identifier:
             BrokenModelError: The embeddings do not differ.
         """
         gallery, rule = self.gallery, find_rule({}, tracks, rule)
+        most = find_most_people(unmated)
+        # Before the faces are embedded, which may take long.
+        if most is not None and (told := describe_shortage(target_fpir, most)):
+            raise ValueError(told)
         strangers = self.inferencer.embed(list(map(str, unmated)))
         owners = find_strangers(strangers.names, unmated)
         check_model(self.inferencer, strangers, unmated, owners)

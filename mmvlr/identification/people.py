@@ -96,6 +96,38 @@ def describe_names(owners: Sequence[str], empty: Sequence[str]) -> list[str]:
     return notes
 
 
+def describe_split(owners: Sequence[str]) -> list[str]:
+    """Return a note if names of images made a person of every image, several of one beginning."""
+    if len({*owners}) < len(owners):
+        return []
+    groups: dict[str, list[str]] = {}
+    for owner in owners:
+        groups.setdefault(owner.partition('_')[0], []).append(owner)
+    first, several = max(groups.items(), key=lambda item: len(item[1]))
+    if len(several) < 2:
+        return []
+    told = f'{several[0]!r} and {several[1]!r}'
+    return [
+        f'every image is a person of its own, such as {told}; if {first!r} is the person, make a '
+        'folder for each person, and enroll into another gallery'
+    ]
+
+
+def find_most_people(given: Sequence[str | Path]) -> int | None:
+    """Return the largest number of people that paths can show; None if that is not to be known."""
+    owners: set[str] = set()
+    for path in map(Path.expanduser, map(Path, given)):
+        if not path.is_dir():
+            if not path.is_file():
+                return None
+            owners.add(str(path))
+            continue
+        tree = find_images(path)
+        entries = [*tree.images, *(entry.path for entry in tree.unread)]
+        owners |= {find_owner(str(entry), [path]) for entry in entries}
+    return len(owners)
+
+
 def find_strangers(names: Sequence[str], given: Sequence[str | Path]) -> list[str]:
     """Return the person of each image, or raise an error if it cannot be determined."""
     owners = [find_owner(name, given) for name in names]

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from .signatures import find_arguments
+from .signatures import READ_BY_OTHERS, find_arguments
 
 #: Top-level keys that mmengine (arguments of its Runner, and more) and mmvlr read.
 KNOWN_KEYS = frozenset(
@@ -101,7 +101,11 @@ def check_options(
         ValueError: A key is not known at the top level, resembles an existing one, or is no
             argument of its class.
     """
+    options = list(options)
+    # Where an option names another class, its arguments are those of that one.
+    replaced = {o.rpartition('.')[0] + '.' for o in options if o.endswith(('.type', '._delete_'))}
     for option in options:
+        is_replaced = any(option.startswith(place) for place in replaced)
         first, *rest = option.split('.')
         if first not in config and first not in KNOWN_KEYS:
             near = difflib.get_close_matches(first, {*KNOWN_KEYS, *config}, n=1)
@@ -122,7 +126,7 @@ def check_options(
                 near = _nearest(part, value)
                 if near:
                     raise ValueError(_unknown(option, part, near))
-                if 'custom_imports' not in config:
+                if 'custom_imports' not in config and not is_replaced:
                     new = {key: value[key] for key in ('type',) if key in value} | {part: None}
                     check_arguments(new, f'--cfg-options {option}')
             if isinstance(value, Mapping):
@@ -147,7 +151,7 @@ def check_arguments(part: Any, source: str) -> None:
         arguments = find_arguments(str(part.get('type')))
         for key in part:
             if arguments is not None and key not in arguments:
-                known = ', '.join(sorted(arguments - {'_scope_', '_delete_', 'type'}))
+                known = ', '.join(sorted(arguments - READ_BY_OTHERS))
                 raise ValueError(f'{source}: {part["type"]} has no {key!r}, only {known}')
         part = list(part.values())
     if isinstance(part, (list, tuple)):

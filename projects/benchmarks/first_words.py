@@ -5,13 +5,14 @@
 
 The commands are those of the page's section, run as printed in the current folder, or a list of a
 user's mistakes. Each --path is a checkout to compare, whose mmvlr is run; without one it is the
-installed one.
+installed one. On a machine that others use too, compare the processor time (user and system).
 """
 
 import argparse
 import os
 import pty
 import re
+import resource
 import select
 import subprocess
 import sys
@@ -28,9 +29,14 @@ MISTAKES = (
     'mmvlr train riface/sface_tinyface --no-such-option',
     'mmvlr train riface/sface_tinyface --show-dir out',
     'mmvlr train riface/sface_tinyface --cfg-options train_dataloader.batchsize=8',
+    'mmvlr train riface/sface_tinyface --cfg-options model.typo=1 load_from=None',
+    'TINYFACE_ROOT=nowhere mmvlr train riface/sface_tinyface --cfg-options load_from=None',
     'PRETRAINED=nowhere.pth mmvlr train riface/sface_tinyface',
     'mmvlr test nowhere.pth',
     'mmvlr report nowhere',
+    'mkdir -p empty && mmvlr quality empty --model sface',
+    'mkdir -p empty && mmvlr identify empty . --model sface',
+    'echo no > text.pth && mmvlr quality . --model text.pth',
 )
 
 
@@ -44,8 +50,13 @@ def read_commands(page: str, section: str) -> list[str]:
     return [c for c in '\n'.join(blocks).replace('\\\n', ' ').splitlines() if c.strip()]
 
 
-def run(command: str, environment: dict[str, str]) -> tuple[float, float, int, str]:
-    """Run a command on a terminal; return seconds to the first word and to the end, code, text."""
+def run(command: str, environment: dict[str, str]) -> tuple[list[float], int, str]:
+    """Run a command on a terminal.
+
+    Returns:
+        Seconds to the first word, to the end, and of processor time; exit code; text.
+    """
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     master, slave = pty.openpty()
     begin, first, parts = time.perf_counter(), None, []
     # What a line of shell sets is kept for the next ones.
@@ -68,7 +79,10 @@ def run(command: str, environment: dict[str, str]) -> tuple[float, float, int, s
     code = process.wait()
     end = time.perf_counter() - begin
     os.close(master)
-    return first if first is not None else end, end, code, b''.join(parts).decode(errors='replace')
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    text = b''.join(parts).decode(errors='replace')
+    return [first if first is not None else end, end, used], code, text
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -83,19 +97,20 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     commands = MISTAKES if args.mistakes else read_commands(args.page.read_text(), args.section)
     failed = 0
-    print('| command | first word, s | end, s | exit code |\n|---|---|---|---|')
+    print('| command | first word, s | end, s | processor, s | exit code |\n|---|---|---|---|---|')
     for path in args.path or [None]:
         # The environment may hold secrets: a folder that its owner alone reads.
         own = dict(os.environ, ENV_FILE=f'{tempfile.mkdtemp()}/environment')
         if path:
             own['PYTHONPATH'] = str(Path(path).resolve())
-            print(f'| in {path} | | | |')
+            print(f'| in {path} | | | | |')
         for command in commands:
             line = command.replace('mmvlr ', f'{sys.executable} -m mmvlr ', 1) if path else command
             kept = Path(own['ENV_FILE'])
             line = f'[ -f "$ENV_FILE" ] && . "$ENV_FILE"\n{line}' if kept.exists() else line
-            first, end, code, text = run(line, own)
-            print(f'| `{command}` | {first:.1f} | {end:.1f} | {code} |', flush=True)
+            times, code, text = run(line, own)
+            told = ' | '.join(f'{value:.2f}' for value in times)
+            print(f'| `{command}` | {told} | {code} |', flush=True)
             if (code == 0) == args.mistakes:
                 failed += 1
                 print(text)

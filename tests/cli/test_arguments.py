@@ -211,6 +211,11 @@ def test_outputs_are_checked_when_options_are_read(tmp_path, monkeypatch):
             check(str(tmp_path / 'new' / 'a'))
 
 
+def test_bugs_show_where_they_are():
+    with pytest.raises(TypeError):
+        tell_errors('test', lambda: len(3))
+
+
 @pytest.mark.parametrize(
     'error',
     [
@@ -219,6 +224,7 @@ def test_outputs_are_checked_when_options_are_read(tmp_path, monkeypatch):
         LockedError('a.json is being written'),
         FileNotFoundError('no checkpoint a.json'),
         ValueError('a.json'),
+        TypeError("a.json got an unexpected keyword argument 'b'"),
     ],
 )
 def test_errors_are_one_line_unless_they_are_looked_for(error, capsys, monkeypatch):

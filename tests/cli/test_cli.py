@@ -17,7 +17,8 @@ from mmvlr.apis.network import load_model
 from mmvlr.cli import main
 from mmvlr.cli.common import table
 from mmvlr.cli.identification import bin_names
-from mmvlr.cli.operating import tell_operation
+from mmvlr.cli.operating import tell_level, tell_operation
+from mmvlr.identification.abstention import AbstentionLevel
 from mmvlr.identification.people import find_owner
 from mmvlr.models.quality import FaceBatch, GraFIQsQuality, PreFIQsQuality
 from mmvlr.structures import FaceTable
@@ -230,7 +231,14 @@ def test_enroll_takes_the_person_from_the_name(mmvlr, faces, tmp_path):
     code, document = mmvlr('enroll', tmp_path / 'gallery', flat, '--by-name')
     assert code == 0
     assert document['enrolled'] == {f'Zoë {number}': 2 for number in range(8)}
-    (flat / 'Zoë 0_0.png').rename(flat / 'whose.png')
+    assert document['notes'] == []
+    for image in [*flat.iterdir()]:
+        image.rename(flat / image.name.replace('.png', '_1.png'))
+    code, document = mmvlr('enroll', tmp_path / 'split', flat, '--by-name')
+    assert (code, document['people']) == (0, 16)
+    # Camera or number was taken for a part of the name.
+    assert "'Zoë 0_0'" in document['notes'][0] and "'Zoë 0_1'" in document['notes'][0]
+    (flat / 'Zoë 0_0_1.png').rename(flat / 'whose.png')
     code, document = mmvlr('enroll', tmp_path / 'other', flat, '--by-name')
     assert code == 1
     assert 'whose.png' in document['error']
@@ -537,6 +545,14 @@ def test_few_answers_are_warned_of(mmvlr, gallery, faces, tmp_path, monkeypatch,
     assert all('--error' in warning for warning in warnings)
 
 
+@pytest.mark.parametrize('level', [-float('inf'), 0.25])
+def test_level_is_told_as_a_number_or_not_at_all(level):
+    found = AbstentionLevel(level, True, 0.1, 0.05, 1.0, None, 9)
+    told = tell_level('ri', found)
+    assert told.endswith(found.summary) and 'inf' not in told
+    assert ('ri 0.250' in told) == (level == 0.25)
+
+
 def test_identify_shows_candidate_and_counts(gallery, model, faces, mmvlr, tmp_path, capsys):
     out = tmp_path / 'd.json'
     mmvlr('calibrate', gallery, out, '--unmated', faces / 'strangers', '--fpir', 0.2)
@@ -548,7 +564,9 @@ def test_identify_shows_candidate_and_counts(gallery, model, faces, mmvlr, tmp_p
     assert total.startswith('24 faces: ') and 'unknown' in total and 'abstain' in total
 
 
-def test_calibrate_needs_enough_people(mmvlr, gallery, faces, tmp_path):
+def test_calibrate_needs_enough_people(mmvlr, gallery, faces, tmp_path, monkeypatch):
+    # Told before faces are embedded.
+    monkeypatch.delattr(FaceInferencer, 'embed')
     code, document = mmvlr(
         'calibrate', gallery, tmp_path / 'd.json', '--unmated', faces / 'strangers', '--fpir', 0.01
     )

@@ -182,5 +182,7 @@ def test_commands_of_a_page_are_timed(root, tmp_path):
     commands = module.read_commands((root / 'docs/get_started.md').read_text(), 'The first hour')
     assert commands[0].startswith('mmvlr models get') and len(commands) > 8
     environment = {**os.environ, 'ENV_FILE': str(tmp_path / 'env')}
-    first, end, code, text = module.run('sleep 0.3; echo word; sleep 0.3; exit 3', environment)
-    assert (code, text.strip()) == (3, 'word') and 0.2 < first < end - 0.2
+    (first, end, used), code, text = module.run(
+        'sleep 0.3; echo word; sleep 0.3; exit 3', environment
+    )
+    assert (code, text.strip()) == (3, 'word') and 0.2 < first < end - 0.2 and 0 < used < end

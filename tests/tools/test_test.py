@@ -62,7 +62,7 @@ def test_config_beside_the_checkpoint(run, tool, trained, tmp_path, behind):
 
 def test_no_config_beside_the_checkpoint(tool, trained, tmp_path, capsys):
     alone = tmp_path / 'alone.pth'
-    alone.write_bytes(b'')
+    alone.write_bytes(b'PK')
     assert tool('test.py').main([str(alone)]) == 1
     assert str(tmp_path) in capsys.readouterr().err
 

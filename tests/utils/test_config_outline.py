@@ -49,6 +49,14 @@ def test_weights_are_those_of_the_config(monkeypatch, tmp_path):
     assert find_weights(tmp_path / 'a.py') is None
 
 
+def test_options_may_name_another_class():
+    path = find_config('riface/r50_tinyface')
+    loss = 'model.head.loss'
+    check_early(path, [f'{loss}.type=CurricularFaceLoss', f'{loss}.momentum=0.9'])
+    with pytest.raises(ValueError, match=f'{loss}.momentum: ArcFaceLoss has no'):
+        check_early(path, [f'{loss}.momentum=0.9'])
+
+
 @pytest.mark.parametrize(
     'text',
     [

@@ -35,7 +35,10 @@ def test_arguments_of_all_registered_classes():
     for name, arguments in known.items():
         assert arguments is None or arguments - extra == accepted(parts[name]) - extra, name
     assert sum(arguments is not None for arguments in known.values()) > len(known) / 2
-    assert {'RIFace', 'IResNet', 'ArcFaceLoss', 'ClosedSetMetric'} <= known.keys()
+    for name in ('RIFace', 'RecognitionModule', 'ArcFaceLoss', 'ClosedSetMetric'):
+        assert known[name] is not None
+    # What it does with its keywords is its own affair.
+    assert known['MobileFaceNet'] is None
 
 
 def test_nothing_is_found_in_the_configs_that_are_shipped():

@@ -298,7 +298,7 @@ def test_second_page_on_a_port_names_the_option(port, capsys, tmp_path):
     with pytest.raises(OSError, match='--port'), open_page(StandIn(), port=port):
         pass
     # Told before the model is read, which is none.
-    (tmp_path / 'none.pth').write_text('no model')
+    (tmp_path / 'none.pth').write_bytes(b'PK')
     assert main(['page', '--model', str(tmp_path / 'none.pth'), '--port', str(port)]) == FAILED
     told = capsys.readouterr().err
     assert '--port' in told
