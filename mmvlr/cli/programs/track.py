@@ -88,7 +88,6 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError('--fps goes with a folder of frames; a video states its own')
     detector = read_detector(args.detector, args.detector_file)
     from mmvlr.preparation import TrackSettings, make_judge, open_frames, track_faces
-
     from mmvlr.utils.compat import limit_primitive_cache
 
     # The model may compute before the detector.
