@@ -6,9 +6,9 @@ import numpy as np
 
 from .detection import Detection
 
-#: Share of its sides by which a box is widened when overlaps are measured: small faces move by
-#: more than their size from frame to frame.
-BUFFER = 0.5
+#: Sides of its own by which a face may move in a second: boxes are widened by what that is from
+#: frame to frame when their overlap is measured. A small face moves out of its box otherwise.
+SPEED = 4.0
 
 
 class FaceTracker:
@@ -33,15 +33,15 @@ class FaceTracker:
             from trackers import BIoU, ByteTrackTracker
         except ImportError as error:
             raise ImportError("tracks need trackers: pip install 'mmvlr[video]'") from error
+        self._overlap = BIoU(buffer_ratio=SPEED / rate)
         self._make = lambda: ByteTrackTracker(
             lost_track_buffer=round(30 * gap),
             frame_rate=rate,
             track_activation_threshold=start,
             high_conf_det_threshold=start,
             minimum_consecutive_frames=2,
-            iou=BIoU(buffer_ratio=BUFFER),
+            iou=self._overlap,
         )
-        self._overlap = BIoU(buffer_ratio=BUFFER)
         self._start = start
         #: Number of tracks so far.
         self.count = 0

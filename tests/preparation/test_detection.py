@@ -3,6 +3,7 @@
 import csv
 import importlib.util
 import math
+import os
 import shutil
 
 import cv2
@@ -341,3 +342,15 @@ def test_a_search_out_of_range_is_an_error(change):
         AlignmentRecipe(detector='x', **change)
     with pytest.raises(ValueError, match=next(iter(change))):
         BrightSquares(**change)
+
+
+@needs_mtcnn
+@pytest.mark.parametrize(('own', 'used'), [(None, '64'), ('1024', '1024')])
+def test_a_detector_does_not_keep_code_for_every_size_of_batch(monkeypatch, own, used):
+    name = 'ONEDNN_PRIMITIVE_CACHE_CAPACITY'
+    # Set first, so that the end of the test restores it.
+    monkeypatch.setenv(name, own or '')
+    if own is None:
+        monkeypatch.delenv(name)
+    MTCNNDetector()
+    assert os.environ[name] == used

@@ -19,6 +19,7 @@ from PIL import Image
 
 from mmvlr.cli import main
 from mmvlr.datasets.transforms import read_image
+from mmvlr.identification.tracks import name_tracks
 from mmvlr.preparation import (
     Detection,
     Judge,
@@ -195,6 +196,10 @@ def test_a_model_judges_as_the_inferencer_does(tmp_path, video, tiny_backbone, t
     judge = make_judge(inferencer)
     track(video, tmp_path / 'out', judge=judge)
     rows = read_rows(tmp_path / 'out')
+    # The folder is what identify --tracks folder and quality take.
+    tracks = name_tracks(inferencer.quality(tmp_path / 'out'), 'folder').columns['track']
+    names = [Path(track).name for track in tracks]
+    assert sorted(names) == sorted(row['track'] for row in rows)
     files = [str(tmp_path / 'out' / row['file']) for row in rows]
     faces = inferencer.quality(files)
     assert judge.name == next(iter(faces.qualities))
@@ -569,6 +574,6 @@ def test_real_faces_are_found_and_joined(shared, root, tmp_path, capsys, monkeyp
     lines = dict(line.strip('| ').split(' | ') for line in capsys.readouterr().out.splitlines()[3:])
     found = {name: float(value) for name, value in lines.items()}
     assert found['people'] == found['people with a track'] == 3
-    assert found['found in tracks, %'] > 50 and found['crops of their track, %'] > 95
+    assert found['found in tracks, %'] > 25 and found['crops of their track, %'] > 95
     assert found['switches'] <= 2
     assert json.loads((tmp_path / 'kept/every_5/.frames.jsonl').open().readline())['version'] == 1
