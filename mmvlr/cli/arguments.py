@@ -14,7 +14,7 @@ from pathlib import Path
 
 from mmvlr.utils.filetype import GALLERY_FILES, IMAGE_SUFFIXES, describe_content
 from mmvlr.utils.io import is_written_through
-from mmvlr.utils.zoo import find_model
+from mmvlr.utils.zoo import ZOO, find_model
 
 
 def existing_path(text: str) -> Path:
@@ -48,15 +48,18 @@ def existing_model(text: str) -> Path:
         path = existing_file(str(path))
         with open(path, 'rb') as file:
             head = file.read(512)
-        # A checkpoint is a zip archive or a pickle.
-        if path.suffix == '.pth' and not head.startswith((b'PK', b'\x80')):
+        # A checkpoint, by whatever name, is a zip archive or a pickle.
+        other = path.suffix in ('.safetensors', '.onnx')
+        if not other and not head.startswith((b'PK', b'\x80')):
             kind = describe_content(head) or 'of no known kind'
             raise OSError(f'{path} is not a readable checkpoint: it is {kind}')
         return path
     except FileNotFoundError as error:
         if path.suffix or len(path.parts) > 1:
             raise
-        raise FileNotFoundError(f'{error}; mmvlr models lists public ones by name') from error
+        near = difflib.get_close_matches(path.name, ZOO, 1)
+        told = f'did you mean {near[0]}? ' if near and 'did you mean' not in str(error) else ''
+        raise FileNotFoundError(f'{error}; {told}mmvlr models lists public ones by name') from error
 
 
 def existing_folder(text: str) -> Path:

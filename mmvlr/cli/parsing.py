@@ -1,6 +1,7 @@
 """The parser of the commands: complaints in one line, defaults in the help."""
 
 import argparse
+import difflib
 from typing import Any
 
 #: Options of other projects of the family, and how mmvlr says it.
@@ -30,6 +31,11 @@ class Parser(argparse.ArgumentParser):
         for word in message.split() if 'unrecognized' in message else ():
             if (name := word.partition('=')[0]) in FOREIGN:
                 message = f'there is no {name} here; in mmvlr: {FOREIGN[name]}'
+                break
+            own = self._option_string_actions if name.startswith('--') else ()
+            if near := difflib.get_close_matches(name, own, 1, 0.7):
+                message = f'there is no {name}; did you mean {near[0]}?'
+                break
         self.exit(2, f'{self.prog}: {message} ({self.prog} --help lists what can be given)\n')
 
 

@@ -126,6 +126,10 @@ MISTAKES = [
     ('quality .', 2, 'mmvlr models'),
     ('train riface/r50_tinyfac', 1, 'riface/r50_tinyface'),
     ('train riface/sface_tinyface --no-such-option', 2, '--no-such-option'),
+    ('train riface/sface_tinyface --max-iter-s 5', 2, 'did you mean --max-iters?'),
+    ('quality . --modle model.pth', 2, 'did you mean --model?'),
+    ('quality . --model sfase', 1, 'did you mean sface?'),
+    ('quality . --model notes.txt', 1, 'not a readable checkpoint'),
     ('train riface/sface_tinyface --show-dir out', 2, 'mmvlr report'),
     ('train riface/sface_tinyface --cfg-options load_from', 2, 'KEY=VALUE'),
     ('train riface/sface_tinyface --cfg-options train_dataloader.batchsize=8', 1, 'batch_size'),
@@ -142,6 +146,7 @@ def test_mistakes_of_a_first_hour_are_one_line_and_need_no_pytorch(tmp_path, roo
     """Each in turn in one process: code, what the line names, and nothing heavy was imported."""
     (tmp_path / 'model.pth').write_bytes(b'PK')
     (tmp_path / 'a.png').touch()
+    (tmp_path / 'notes.txt').write_text('faces of May')
     code = (
         'import contextlib, io, json, sys\n'
         'from mmvlr.cli import main\n'
