@@ -302,6 +302,13 @@ def run_identify(args: argparse.Namespace) -> Outcome:
         total += ': ' + ', '.join(f'{outcomes[name]} {told}' for name, told in OUTCOMES.items())
         document['abstained_for'], reasons = count_abstentions(rows)
         total += reasons
+        if done.chances is not None:
+            total += '\nright: probability that it is the person named, with a 95% interval'
+    else:
+        total += (
+            '. The numbers are similarities, no verdict: mmvlr calibrate makes the decision that\n'
+            '--decision takes'
+        )
     return Outcome(document, paragraphs(table(columns, shown), total, note, told), code)
 
 
@@ -360,8 +367,8 @@ def run_calibrate(args: argparse.Namespace) -> Outcome:
     probes = 'faces' if args.tracks is None else 'tracks'
     text = (
         f'{args.out}: of {probes} of people who are not enrolled at most {args.fpir:.1%} is '
-        f'accepted, on average over\ncalibrations; with these, below {worst:.1%} with a '
-        'probability of 90 %.'
+        f'accepted, on average over\ncalibrations; by this one the true share is below {worst:.1%} '
+        'with a probability of 90%.'
     )
     abstention = ''
     if decision.level is not None:

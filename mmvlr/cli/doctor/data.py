@@ -126,7 +126,10 @@ def check_start_weights(environment: Mapping[str, str], folder: Path) -> list[Fi
     findings += [check_model(path, 'weights', 'warning') for path in others]
     if not findings:
         told = f'PRETRAINED is not set, and {folder} holds no weights to start a training from'
-        remedy = 'mmvlr convert and its like make them; export PRETRAINED=FILE'
+        remedy = (
+            'mmvlr models get sface, then export PRETRAINED=sface; or mmvlr convert a network of '
+            'yours and export PRETRAINED=FILE'
+        )
         findings.append(Finding('weights', 'absent', told, remedy, 'PRETRAINED'))
     return findings
 
