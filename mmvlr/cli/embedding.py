@@ -163,5 +163,7 @@ def run_verify(args: argparse.Namespace) -> Outcome:
         document |= dict(threshold=args.threshold, match=alike)
         text += f', {"above" if alike else "not above"} the threshold {args.threshold:g}'
         code = DONE if alike else NO_MATCH
-    rows = [row | dict(size=round(row['size'])) for row in result.faces.rows()]
+    rows = [
+        row | dict(size=round(row['size'])) if 'size' in row else row for row in result.faces.rows()
+    ]
     return Outcome(document, paragraphs(text, table(['name', *qualities], rows), told), code)

@@ -119,7 +119,10 @@ def _private(model: FaceRecognizer) -> FaceRecognizer:
     known: dict[int, object] = {id(model.head): None}
     known |= {id(p): nn.Parameter(p.detach(), requires_grad=False) for p in model.parameters()}
     known |= {id(buffer): buffer.detach() for buffer in model.buffers()}
-    return copy.deepcopy(model, known).eval()
+    copied = copy.deepcopy(model, known).eval()
+    # Frozen stages run without a graph, which ends the way of the gradient to the input.
+    copied.backbone.frozen_stages = 0
+    return copied
 
 
 class _Embedder(nn.Module):

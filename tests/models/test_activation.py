@@ -287,6 +287,10 @@ def test_caller_needs_no_gradients(context, channels_last, mobilefacenet, faces,
     assert np.array_equal(maps, expected)
     frozen = copy.deepcopy(model).requires_grad_(False)
     assert np.array_equal(activation_maps(frozen, faces, references), expected)
+    # Stages that run without a graph in training.
+    frozen.backbone.frozen_stages = 2
+    assert np.array_equal(activation_maps(frozen, faces, references), expected)
+    assert frozen.backbone.frozen_stages == 2
 
 
 def state(model):
