@@ -87,6 +87,7 @@ def test_sample_is_spread_evenly():
     assert {b - a for a, b in pairwise(indices)} == {15, 16}
 
 
+@pytest.mark.slow
 def test_real_sets_are_silent(shared):
     """Native crops are not square, and no reason to say anything."""
     data = shared / 'data'

@@ -108,6 +108,7 @@ def test_folder_inside_a_pack(shared, packs):
     assert same_data(lambda **kw: FaceFolder(split='test', **kw), *folders) > 100
 
 
+@pytest.mark.slow
 def test_generated_layouts(tmp_path, tinyface_root, scface_root, survface_root):
     """With files that the loaders leave out, and a .mat file at its other place."""
     (tinyface_root / 'Testing_Set' / 'Probe' / 'Thumbs.db').write_text('junk')

@@ -622,6 +622,7 @@ def test_damaged_images_never_stop_the_check(tmp_path, write_face):
     assert inspect_image(str(tmp_path / 'gone.jpg'))['problem'].startswith('FileNotFoundError')
 
 
+@pytest.mark.slow
 def test_processes_give_the_same(survface_root):
     one, two = (check_archive('survface', survface_root, jobs=jobs) for jobs in (1, 2))
     assert one.describe() == two.describe()

@@ -191,6 +191,7 @@ def pasted(frames, shared):
     return paste
 
 
+@pytest.mark.slow
 @needs_mtcnn
 def test_a_frame_with_several_faces_has_no_face(pasted, tmp_path, tiny_backbone):
     """Refused by alignment, embedding and verification, unless one stands out."""

@@ -191,6 +191,7 @@ def test_comparison(test, trained, kept, evaluate, config_file, tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_curves(test, trained, tmp_path):
     test(trained / 'epoch_3.pth', '--curves', str(tmp_path / 'curves'))
     names = {path.name for path in (tmp_path / 'curves').glob('*.png')}

@@ -26,6 +26,7 @@ from mmvlr.registry import MODELS
 from mmvlr.utils.compat import load_checkpoint_file
 
 
+@pytest.mark.slow
 def test_models_by_name(trained, config_file):
     names = list_models()
     assert {'sface', 'mobilefacenet', 'riface/r50_tinyface'} <= set(names)

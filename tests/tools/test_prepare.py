@@ -53,6 +53,7 @@ def test_all_is_right(main, tinyface_root, capsys):  # noqa: F811
     assert (tinyface_root / 'manifest.csv').read_bytes() == first
 
 
+@pytest.mark.slow
 def test_no_data_set_takes_the_manifest_for_data(
     main,
     tool,

@@ -25,6 +25,7 @@ def draw_people(rng, num_people=60):
     return rng.random(len(groups)) < rate[groups], groups
 
 
+@pytest.mark.slow
 def test_interval_covers_the_truth_as_often_as_it_says():
     rng = np.random.default_rng(0)
     covered, covered_by_images = [], []
@@ -79,6 +80,7 @@ def test_interval_of_tpir_covers_the_truth_as_often_as_it_says():
     assert np.mean(covered_by_images) < 0.8
 
 
+@pytest.mark.slow
 def test_interval_of_tar_covers_the_truth_as_often_as_it_says():
     """50 people in 4 pairs with themselves and 8 with others: both sides leave their mark."""
     rng = np.random.default_rng(0)
