@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from mmengine.registry import DefaultScope
 
 from mmvlr.engine import unwrap
@@ -16,6 +17,7 @@ from mmvlr.evaluation.systems import Score
 from mmvlr.evaluation.tables import evaluate_faces
 from mmvlr.experiments import PRETRAINED, Failure, Run
 from mmvlr.models.activation import activation_maps
+from mmvlr.models.recognizers import FaceRecognizer
 from mmvlr.registry import DATASETS
 from mmvlr.structures.face_table import MEASURES
 from mmvlr.utils.io import write_csv
@@ -269,7 +271,16 @@ def compute_activations(run: Run, faces: FaceTable, rows: np.ndarray) -> dict[st
     references = np.stack(
         [unit[gallery & (faces.identity == faces.identity[row])].mean(axis=0) for row in rows]
     )
-    maps = {name_method(run.method): activation_maps(model, inputs, references)}
+    return compute_maps(model, name_method(run.method), inputs, references)
+
+
+def compute_maps(
+    model: FaceRecognizer, method: str, inputs: torch.Tensor, references: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Return the maps of :func:`compute_activations` of a model."""
+    maps = {method: activation_maps(model, inputs, references)}
     if getattr(model, 'attention', None) is not None:
-        maps[f'{name_method(run.method)}, PAM'] = compute_attention(model, inputs)
+        # Gates that start as the identity reach up to 2.
+        gain = getattr(model.attention, 'gain', 1.0)
+        maps[f'{method}, PAM'] = compute_attention(model, inputs) / gain
     return maps

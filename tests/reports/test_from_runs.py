@@ -8,15 +8,18 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from mmengine.config import Config
 
 from mmvlr.apis import build_metrics, evaluate_faces, mark_unmeasurable
 from mmvlr.evaluation import FaceTable
 from mmvlr.evaluation.functional import CONVENTIONS, discard_areas, identification
 from mmvlr.experiments import Failure, Run
+from mmvlr.models import RIFace
 from mmvlr.reports.compared import ComparedRuns
+from mmvlr.reports.comparison import ActivationRow
 from mmvlr.reports.from_run import collect_metrics
-from mmvlr.reports.from_runs import make_convention_table, write_comparison
+from mmvlr.reports.from_runs import compute_maps, make_convention_table, write_comparison
 
 from .pages import check_page, cut_section
 
@@ -67,6 +70,22 @@ def without_networks(monkeypatch):
         'mmvlr.reports.from_runs.compute_activations',
         lambda run, faces, rows: {run.method: np.stack([attention] * len(rows))},
     )
+
+
+@pytest.mark.parametrize('projection', ['tail', 'pooled'])
+def test_maps_of_networks_with_attention_can_be_shown(tiny_backbone, tiny_preprocessor, projection):
+    """Of every form of PAM, and of a network whose first stages learn nothing."""
+    model = RIFace(
+        backbone=dict(tiny_backbone, frozen_stages=2),
+        attention=dict(type='PerceptibilityAttention', projection=projection, reduction=4),
+        data_preprocessor=tiny_preprocessor,
+    ).eval()
+    torch.nn.init.normal_(model.attention.spatial_gate.weight)
+    faces = np.zeros((2, 32, 32, 3), np.uint8)
+    maps = compute_maps(model, 'RI-Face', torch.rand(2, 3, 32, 32), np.ones((2, 16), np.float32))
+    assert list(maps) == ['RI-Face', 'RI-Face, PAM']
+    for place, face in enumerate(faces):
+        ActivationRow(face, {name: found[place] for name, found in maps.items()})
 
 
 def test_measures_of_other_networks_judge_the_same_errors(runs):
