@@ -145,6 +145,7 @@ def test_names_stand_for_paths(toy, tmp_path, monkeypatch, capsys):
         find_model('toy')
     with pytest.raises(FileNotFoundError, match='mmvlr models get toy'):
         load_network('toy')
+    (tmp_path / 'face.png').touch()
     assert main(['quality', '.', '--model', 'toy']) == 1
     assert 'mmvlr models get toy' in capsys.readouterr().err
     config = tmp_path / 'config.py'
