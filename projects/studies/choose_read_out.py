@@ -29,8 +29,8 @@ from mmvlr.datasets.base import set_epoch
 from mmvlr.engine.building import load_config
 from mmvlr.engine.extraction import build_loader, extract_predictions
 from mmvlr.evaluation.functional import rank1_error_versus_discard, resample
-from mmvlr.models import RecognizabilityIndex
 from mmvlr.models.heads.read_out import fit_read_out
+from mmvlr.models.losses import RecognizabilityIndex
 from mmvlr.registry import MODELS
 from mmvlr.utils.checkpoint import unwrap_state_dict
 from mmvlr.utils.compat import load_checkpoint_file
