@@ -88,7 +88,11 @@ def tell_errors(verb: str, work: Callable[[], int], as_json: bool = False) -> in
                 raise KeyboardInterrupt from error
             raise
     except KeyboardInterrupt:
-        hint = ': --resume goes on where it was' if verb == 'train' else ''
+        hint = (
+            ': --resume goes on from the last checkpoint, if there is one'
+            if verb == 'train'
+            else ''
+        )
         print(f'\nmmvlr {verb}: interrupted{hint}', file=sys.stderr)
         return INTERRUPTED
     except UsageError as error:

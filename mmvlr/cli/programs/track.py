@@ -120,7 +120,10 @@ def run(args: argparse.Namespace) -> int:
     else:
         hint = 'look for smaller ones (--min-size), or less sure ones (--min-confidence)'
         if report.found:
-            hint = f'{count(report.found, "face")} in single frames, or of a low score; {hint}'
+            hint = (
+                f'{count(report.found, "face")} in single frames, which may be too far apart, or '
+                f'of a low score; {hint}'
+            )
         print(f'no track of a face in {args.source}: {hint}', file=sys.stderr)
         code = NO_FACE
     if report.problems:
