@@ -305,10 +305,7 @@ def run_identify(args: argparse.Namespace) -> Outcome:
         if done.chances is not None:
             total += '\nright: probability that it is the person named, with a 95% interval'
     else:
-        total += (
-            '. The numbers are similarities, no verdict: mmvlr calibrate makes the decision that\n'
-            '--decision takes'
-        )
+        total += '. Similarities are no verdict: mmvlr calibrate makes what --decision takes'
     return Outcome(document, paragraphs(table(columns, shown), total, note, told), code)
 
 
@@ -348,13 +345,8 @@ def run_calibrate(args: argparse.Namespace) -> Outcome:
     decision.save(args.out, keep_mode=args.keep_mode)
     left, told, code = left_out(*done.faces)
     bins = [
-        dict(
-            quality=text,
-            threshold=threshold.threshold,
-            people=threshold.num_people,
-            faces=threshold.num_faces,
-        )
-        for text, threshold in zip(
+        dict(quality=text, threshold=one.threshold, people=one.num_people, faces=one.num_faces)
+        for text, one in zip(
             bin_names(decision.bin_quality, decision.thresholds.edges),
             decision.thresholds.thresholds,
             strict=True,
