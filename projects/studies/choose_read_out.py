@@ -81,8 +81,7 @@ def judge(found: dict[str, np.ndarray]) -> dict[str, dict[str, np.ndarray]]:
     width = found['clean_x'].shape[1]
     inputs = {
         'embedding, norm': np.arange(dims + 2),
-        'map, norm': np.arange(dims, width),
-        'all': np.arange(width),
+        'averaged map, norm': np.arange(dims, (dims + 2 + width) // 2),
     }
     unit = {name: _normalize(found[f'{name}_e']) for name in SEARCHED}
     judges = {
