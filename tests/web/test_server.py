@@ -338,7 +338,7 @@ class Process:
     def end(self, number):
         self.process.send_signal(number)
         with self.alive, self.process.stderr as told:
-            code = self.process.wait(timeout=30)
+            code = self.process.wait(timeout=120)
             assert told.read() == b''
         return code
 
