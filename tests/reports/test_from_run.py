@@ -14,6 +14,9 @@ from mmvlr.utils.shipped import find_run_config
 
 from .pages import check_page, cut_section, read_rows
 
+# A network is trained first.
+pytestmark = pytest.mark.slow
+
 SMALL = {
     'train_cfg.max_epochs': 2,
     'train_cfg.val_interval': 1,

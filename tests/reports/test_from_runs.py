@@ -139,6 +139,7 @@ def test_measures_of_pairs_are_compared_by_every_convention(runs):
     assert len(table.columns) == len(CONVENTIONS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('group, areas', [('method', False), ('ablation', True)])
 def test_methods_of_an_ablation_are_judged_by_their_own_errors(runs, group, areas):
     tests = ComparedRuns([replace(run, group=group) for run in runs])
@@ -213,6 +214,7 @@ def test_every_run_is_searched_once(runs, tmp_path, without_networks, monkeypatc
     assert len(walks) == len(runs)
 
 
+@pytest.mark.slow
 def test_rates_of_too_few_trials_are_marked(runs, tmp_path, without_networks):
     evaluator = dict(type='OpenSetMetric', fpirs=(0.5, 0.01), prefix='survface')
     marks = {'survface/tpir20@fpir0.01': 3, 'survface/threshold@fpir0.01': 3}

@@ -46,6 +46,7 @@ def kept(tmp_path):
     return lambda: sorted((tmp_path / 'cache').glob('*.npz'))
 
 
+@pytest.mark.slow
 def test_reused_embeddings_give_the_same_numbers(test, trained, kept, tool, config_file, tmp_path):
     checkpoint = trained / 'epoch_3.pth'
     first = test(checkpoint)

@@ -97,6 +97,7 @@ def test_what_is_missing_is_told_in_a_line(project, config_file, capsys, option,
     assert told in error and 'Traceback' not in error
 
 
+@pytest.mark.slow
 def test_tta_is_flip_fusion(trained, config_file, tmp_path):
     files = [tmp_path / 'tta.json', tmp_path / 'fusion.json']
     for file, options in zip(files, (['--tta'], ['--flip-fusion', 'sum']), strict=True):

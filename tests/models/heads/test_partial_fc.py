@@ -146,7 +146,7 @@ def expected_of(tiny_backbone):
     return found
 
 
-@pytest.mark.parametrize('num', [1, 2, 3])
+@pytest.mark.parametrize('num', [1, 2, pytest.param(3, marks=pytest.mark.slow)])
 def test_equals_the_full_softmax(num, tiny_backbone, expected_of, tmp_path):
     if num == 1:
         found = [all_losses(1, tiny_backbone, CASES)]
