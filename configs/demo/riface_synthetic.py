@@ -53,7 +53,7 @@ test_dataloader = dict(
 test_evaluator = dict(type='ClosedSetMetric', prefix='synthetic')
 
 model = dict(
-    **{k: v for k, v in _base_.method.items() if k not in ('head', 'attention')},
+    **{k: v for k, v in _base_.method.items() if k not in ('head', 'attention', 'attended_weight')},
     backbone=dict(
         type='MobileFaceNet',
         input_size=32,
@@ -67,7 +67,7 @@ model = dict(
         dropout=0.0,
         loss=dict(type='ArcFaceLoss', scale=16.0, margin=0.2),
     ),
-    attention=dict(type='PerceptibilityAttention', reduction=16, kernel_size=3, projection='tail'),
+    attention=dict(type='PerceptibilityAttention', reduction=16, kernel_size=3),
     data_preprocessor=dict(
         type='FaceDataPreprocessor', size=size, interpolation='bicubic', mean=127.5, std=128.0
     ),
